@@ -1,0 +1,249 @@
+//! The contract between the operator and a pod that runs the worker runtime.
+//!
+//! The operator writes environment variables and two mounted files; the runtime reads them and exports metrics that the
+//! operator reads back. Both sides use this module, so that they can't drift apart. It depends on nothing of Kubernetes.
+//!
+//! * [`RuntimeConfig`] says *what* a version runs: Task Queues, handlers, activities. It belongs to the version.
+//! * [`RuntimeLimits`] says *how much*: slots, timeouts, drain. It changes without a new version.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// `host:port` of the Temporal frontend.
+pub const ENV_ADDRESS: &str = "TEMPORAL_ADDRESS";
+/// Temporal namespace of the Worker.
+pub const ENV_NAMESPACE: &str = "TEMPORAL_NAMESPACE";
+/// Temporal Worker Deployment name, `<Kubernetes namespace>/<WorkerDeployment name>`.
+pub const ENV_DEPLOYMENT_NAME: &str = "TEMPORAL_DEPLOYMENT_NAME";
+/// Build ID of the version; absent when Worker Versioning is off.
+pub const ENV_BUILD_ID: &str = "TEMPORAL_WORKER_BUILD_ID";
+/// Name that the server's certificate is verified against (SNI).
+pub const ENV_TLS_SERVER_NAME: &str = "TEMPORAL_TLS_SERVER_NAME";
+/// `true` when the connection uses TLS.
+pub const ENV_TLS: &str = "TEMPORAL_TLS";
+/// Path of the client certificate's private key (PEM).
+pub const ENV_TLS_CLIENT_KEY_PATH: &str = "TEMPORAL_TLS_CLIENT_KEY_PATH";
+/// Path of the client certificate (PEM).
+pub const ENV_TLS_CLIENT_CERT_PATH: &str = "TEMPORAL_TLS_CLIENT_CERT_PATH";
+/// Path of the certificates that sign the server's certificate (PEM); set when the Connection names them.
+pub const ENV_TLS_SERVER_CA_CERT_PATH: &str = "TEMPORAL_TLS_SERVER_CA_CERT_PATH";
+/// API key of the Temporal namespace.
+pub const ENV_API_KEY: &str = "TEMPORAL_API_KEY";
+
+/// Folder of the Connection's client certificate in a pod.
+pub const TLS_MOUNT_PATH: &str = "/etc/temporal/tls";
+/// Folder of the Connection's server CA in a pod, when the Connection names one of its own.
+pub const TLS_CA_MOUNT_PATH: &str = "/etc/temporal/ca";
+/// Folder with [`CONFIG_FILE`] and [`LIMITS_FILE`] in a pod of a runtime fleet.
+pub const CONFIG_MOUNT_PATH: &str = "/etc/temporal-worker";
+/// File name of the [`RuntimeConfig`].
+pub const CONFIG_FILE: &str = "runtime.json";
+/// File name of the [`RuntimeLimits`].
+pub const LIMITS_FILE: &str = "limits.json";
+
+/// Name of the runtime's container in a pod.
+pub const RUNTIME_CONTAINER: &str = "temporal-worker-runtime";
+/// Port of `/metrics`.
+pub const METRICS_PORT: u16 = 8080;
+/// Port of `/healthz` and `/readyz`.
+pub const PROBES_PORT: u16 = 8081;
+/// Container port name by which a pod of any SDK says where its metrics are.
+pub const METRICS_PORT_NAME: &str = "metrics";
+/// Path on [`PROBES_PORT`] that answers only once the runtime has drained (or at once when it does not run); the
+/// preStop hook of handler containers waits on it.
+pub const DRAINED_PATH: &str = "/drained";
+
+/// Gauge: slots that run a task now. Labels [`LABEL_TASK_QUEUE`], [`LABEL_TASK_TYPE`].
+pub const METRIC_SLOTS_USED: &str = "temporal_worker_runtime_slots_used";
+/// Gauge: slots that are free now. Same labels.
+pub const METRIC_SLOTS_AVAILABLE: &str = "temporal_worker_runtime_slots_available";
+/// Counter: tasks taken from the server, counted when they start. Same labels.
+pub const METRIC_TASKS_STARTED: &str = "temporal_worker_runtime_tasks_started_total";
+/// Counter: tasks that ended, whatever their outcome. Same labels, and `outcome`.
+pub const METRIC_TASKS_ENDED: &str = "temporal_worker_runtime_tasks_ended_total";
+/// Label: name of the Task Queue.
+pub const LABEL_TASK_QUEUE: &str = "task_queue";
+/// Label: `activity`, `workflow` or `nexus`.
+pub const LABEL_TASK_TYPE: &str = "task_type";
+
+/// Version of [`RuntimeConfig`]'s format.
+pub const CONFIG_VERSION: u32 = 1;
+
+/// Default time that running tasks get after SIGTERM before they are cancelled, in seconds.
+pub const DEFAULT_DRAIN_SECONDS: u64 = 30;
+
+/// What a version of a runtime fleet runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// [`CONFIG_VERSION`].
+    pub version: u32,
+    /// Names of the Task Queues to poll.
+    pub task_queues: Vec<String>,
+    /// Programs and services that do the work. Empty for a Worker that brings its own code.
+    #[serde(default)]
+    pub handlers: Vec<HandlerConfig>,
+    /// Which handler runs which activity type.
+    #[serde(default)]
+    pub activities: Vec<ActivityConfig>,
+}
+
+/// One handler: a program or a local service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HandlerConfig {
+    /// Name that activities refer to.
+    pub name: String,
+    /// What it is.
+    #[serde(flatten)]
+    pub kind: HandlerKind,
+}
+
+/// The two kinds of handlers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HandlerKind {
+    /// A program that is started for each task: arguments as a JSON array on stdin, the result as JSON on stdout.
+    Exec(ExecConfig),
+    /// A service in the same pod: arguments as a JSON array in a POST, the result as JSON in the answer.
+    Http(HttpConfig),
+}
+
+/// A program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExecConfig {
+    /// Program and arguments; no shell is involved.
+    pub command: Vec<String>,
+    /// Folder that the program starts in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// Environment variables, on top of a cleared environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+}
+
+/// A local service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpConfig {
+    /// `http://` address in the pod.
+    pub url: String,
+}
+
+/// Which handler runs an activity type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ActivityConfig {
+    /// Activity type, exact.
+    #[serde(rename = "type")]
+    pub activity_type: String,
+    /// Name of a [`HandlerConfig`].
+    pub handler: String,
+}
+
+/// How much a pod of a runtime fleet runs, and for how long. Everything has a default, so an absent file is valid.
+/// Unknown fields are left alone: a newer operator may write them beside a running, older runtime.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RuntimeLimits {
+    /// Most activities at a time, by Task Queue; [`DEFAULT_SLOTS`] where a queue is missing.
+    pub max_concurrent_activities: BTreeMap<String, u32>,
+    /// Time limit of one task in milliseconds, by handler name; none where a handler is missing: then the activity's
+    /// own timeouts alone bound it.
+    pub handler_timeout_ms: BTreeMap<String, u64>,
+    /// Time that running tasks get after SIGTERM, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_timeout_ms: Option<u64>,
+}
+
+/// Slots of a Task Queue when nothing says otherwise.
+pub const DEFAULT_SLOTS: u32 = 10;
+
+impl RuntimeLimits {
+    /// Slots for activities of one Task Queue.
+    #[must_use]
+    pub fn slots(&self, task_queue: &str) -> u32 {
+        self.max_concurrent_activities.get(task_queue).copied().unwrap_or(DEFAULT_SLOTS)
+    }
+
+    /// Time that running tasks get after SIGTERM.
+    #[must_use]
+    pub fn drain_timeout(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.drain_timeout_ms.unwrap_or(DEFAULT_DRAIN_SECONDS * 1000))
+    }
+}
+
+/// A violation of the contract in a [`RuntimeConfig`]: field, value and remedy in one sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct ConfigError {
+    /// Path of the field.
+    pub field: String,
+    /// What is wrong and what to do.
+    pub problem: String,
+}
+
+impl RuntimeConfig {
+    /// Every violation of the rules that the schema can't state, empty when the configuration can run.
+    #[must_use]
+    pub fn violations(&self) -> Vec<ConfigError> {
+        let mut found = Vec::new();
+        let mut say = |field: String, problem: String| found.push(ConfigError { field, problem });
+        if self.version != CONFIG_VERSION {
+            say("version".into(), format!("is {}, this runtime reads {CONFIG_VERSION}", self.version));
+        }
+        if self.task_queues.is_empty() {
+            say("taskQueues".into(), "is empty; name at least one Task Queue".into());
+        }
+        for handler in &self.handlers {
+            if let HandlerKind::Exec(exec) = &handler.kind
+                && exec.command.first().is_none_or(String::is_empty)
+            {
+                say(format!("handlers[{}].exec.command", handler.name), "is empty; name a program".into());
+            }
+        }
+        for activity in &self.activities {
+            if !self.handlers.iter().any(|handler| handler.name == activity.handler) {
+                let field = format!("activities[{}].handler", activity.activity_type);
+                say(field, format!("{:?} names no entry of handlers", activity.handler));
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> RuntimeConfig {
+        serde_json::from_str(
+            r#"{"version":1,"taskQueues":["q"],
+                "handlers":[{"name":"cat","exec":{"command":["cat"]}},{"name":"web","http":{"url":"http://127.0.0.1:9000/"}}],
+                "activities":[{"type":"Echo","handler":"cat"}]}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn what_the_operator_writes_the_runtime_reads() {
+        let text = serde_json::to_string(&config()).unwrap();
+        assert_eq!(serde_json::from_str::<RuntimeConfig>(&text).unwrap(), config());
+        assert!(text.contains(r#""exec":{"command":["cat"]}"#), "{text}");
+    }
+
+    #[test]
+    fn a_route_to_a_missing_handler_is_named() {
+        let mut config = config();
+        config.activities[0].handler = "dog".into();
+        assert_eq!(config.violations()[0].to_string(), r#"activities[Echo].handler: "dog" names no entry of handlers"#);
+    }
+
+    #[test]
+    fn absent_limits_have_defaults() {
+        let limits: RuntimeLimits = serde_json::from_str("{}").unwrap();
+        assert_eq!((limits.slots("q"), limits.drain_timeout().as_secs()), (DEFAULT_SLOTS, DEFAULT_DRAIN_SECONDS));
+    }
+}

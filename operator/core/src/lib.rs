@@ -1,0 +1,7 @@
+//! The decisions of the Temporal Worker Operator, as functions of data.
+//!
+//! Nothing here has a client, a clock, an environment, a file or a log: `now` is an argument, and what could not be read
+//! is a value. `make check-layers` holds this crate to it.
+#![warn(missing_docs)]
+
+pub mod contract;
