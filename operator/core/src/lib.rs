@@ -5,3 +5,5 @@
 #![warn(missing_docs)]
 
 pub mod contract;
+pub mod observed;
+pub mod scaling;

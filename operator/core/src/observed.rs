@@ -1,0 +1,210 @@
+//! What the operator saw, as plain data. The Kubernetes side and the Temporal side meet here and nowhere else.
+//!
+//! Ages are durations on the operator's monotonic clock, measured when the observation was put together. A value that is
+//! missing or old is still a value: nothing is scaled down, deleted or rerouted because of [`Observation::Stale`] or
+//! [`Observation::Unknown`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A reading with its age.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Observation<T> {
+    /// Read lately enough to act on.
+    Known {
+        /// The reading.
+        value: T,
+        /// Time since it was taken.
+        age: Duration,
+    },
+    /// Read, but too long ago to prove anything.
+    Stale {
+        /// The last reading.
+        value: T,
+        /// Time since it was taken.
+        age: Duration,
+    },
+    /// Never read, or the last answer said nothing.
+    #[default]
+    Unknown,
+}
+
+impl<T> Observation<T> {
+    /// Sorts a reading by its age: stale when older than `limit`.
+    pub fn aged(value: T, age: Duration, limit: Duration) -> Self {
+        if age > limit { Self::Stale { value, age } } else { Self::Known { value, age } }
+    }
+
+    /// The value, only if it is fresh.
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known { value, .. } => Some(value),
+            Self::Stale { .. } | Self::Unknown => None,
+        }
+    }
+
+    /// The value, fresh or not.
+    pub fn last(&self) -> Option<&T> {
+        match self {
+            Self::Known { value, .. } | Self::Stale { value, .. } => Some(value),
+            Self::Unknown => None,
+        }
+    }
+}
+
+/// Kind of task that a Task Queue holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskType {
+    /// Workflow tasks.
+    Workflow,
+    /// Activity tasks.
+    Activity,
+    /// Nexus tasks.
+    Nexus,
+}
+
+impl TaskType {
+    /// The word used in metrics' labels and messages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Workflow => "workflow",
+            Self::Activity => "activity",
+            Self::Nexus => "nexus",
+        }
+    }
+}
+
+impl fmt::Display for TaskType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One Task Queue and one kind of task on it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LaneKey {
+    /// Name of the Task Queue.
+    pub task_queue: String,
+    /// Kind of task.
+    pub task_type: TaskType,
+}
+
+impl fmt::Display for LaneKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} queue {:?}", self.task_type, self.task_queue)
+    }
+}
+
+/// What the server says of a lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LaneStats {
+    /// Tasks that wait; the server's estimate, off by ghosts upwards and by sticky tasks downwards.
+    pub backlog: u64,
+    /// Tasks added a second, a mean of 30 s; blind to eager and sticky tasks. Absent in a live reading.
+    pub add_rate: Option<f64>,
+}
+
+/// Load of one lane in one pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotUse {
+    /// Slots that run a task.
+    pub used: u64,
+    /// Slots that are free.
+    pub available: u64,
+    /// Tasks started since the pod's process started; a counter that restarts with it.
+    pub started: u64,
+}
+
+/// Load of one pod, by lane.
+pub type PodLoad = BTreeMap<LaneKey, SlotUse>;
+
+/// State of a Worker Deployment Version, as the server names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VersionStatus {
+    /// The server has no record of it.
+    #[default]
+    NotRegistered,
+    /// Known, with no traffic.
+    Inactive,
+    /// Gets a share of the traffic.
+    Ramping,
+    /// Gets the traffic.
+    Current,
+    /// Lost the traffic; pinned Workflows may be open.
+    Draining,
+    /// Lost the traffic; no pinned Workflow is open.
+    Drained,
+}
+
+/// What the server knows of one version.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VersionInfo {
+    /// The server's own word.
+    pub status: VersionStatus,
+    /// Lanes that its Workers have polled.
+    pub lanes: BTreeSet<LaneKey>,
+    /// Time since [`VersionInfo::lanes`] last changed, as seen by this operator.
+    pub lanes_unchanged_for: Duration,
+}
+
+/// What the server knows of a Worker Deployment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeploymentInfo {
+    /// Build ID of the current version; none when unversioned Workers get the traffic.
+    pub current_build_id: Option<String>,
+    /// Versions by Build ID: those that were asked for in full. A version that is missing was not found.
+    pub versions: BTreeMap<String, VersionInfo>,
+    /// Token that a change of the routing must carry.
+    pub conflict_token: Vec<u8>,
+    /// Identity that alone may change the routing; empty when anybody may.
+    pub manager_identity: String,
+    /// Identity that changed it last.
+    pub last_modifier_identity: String,
+    /// Number of versions that the server holds.
+    pub version_count: usize,
+}
+
+/// Why the server could not be read or written. The cause is a class, so that a condition can name the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemporalFailure {
+    /// Class of the failure.
+    pub class: FailureClass,
+    /// What the server or the transport said; never a credential.
+    pub message: String,
+}
+
+/// Classes of failures of the Temporal side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailureClass {
+    /// No connection, or no answer in time.
+    Unreachable,
+    /// The credentials were refused.
+    Unauthenticated,
+    /// The identity may not do this.
+    PermissionDenied,
+    /// The Temporal namespace does not exist.
+    NamespaceNotFound,
+    /// The server asks for fewer calls.
+    ResourceExhausted,
+    /// The routing changed meanwhile, or another manager owns it.
+    FailedPrecondition,
+    /// Anything else.
+    Other,
+}
+
+/// Everything seen of a fleet on the Temporal side.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TemporalState {
+    /// The Worker Deployment; `Known` with `None` when the server said that it does not exist. `Unknown` with
+    /// versioning disabled.
+    pub deployment: Observation<Option<DeploymentInfo>>,
+    /// Backlog by lane; a lane that is missing was never read.
+    pub lanes: BTreeMap<LaneKey, Observation<LaneStats>>,
+    /// Why the last read failed, while it fails.
+    pub failure: Option<TemporalFailure>,
+}
