@@ -4,6 +4,8 @@
 //! is a value. `make check-layers` holds this crate to it.
 #![warn(missing_docs)]
 
+#[cfg(feature = "k8s")]
+pub mod api;
 pub mod contract;
 pub mod observed;
 pub mod scaling;

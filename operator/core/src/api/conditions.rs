@@ -1,0 +1,248 @@
+//! Condition types and reasons, and how a condition changes.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Longest message that the API server accepts in a condition, in characters.
+pub const MAX_MESSAGE: usize = 32_768;
+
+/// Declares an enum whose variants are the words of the API.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $word:ident,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$doc])* $word,)+ }
+
+        impl $name {
+            /// Every word.
+            pub const ALL: &'static [Self] = &[$(Self::$word,)+];
+
+            /// The word as the API writes it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$word => stringify!($word),)+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// `status.conditions[].type`.
+    ConditionType {
+        /// The target version is current and its Workers poll.
+        Ready,
+        /// A rollout is on its way.
+        Progressing,
+        /// The autoscaler reads its signals and may change replicas.
+        ScalingActive,
+        /// Nothing moves until somebody changes something; present only while true.
+        Stalled,
+        /// Fields are set whose behaviour this release does not have; present only while true.
+        Unsupported,
+        /// Old versions still run, because this release does not scale them down; present only while true.
+        OldVersionsKept,
+        /// Deprecated in the contract: the Temporal server could be asked.
+        ConnectionHealthy,
+        /// Deprecated in the contract: the target version was current once.
+        RolloutComplete,
+    }
+}
+
+words! {
+    /// `status.conditions[].reason`; those that mean failure are event reasons too.
+    Reason {
+        /// The target version is current.
+        RolloutComplete,
+        /// The target version gets a share of new Workflows.
+        Ramping,
+        /// The target version polls and waits to be made current.
+        WaitingForPromotion,
+        /// The target version has no pollers yet.
+        WaitingForPollers,
+        /// The target version is current and polled.
+        ActivePollers,
+        /// Whether the target version is polled is not known.
+        PollerStatusUnknown,
+        /// The spec can't be run as it is.
+        InvalidSpec,
+        /// The Connection does not exist.
+        ConnectionNotFound,
+        /// A Secret of the Connection is missing, of the wrong type, empty, malformed or expired.
+        AuthSecretInvalid,
+        /// The Temporal server does not answer.
+        TemporalClientCreationFailed,
+        /// The Temporal server answered with an error.
+        TemporalStateFetchFailed,
+        /// What to do could not be worked out.
+        PlanGenerationFailed,
+        /// What was to be done failed.
+        PlanExecutionFailed,
+        /// The Temporal server could be asked.
+        ConnectionHealthy,
+        /// The Temporal namespace does not exist.
+        NamespaceNotFound,
+        /// The credentials don't allow a call that the operator needs.
+        PermissionDenied,
+        /// A pod can't start: its image can't be pulled or its container can't be made.
+        PodStartFailed,
+        /// A container ends again and again.
+        PodCrashLooping,
+        /// No pod became ready within `spec.progressDeadlineSeconds`.
+        ProgressDeadlineExceeded,
+        /// A field is set whose behaviour comes with a later release.
+        FieldNotSupported,
+        /// Old versions run on, because scaling them down comes with a later release.
+        SunsetNotSupported,
+        /// The autoscaler has fresh signals.
+        SignalsFresh,
+        /// The autoscaler's signals are old or missing: it does not scale down.
+        SignalsStale,
+        /// `spec.scaling` is not set.
+        ScalingDisabled,
+    }
+}
+
+/// `status.conditions[].status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConditionStatus {
+    /// It is so.
+    True,
+    /// It is not so.
+    False,
+    /// It is not known.
+    Unknown,
+}
+
+impl ConditionStatus {
+    /// The word as the API writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for ConditionStatus {
+    fn from(value: bool) -> Self {
+        if value { Self::True } else { Self::False }
+    }
+}
+
+/// What a condition is to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConditionUpdate {
+    /// Which condition.
+    pub type_: ConditionType,
+    /// Its status.
+    pub status: ConditionStatus,
+    /// Its reason.
+    pub reason: Reason,
+    /// One sentence for people; cut at [`MAX_MESSAGE`] characters.
+    pub message: String,
+}
+
+/// Sets a condition, for the object's `generation`. `lastTransitionTime` moves to `now` only when the status changes.
+/// Returns whether anything changed.
+pub fn set_condition(
+    conditions: &mut Vec<Condition>,
+    update: ConditionUpdate,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> bool {
+    let old = conditions.iter_mut().find(|c| c.type_ == update.type_.as_str());
+    let mut new = Condition {
+        type_: update.type_.as_str().to_owned(),
+        status: update.status.as_str().to_owned(),
+        reason: update.reason.as_str().to_owned(),
+        message: truncate(update.message),
+        observed_generation: generation,
+        last_transition_time: Time(now),
+    };
+    let Some(old) = old else {
+        conditions.push(new);
+        return true;
+    };
+    if old.status == new.status {
+        new.last_transition_time = old.last_transition_time.clone();
+    }
+    let changed = *old != new;
+    *old = new;
+    changed
+}
+
+/// Takes a condition away. Returns whether it was there.
+pub fn remove_condition(conditions: &mut Vec<Condition>, type_: ConditionType) -> bool {
+    let before = conditions.len();
+    conditions.retain(|condition| condition.type_ != type_.as_str());
+    conditions.len() != before
+}
+
+/// The condition of a type.
+#[must_use]
+pub fn find_condition(conditions: &[Condition], type_: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_.as_str())
+}
+
+fn truncate(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
+        message.truncate(end);
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(status: ConditionStatus, reason: Reason, message: &str) -> ConditionUpdate {
+        ConditionUpdate { type_: ConditionType::Ready, status, reason, message: message.to_owned() }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn the_transition_time_moves_only_with_the_status() {
+        let mut list = Vec::new();
+        let waiting = update(ConditionStatus::False, Reason::WaitingForPollers, "no pollers");
+        assert!(set_condition(&mut list, waiting.clone(), Some(1), at(10)));
+        assert!(!set_condition(&mut list, waiting, Some(1), at(20)), "the same again changes nothing");
+        let other = update(ConditionStatus::False, Reason::InvalidSpec, "no container");
+        assert!(set_condition(&mut list, other, Some(2), at(30)));
+        assert_eq!((list.len(), list[0].last_transition_time.0, list[0].observed_generation), (1, at(10), Some(2)));
+        assert!(set_condition(
+            &mut list,
+            ConditionUpdate { status: true.into(), ..update(ConditionStatus::True, Reason::RolloutComplete, "") },
+            Some(2),
+            at(40)
+        ));
+        assert_eq!(list[0].last_transition_time.0, at(40));
+    }
+
+    #[test]
+    fn a_condition_that_no_longer_holds_is_taken_away() {
+        let mut list = Vec::new();
+        set_condition(&mut list, update(ConditionStatus::True, Reason::RolloutComplete, ""), None, at(1));
+        assert!(!remove_condition(&mut list, ConditionType::Stalled));
+        assert!(remove_condition(&mut list, ConditionType::Ready));
+        assert_eq!(find_condition(&list, ConditionType::Ready), None);
+    }
+
+    #[test]
+    fn a_message_is_cut_at_the_limit_of_the_api() {
+        let mut list = Vec::new();
+        let long = "é".repeat(MAX_MESSAGE + 1);
+        set_condition(&mut list, update(ConditionStatus::True, Reason::RolloutComplete, &long), None, at(1));
+        assert_eq!(list[0].message.chars().count(), MAX_MESSAGE);
+    }
+}

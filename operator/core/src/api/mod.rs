@@ -1,0 +1,46 @@
+//! The kinds of group `temporal.io`, version `v1alpha1`: types, schema, conditions.
+//!
+//! The types are the only source: CRDs and the reference in the docs are printed from them.
+
+pub mod conditions;
+mod connection;
+mod crds;
+mod duration;
+mod rollout;
+mod runtime;
+mod scaling;
+mod schema;
+mod status;
+mod template;
+mod unsupported;
+mod worker_deployment;
+
+pub use conditions::{
+    ConditionStatus, ConditionType, ConditionUpdate, Reason, find_condition, remove_condition, set_condition,
+};
+pub use connection::{Connection, ConnectionSpec, ConnectionStatus, KeySelector, SecretReference, TlsConfig};
+pub use crds::{crd_yaml_files, crds};
+pub use duration::{DurationError, GoDuration};
+pub use rollout::{GateInputSource, GateSpec, RolloutSpec, RolloutStep, RolloutStrategy, SunsetSpec};
+pub use runtime::{
+    ActivityRoute, EncryptionKey, EncryptionMode, EncryptionSpec, ExecHandler, Handler, HttpHandler, RuntimeMode,
+    RuntimeSpec, RuntimeTaskQueue,
+};
+pub use scaling::{ScalingSpec, ScalingTaskQueue, TaskQueueType};
+pub use status::{
+    DeprecatedVersion, ScalingStatus, TargetVersion, TestWorkflow, Version, VersionStatus, VersionTaskQueue,
+    WorkerDeploymentStatus,
+};
+pub use template::PodTemplate;
+pub use unsupported::unsupported_fields;
+pub use worker_deployment::{
+    ConnectionKind, ConnectionRef, DEFAULT_PROGRESS_DEADLINE_SECONDS, SidecarSpec, Versioning, WorkerDeployment,
+    WorkerDeploymentSpec, WorkerOptions,
+};
+
+/// API group of every kind.
+pub const GROUP: &str = "temporal.io";
+/// Version of every kind.
+pub const VERSION: &str = "v1alpha1";
+/// `apiVersion` of every kind.
+pub const API_VERSION: &str = "temporal.io/v1alpha1";

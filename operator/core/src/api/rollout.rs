@@ -1,0 +1,104 @@
+//! `spec.rollout` and `spec.sunset`: how versions come and go.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::connection::KeySelector;
+use super::duration::GoDuration;
+use super::schema;
+
+/// How a new version becomes current.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.strategy != 'Progressive' || (has(self.steps) && size(self.steps) > 0)")
+        .message("steps are required for Progressive rollout"),
+    validation = Rule::new(
+        "!has(self.gate) || !has(self.gate.inputFrom) || \
+         (has(self.gate.inputFrom.configMapKeyRef) != has(self.gate.inputFrom.secretKeyRef))"
+    )
+    .message("exactly one of configMapKeyRef or secretKeyRef must be set")
+)]
+pub struct RolloutSpec {
+    /// AllAtOnce: as soon as it polls. Progressive: by steps. Manual: somebody else makes it current.
+    pub strategy: RolloutStrategy,
+    /// Workflow that must succeed on the new version first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateSpec>,
+    /// Steps of a Progressive rollout.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub steps: Vec<RolloutStep>,
+}
+
+/// How a new version becomes current.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RolloutStrategy {
+    /// Somebody else makes it current.
+    Manual,
+    /// As soon as it polls.
+    #[default]
+    AllAtOnce,
+    /// Step by step.
+    Progressive,
+}
+
+/// A Workflow that must succeed before a version gets traffic.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GateSpec {
+    /// Workflow type.
+    pub workflow_type: String,
+    /// First argument, any JSON; not together with inputFrom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::any_json")]
+    pub input: Option<Value>,
+    /// Where the first argument's JSON text is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_from: Option<GateInputSource>,
+}
+
+/// Where a gate's argument is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GateInputSource {
+    /// In a ConfigMap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<KeySelector>,
+    /// In a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<KeySelector>,
+}
+
+/// A step of a Progressive rollout.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("duration(self.pauseDuration) >= duration('30s')")
+        .message("pause duration must be at least 30s")
+)]
+pub struct RolloutStep {
+    /// Share of new Workflows, in percent.
+    #[schemars(range(min = 1, max = 99), extend("format" = null))]
+    pub ramp_percentage: i32,
+    /// How long the step lasts.
+    pub pause_duration: GoDuration,
+}
+
+/// What happens to versions that are drained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SunsetSpec {
+    /// Time from drained to no pods.
+    pub scaledown_delay: GoDuration,
+    /// Time from drained to deleted.
+    pub delete_delay: GoDuration,
+}
+
+impl Default for SunsetSpec {
+    fn default() -> Self {
+        Self { scaledown_delay: GoDuration::new("1h"), delete_delay: GoDuration::new("24h") }
+    }
+}

@@ -1,0 +1,191 @@
+//! `spec.runtime`: run the shared worker runtime.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::connection::KeySelector;
+use super::duration::GoDuration;
+use super::schema::{DURATION, NAME};
+use crate::contract;
+
+/// The shared worker runtime of a fleet.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(
+        "self.mode != 'Shared' || (has(self.taskQueues) && size(self.taskQueues) > 0 \
+         && has(self.handlers) && size(self.handlers) > 0 && has(self.activities) && size(self.activities) > 0)"
+    )
+    .message("mode Shared needs at least one entry in each of taskQueues, handlers and activities"),
+    validation = Rule::new(
+        "!has(self.activities) || self.activities.all(a, has(self.handlers) && self.handlers.exists(h, h.name == a.handler))"
+    )
+    .message("activities[].handler must be the name of an entry of handlers"),
+    validation = Rule::new("!has(self.drainTimeout) || duration(self.drainTimeout) > duration('0s')")
+        .message("drainTimeout must be longer than 0s")
+)]
+pub struct RuntimeSpec {
+    /// Shared: the operator adds its runtime container. Library: the template's container is built on the runtime's library.
+    #[serde(default)]
+    pub mode: RuntimeMode,
+    /// Image of the runtime; the operator's --runtime-image when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub image: Option<String>,
+    /// Task Queues to poll.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub task_queues: Vec<RuntimeTaskQueue>,
+    /// Programs and local services that run activities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub handlers: Vec<Handler>,
+    /// Which handler runs which activity type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 250), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub activities: Vec<ActivityRoute>,
+    /// Encryption of payloads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<EncryptionSpec>,
+    /// Time that running tasks get after SIGTERM; 30s when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), extend("pattern" = DURATION))]
+    pub drain_timeout: Option<GoDuration>,
+}
+
+/// Where the runtime's code comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RuntimeMode {
+    /// The operator's runtime image, with handlers.
+    #[default]
+    Shared,
+    /// The user's image, built on the runtime's library.
+    Library,
+}
+
+/// A Task Queue that the runtime polls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeTaskQueue {
+    /// Name of the Task Queue.
+    #[schemars(length(min = 1, max = 1000))]
+    pub name: String,
+    /// Most activities that a pod runs at a time.
+    #[serde(default = "default_slots")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_concurrent_activities: i32,
+}
+
+fn default_slots() -> i32 {
+    i32::try_from(contract::DEFAULT_SLOTS).unwrap_or(i32::MAX)
+}
+
+/// A program or a local service that runs activities.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.exec) != has(self.http)").message("exactly one of exec and http must be set"))]
+pub struct Handler {
+    /// Name that activities refer to.
+    #[schemars(length(max = 63), extend("pattern" = NAME))]
+    pub name: String,
+    /// A program that is started for each task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<ExecHandler>,
+    /// A service in the same pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpHandler>,
+}
+
+/// A program: arguments as a JSON array on stdin, the result as JSON on stdout.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.timeout) || duration(self.timeout) > duration('0s')")
+        .message("timeout must be longer than 0s")
+)]
+pub struct ExecHandler {
+    /// Program and arguments; no shell is involved.
+    #[schemars(length(min = 1, max = 64), inner(length(max = 4096)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub command: Vec<String>,
+    /// Folder that the program starts in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub working_dir: Option<String>,
+    /// Time limit of one task; the activity's own timeouts alone when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), extend("pattern" = DURATION))]
+    pub timeout: Option<GoDuration>,
+    /// Environment variables, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub env: BTreeMap<String, String>,
+}
+
+/// A local service: arguments as a JSON array in a POST, the result as JSON in the answer.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.timeout) || duration(self.timeout) > duration('0s')")
+        .message("timeout must be longer than 0s")
+)]
+pub struct HttpHandler {
+    /// Address in the pod, such as http://127.0.0.1:9000/run.
+    #[schemars(length(max = 2048), extend("pattern" = "^http://.+"))]
+    pub url: String,
+    /// Time limit of one task; the activity's own timeouts alone when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), extend("pattern" = DURATION))]
+    pub timeout: Option<GoDuration>,
+}
+
+/// Which handler runs an activity type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ActivityRoute {
+    /// Activity type, exact.
+    #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = 1000))]
+    pub activity_type: String,
+    /// Name of an entry of handlers.
+    #[schemars(length(min = 1, max = 63))]
+    pub handler: String,
+}
+
+/// Encryption of payloads; its behaviour comes with a later release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EncryptionSpec {
+    /// Require refuses plaintext; Migrate still reads it.
+    #[serde(default)]
+    pub mode: EncryptionMode,
+    /// Key that encrypts.
+    pub write_key: EncryptionKey,
+    /// Keys that decrypt, beside writeKey.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
+    pub read_keys: Vec<EncryptionKey>,
+}
+
+/// What happens to payloads that are not encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EncryptionMode {
+    /// They are refused.
+    #[default]
+    Require,
+    /// They are read as they are.
+    Migrate,
+}
+
+/// An encryption key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EncryptionKey {
+    /// Id that encrypted payloads carry.
+    #[schemars(length(min = 1, max = 128))]
+    pub id: String,
+    /// Where the key is.
+    pub secret_key_ref: KeySelector,
+}
