@@ -104,7 +104,7 @@ pub struct Handler {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.timeout) || duration(self.timeout) > duration('0s')")
-        .message("timeout must be longer than 0s")
+        .message("exec.timeout must be longer than 0s")
 )]
 pub struct ExecHandler {
     /// Program and arguments; no shell is involved.
@@ -129,7 +129,7 @@ pub struct ExecHandler {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.timeout) || duration(self.timeout) > duration('0s')")
-        .message("timeout must be longer than 0s")
+        .message("http.timeout must be longer than 0s")
 )]
 pub struct HttpHandler {
     /// Address in the pod, such as http://127.0.0.1:9000/run.

@@ -1,0 +1,192 @@
+//! The generated CRDs, node by node, against the contract's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use operator_core::api::{crd_yaml_files, crds};
+use serde_json::{Map, Value, json};
+
+type Nodes = BTreeMap<String, Map<String, Value>>;
+
+/// Nodes that are ours, with everything below them.
+const ADDED: [&str; 8] = [
+    ".spec.scaling",
+    ".spec.runtime",
+    ".spec.sidecar",
+    ".spec.versioning",
+    ".spec.workerOptions.connectionRef.kind",
+    ".spec.tls.caCertSecretRef",
+    ".status.scaling",
+    ".status.observedGeneration",
+];
+
+/// The schema as a flat map, a path a node (`.` property, `[]` items, `{}` map values), without descriptions.
+fn flatten(path: &str, schema: &Value, nodes: &mut Nodes) {
+    let mut node = schema.as_object().expect("a schema is an object").clone();
+    node.remove("description");
+    for (key, suffix) in [("items", "[]"), ("additionalProperties", "{}")] {
+        if let Some(child) = node.remove(key) {
+            flatten(&format!("{path}{suffix}"), &child, nodes);
+        }
+    }
+    if let Some(Value::Object(properties)) = node.remove("properties") {
+        for (name, child) in properties {
+            flatten(&format!("{path}.{name}"), &child, nodes);
+        }
+    }
+    if let Some(required) = node.get_mut("required").and_then(Value::as_array_mut) {
+        required.sort_by_key(|name| name.to_string());
+    }
+    nodes.insert(if path.is_empty() { ".".to_owned() } else { path.to_owned() }, node);
+}
+
+fn crd(kind: &str) -> Value {
+    crds().into_iter().find(|crd| crd["spec"]["names"]["kind"] == kind).expect(kind)
+}
+
+fn ours(kind: &str) -> Nodes {
+    let mut nodes = Nodes::new();
+    flatten("", &crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut nodes);
+    nodes
+}
+
+fn contract(kind: &str) -> Value {
+    let text = match kind {
+        "Connection" => include_str!("data/contract_connection.json"),
+        _ => include_str!("data/contract_workerdeployment.json"),
+    };
+    serde_json::from_str(text).expect("the contract is JSON")
+}
+
+fn is_added(path: &str) -> bool {
+    ADDED
+        .iter()
+        .any(|added| path.strip_prefix(added).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[', '{'])))
+}
+
+/// What a contract's node may have beside the contract: rules of our own, and fewer required fields.
+fn relax(path: &str, contract: &mut Map<String, Value>, ours: &Map<String, Value>) {
+    if path == ".spec" && contract.get("required") == Some(&json!(["rollout", "sunset", "template", "workerOptions"])) {
+        contract.insert("required".into(), json!(["workerOptions"]));
+    }
+    if [".", ".spec"].contains(&path) {
+        let own = ours.get("x-kubernetes-validations").and_then(Value::as_array).cloned().unwrap_or_default();
+        let kept = contract.get("x-kubernetes-validations").and_then(Value::as_array).cloned().unwrap_or_default();
+        assert!(kept.iter().all(|rule| own.contains(rule)), "{path}: a rule of the contract is missing in {own:?}");
+        if !own.is_empty() {
+            contract.insert("x-kubernetes-validations".into(), own.into());
+        }
+    }
+}
+
+fn differences(kind: &str) -> Vec<String> {
+    let ours = ours(kind);
+    let contract: Nodes = serde_json::from_value(contract(kind)["schema"].clone()).expect("flat nodes");
+    let mut found: Vec<String> = ours
+        .keys()
+        .filter(|path| !contract.contains_key(*path) && !is_added(path))
+        .map(|p| format!("{p}: ours alone"))
+        .collect();
+    for (path, mut node) in contract {
+        let Some(own) = ours.get(&path) else {
+            found.push(format!("{path}: missing"));
+            continue;
+        };
+        relax(&path, &mut node, own);
+        if node != *own {
+            found.push(format!("{path}: contract {}, ours {}", Value::Object(node), Value::Object(own.clone())));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_node_of_worker_deployment_is_the_contracts() {
+    assert_eq!(differences("WorkerDeployment"), Vec::<String>::new());
+}
+
+#[test]
+fn every_node_of_connection_is_the_contracts() {
+    assert_eq!(differences("Connection"), Vec::<String>::new());
+}
+
+#[test]
+fn names_scope_columns_and_subresources_are_the_contracts() {
+    for kind in ["Connection", "WorkerDeployment"] {
+        let (ours, contract) = (crd(kind), contract(kind));
+        let spec = &ours["spec"];
+        assert_eq!(spec["group"], "temporal.io");
+        assert_eq!(spec["scope"], "Namespaced");
+        for (name, value) in contract["names"].as_object().expect("names") {
+            assert_eq!(spec["names"].get(name), Some(value), "{kind} {name}");
+        }
+        assert_eq!(spec["versions"].as_array().map(Vec::len), Some(1));
+        let version = &spec["versions"][0];
+        for key in ["name", "served", "storage", "subresources"] {
+            assert_eq!(version[key], contract["version"][key], "{kind} {key}");
+        }
+        let added = ["Ready", "Desired", "Backlog"];
+        let columns = version["additionalPrinterColumns"].as_array().expect("columns").iter();
+        let kept: Vec<_> =
+            columns.filter(|c| !added.contains(&c["name"].as_str().unwrap_or_default())).cloned().collect();
+        assert_eq!(Value::from(kept), contract["version"]["additionalPrinterColumns"], "{kind} columns");
+    }
+}
+
+/// Every list of ours has keys, a limit, and limits on the texts in it: else a rule over it is beyond the cost budget.
+#[test]
+fn our_own_lists_and_texts_have_limits() {
+    for (path, node) in
+        ours("WorkerDeployment").into_iter().filter(|(path, _)| is_added(path) && path.starts_with(".spec"))
+    {
+        let has = |key: &str| node.contains_key(key);
+        match node.get("type").and_then(Value::as_str) {
+            Some("array") => assert!(has("maxItems") && has("x-kubernetes-list-type"), "{path}: {node:?}"),
+            Some("string") => {
+                let free = path.contains("ecretKeyRef.") || path.ends_with(".env{}");
+                assert!(has("maxLength") || has("enum") || free, "{path}: {node:?}");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn nothing_is_nullable_and_every_own_field_is_described() {
+    for crd in crds() {
+        assert!(!crd.to_string().contains("nullable"));
+        let mut undescribed = BTreeSet::new();
+        descriptions("", &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut undescribed);
+        undescribed.retain(|path| is_added(path));
+        assert_eq!(undescribed, BTreeSet::new());
+    }
+}
+
+fn descriptions(path: &str, schema: &Value, undescribed: &mut BTreeSet<String>) {
+    for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        if child["description"].as_str().is_none_or(str::is_empty) {
+            undescribed.insert(path.clone());
+        }
+        descriptions(&path, child, undescribed);
+        descriptions(&format!("{path}[]"), &child["items"], undescribed);
+    }
+}
+
+/// kubectl writes the whole object as JSON into an annotation, and all annotations together have 256 KiB.
+#[test]
+fn a_crd_fits_into_the_annotation_of_a_client_side_apply() {
+    for crd in crds() {
+        let bytes = crd.to_string().len();
+        assert!(bytes < 200 * 1024, "{} has {bytes} bytes", crd["metadata"]["name"]);
+    }
+}
+
+#[test]
+fn the_yaml_files_say_the_same_as_the_values() {
+    let files = crd_yaml_files();
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["temporal.io_connections.yaml", "temporal.io_workerdeployments.yaml"]);
+    for ((_, yaml), crd) in files.iter().zip(crds()) {
+        assert_eq!(serde_yaml::from_str::<Value>(yaml).expect("YAML"), crd);
+    }
+}
