@@ -1,0 +1,364 @@
+//! The charts and the kustomize base: what they render, and that they refuse values they don't know.
+//!
+//! No cluster is needed, only `helm` (that of the environment variable `HELM`, else the harness's) and `kubectl`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use harness::tools::{Tool, Tools};
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+
+const OPERATOR: &str = "charts/temporal-worker-operator";
+const CRDS: &str = "charts/temporal-worker-operator-crds";
+const RELEASE: &str = "temporal-worker-operator";
+
+static HELM: LazyLock<PathBuf> = LazyLock::new(|| match std::env::var_os("HELM") {
+    Some(helm) => helm.into(),
+    None => Tools::ensure(&[Tool::Helm]).expect("helm").program("helm").expect("helm").to_owned(),
+});
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn run(program: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    command.current_dir(root()).args(arguments).env("HELM", &*HELM);
+    command.output().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+}
+
+fn succeed(program: &Path, arguments: &[&str]) -> String {
+    let output = run(program, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{} {arguments:?}: {errors}", program.display());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn template(chart: &str, values: &Value) -> Output {
+    let mut file = tempfile::NamedTempFile::with_suffix(".json").unwrap();
+    serde_json::to_writer(&mut file, values).unwrap();
+    run(&HELM, &["template", RELEASE, chart, "--namespace", RELEASE, "--values", file.path().to_str().unwrap()])
+}
+
+fn documents(yaml: &str) -> Vec<Value> {
+    let documents = serde_yaml::Deserializer::from_str(yaml).map(|document| Value::deserialize(document).unwrap());
+    documents.filter(|document| !document.is_null()).collect()
+}
+
+fn render(chart: &str, values: &Value) -> Vec<Value> {
+    let output = template(chart, values);
+    assert!(output.status.success(), "{values}: {}", String::from_utf8_lossy(&output.stderr));
+    documents(&String::from_utf8(output.stdout).unwrap())
+}
+
+/// The error that the chart answers with, which must be one.
+fn refusal(chart: &str, values: &Value) -> String {
+    let output = template(chart, values);
+    assert!(!output.status.success(), "accepted: {values}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|object| object["kind"] == kind).collect()
+}
+
+fn schema() -> Value {
+    serde_json::from_str(&read(&format!("{OPERATOR}/values.schema.json"))).unwrap()
+}
+
+/// Where a key may stand: the keys that lead there, `None` for an entry of a list.
+type Level = Vec<Option<String>>;
+
+/// Calls `visit` with every object schema, following references.
+fn walk(root: &Value, node: &Value, level: &Level, visit: &mut dyn FnMut(&Level, &Value)) {
+    if let Some(reference) = node["$ref"].as_str() {
+        let target = root.pointer(reference.trim_start_matches('#')).expect(reference);
+        return walk(root, target, level, visit);
+    }
+    if node["type"] == "object" {
+        visit(level, node);
+    }
+    if node["items"].is_object() {
+        walk(root, &node["items"], &[level.as_slice(), &[None]].concat(), visit);
+    }
+    for (key, child) in node["properties"].as_object().into_iter().flatten() {
+        walk(root, child, &[level.as_slice(), &[Some(key.clone())]].concat(), visit);
+    }
+}
+
+/// `value` wrapped in what leads to `level`.
+fn nest(level: &Level, value: Value) -> Value {
+    level.iter().rev().fold(value, |inner, step| match step {
+        Some(key) => json!({ key: inner }),
+        None => json!([inner]),
+    })
+}
+
+fn pointer(level: &Level) -> String {
+    level.iter().map(|step| format!("/{}", step.as_deref().unwrap_or("0"))).collect()
+}
+
+#[test]
+fn helm_lint_finds_nothing() {
+    for chart in [OPERATOR, CRDS] {
+        succeed(&HELM, &["lint", "--strict", chart]);
+    }
+}
+
+#[test]
+fn every_object_of_the_schema_says_which_keys_it_has_or_is_a_map_of_scalars() {
+    let schema = schema();
+    let mut levels = 0;
+    walk(&schema, &schema, &Level::new(), &mut |level, node| {
+        levels += 1;
+        let at = pointer(level);
+        assert!(node["description"].is_string(), "{at} has no description");
+        match &node["additionalProperties"] {
+            Value::Bool(false) => assert!(node["properties"].is_object(), "{at} has no keys"),
+            Value::Object(scalar) => assert_ne!(scalar["type"], "object", "{at}"),
+            // Helm hands the parent chart's globals to every part; they are not this chart's to judge.
+            other => assert!(at == "/global" && other.is_null(), "{at} takes any key: {other}"),
+        }
+    });
+    assert!(levels > 40, "only {levels} levels were visited");
+}
+
+#[test]
+fn a_key_that_is_not_known_is_refused_at_every_level() {
+    let schema = schema();
+    let (mut closed, mut maps) = (Vec::new(), Vec::new());
+    walk(&schema, &schema, &Level::new(), &mut |level, node| match &node["additionalProperties"] {
+        Value::Bool(false) => closed.push(level.clone()),
+        Value::Object(_) => maps.push(level.clone()),
+        _ => {}
+    });
+    for level in &closed {
+        let refused = refusal(OPERATOR, &nest(level, json!({ "mistyped": 1 })));
+        let expected = format!("at '{}': additional properties 'mistyped' not allowed", pointer(level));
+        assert!(refused.contains(&expected), "{expected}, in: {refused}");
+    }
+    for level in &maps {
+        let refused = refusal(OPERATOR, &nest(level, json!({ "misplaced": { "replicas": 3 } })));
+        assert!(refused.contains(&format!("at '{}/misplaced': got object", pointer(level))), "{refused}");
+    }
+    let refused = refusal(CRDS, &json!({ "mistyped": 1 }));
+    assert!(refused.contains("additional properties 'mistyped' not allowed"), "{refused}");
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_refused_with_its_place() {
+    let cases = [
+        ("/replicas", json!({ "replicas": "two" })),
+        ("/replicas", json!({ "replicas": -1 })),
+        ("/image/pullPolicy", json!({ "image": { "pullPolicy": "Sometimes" } })),
+        ("/image/digest", json!({ "image": { "digest": "md5:0" } })),
+        ("/image/repository", json!({ "image": { "repository": "name:tag" } })),
+        ("/metrics/port", json!({ "metrics": { "port": 8081 } })),
+        ("/logFormat", json!({ "logFormat": "xml" })),
+        ("/temporalCallsPerSecond", json!({ "temporalCallsPerSecond": 0 })),
+        ("/rbac/restrictWatchNamespaces", json!({ "rbac": { "restrictWatchNamespaces": ["a", "a"] } })),
+        ("/rbac/restrictWatchNamespaces/0", json!({ "rbac": { "restrictWatchNamespaces": ["Not_A_Name"] } })),
+        ("/resources/limits/memory", json!({ "resources": { "limits": { "memory": "256Mx" } } })),
+    ];
+    for (at, values) in cases {
+        let refused = refusal(OPERATOR, &values);
+        assert!(refused.contains(&format!("at '{at}': ")), "{at}, in: {refused}");
+    }
+    let refused = refusal(OPERATOR, &json!({ "serviceAccount": { "create": false } }));
+    assert!(refused.contains("serviceAccount.name: is empty"), "{refused}");
+}
+
+#[test]
+fn values_reach_the_pods() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let objects = render(
+        OPERATOR,
+        &json!({
+            "replicas": 3,
+            "image": { "repository": "localhost:5000/team/operator", "tag": "v9", "pullSecrets": [{ "name": "key" }] },
+            "runtimeImage": { "repository": "localhost:5000/team/runtime", "digest": digest },
+            "temporalCallsPerSecond": 60,
+            "logFormat": "text",
+            "metrics": { "port": 9090 },
+            "podLabels": { "team": "a" },
+            "podSecurityContext": { "runAsUser": null },
+            "nodeSelector": { "pool": "system" },
+            "tolerations": [{ "key": "system", "operator": "Exists" }],
+            "affinity": { "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [
+                { "topologyKey": "zone", "labelSelector": { "matchLabels": { "a": "b" } } }] } },
+            "priorityClassName": "system-cluster-critical",
+        }),
+    );
+    let spec = &of_kind(&objects, "Deployment")[0]["spec"];
+    let pod = &spec["template"]["spec"];
+    let container = &pod["containers"][0];
+    assert_eq!(spec["replicas"], 3);
+    assert_eq!(spec["template"]["metadata"]["labels"]["team"], "a");
+    assert_eq!(container["image"], "localhost:5000/team/operator:v9");
+    assert_eq!(pod["imagePullSecrets"][0]["name"], "key");
+    assert_eq!(pod["securityContext"].get("runAsUser"), None);
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["nodeSelector"]["pool"], "system");
+    assert_eq!(pod["tolerations"][0]["key"], "system");
+    let anti_affinity = pod["affinity"]["podAntiAffinity"].as_object().unwrap();
+    assert_eq!(anti_affinity.keys().collect::<Vec<_>>(), ["requiredDuringSchedulingIgnoredDuringExecution"]);
+    assert_eq!(pod["priorityClassName"], "system-cluster-critical");
+    let variables: BTreeMap<&str, &Value> = container["env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (entry["name"].as_str().unwrap(), &entry["value"]))
+        .collect();
+    assert_eq!(*variables["RUNTIME_IMAGE"], format!("localhost:5000/team/runtime@{digest}"));
+    assert_eq!(variables["TEMPORAL_CALLS_PER_SECOND"], "60");
+    assert_eq!(variables["LOG_FORMAT"], "text");
+    assert!(!variables.contains_key("WATCH_NAMESPACES"), "all namespaces are watched");
+    assert!(container["args"].as_array().unwrap().contains(&json!("--metrics-bind-address=:9090")));
+    assert_eq!(of_kind(&objects, "Service")[0]["spec"]["ports"][0]["port"], 9090);
+}
+
+#[test]
+fn the_pods_meet_the_restricted_pod_security_standard() {
+    let objects = render(OPERATOR, &json!({}));
+    let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    let context = &pod["containers"][0]["securityContext"];
+    assert_eq!(context["allowPrivilegeEscalation"], false);
+    assert_eq!(context["readOnlyRootFilesystem"], true);
+    assert_eq!(context["capabilities"], json!({ "drop": ["ALL"] }));
+    for forbidden in ["hostNetwork", "hostPID", "hostIPC", "volumes"] {
+        assert_eq!(pod.get(forbidden), None, "{forbidden}");
+    }
+}
+
+/// `verb group/resource` of everything that a set of roles allows.
+fn allowed(roles: &[&Value]) -> BTreeSet<String> {
+    let list = |value: &Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|entry| entry.as_str().unwrap().to_owned()).collect()
+    };
+    let mut allowed = BTreeSet::new();
+    for rule in roles.iter().flat_map(|role| role["rules"].as_array().unwrap()) {
+        for group in list(&rule["apiGroups"]) {
+            for resource in list(&rule["resources"]) {
+                allowed.extend(list(&rule["verbs"]).iter().map(|verb| format!("{verb} {group}/{resource}")));
+            }
+        }
+    }
+    allowed
+}
+
+#[test]
+fn secrets_are_only_got_by_name_and_nothing_is_allowed_wholesale() {
+    let objects = render(OPERATOR, &json!({}));
+    let roles = [of_kind(&objects, "ClusterRole"), of_kind(&objects, "Role")].concat();
+    let allowed = allowed(&roles);
+    let secrets: Vec<_> = allowed.iter().filter(|rule| rule.ends_with("/secrets")).collect();
+    assert_eq!(secrets, ["get /secrets"]);
+    assert!(allowed.iter().all(|rule| !rule.contains('*')), "{allowed:?}");
+    let deletes: Vec<_> = allowed.iter().filter(|rule| rule.starts_with("delete")).collect();
+    assert!(deletes.is_empty(), "{deletes:?}");
+}
+
+#[test]
+fn restricted_to_namespaces_nothing_is_cluster_wide() {
+    let everywhere = render(OPERATOR, &json!({}));
+    let objects = render(OPERATOR, &json!({ "rbac": { "restrictWatchNamespaces": ["team-a", "team-b"] } }));
+    assert!(objects.iter().all(|object| !object["kind"].as_str().unwrap().starts_with("Cluster")));
+    let variables = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["env"];
+    assert!(variables.as_array().unwrap().contains(&json!({ "name": "WATCH_NAMESPACES", "value": "team-a,team-b" })));
+    for namespace in ["team-a", "team-b"] {
+        let role =
+            of_kind(&objects, "Role").into_iter().find(|role| role["metadata"]["namespace"] == namespace).unwrap();
+        assert_eq!(allowed(&[role]), allowed(&of_kind(&everywhere, "ClusterRole")), "{namespace}");
+        let bindings = of_kind(&objects, "RoleBinding");
+        let binding = bindings.iter().find(|binding| binding["metadata"]["namespace"] == namespace).unwrap();
+        assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+        assert_eq!(binding["subjects"][0]["namespace"], RELEASE);
+    }
+}
+
+#[test]
+fn the_chart_of_the_kinds_adds_to_them_only_that_an_uninstall_keeps_them() {
+    let mut rendered = BTreeMap::new();
+    for mut crd in render(CRDS, &json!({})) {
+        let annotations = crd["metadata"]["annotations"].as_object_mut().unwrap();
+        assert_eq!(annotations.remove("helm.sh/resource-policy"), Some(json!("keep")));
+        if annotations.is_empty() {
+            crd["metadata"].as_object_mut().unwrap().remove("annotations");
+        }
+        rendered.insert(crd["metadata"]["name"].as_str().unwrap().to_owned(), crd);
+    }
+    let files = std::fs::read_dir(root().join("crds")).unwrap().map(|file| file.unwrap().path());
+    let generated: BTreeMap<_, _> = files
+        .flat_map(|file| documents(&std::fs::read_to_string(file).unwrap()))
+        .map(|crd| (crd["metadata"]["name"].as_str().unwrap().to_owned(), crd))
+        .collect();
+    assert!(
+        generated.contains_key("workerdeployments.temporal.io") && generated.contains_key("connections.temporal.io")
+    );
+    assert_eq!(rendered, generated);
+}
+
+#[test]
+fn copies_are_what_their_sources_say() {
+    succeed(&root().join("charts/sync-crds.sh"), &["--check"]);
+    succeed(&root().join("deploy/kustomize/render.sh"), &["--check"]);
+}
+
+/// Objects by kind, namespace and name, without the labels that say who rendered them.
+fn identified(objects: Vec<Value>) -> BTreeMap<String, Value> {
+    let identify = |mut object: Value| {
+        let metadata = object["metadata"].as_object_mut().unwrap();
+        for map in ["labels", "annotations"] {
+            let Some(entries) = metadata.get_mut(map).and_then(Value::as_object_mut) else { continue };
+            for key in ["app.kubernetes.io/managed-by", "helm.sh/chart", "helm.sh/resource-policy"] {
+                entries.remove(key);
+            }
+        }
+        metadata.retain(|_, value| *value != json!({}));
+        let id = format!("{} {} {}", object["kind"], object["metadata"]["namespace"], object["metadata"]["name"]);
+        (id, object)
+    };
+    objects.into_iter().map(identify).collect()
+}
+
+#[test]
+fn kustomize_installs_the_objects_of_the_charts() {
+    let tools = Tools::ensure(&[Tool::Kubectl]).unwrap();
+    let kustomized = succeed(tools.program("kubectl").unwrap(), &["kustomize", "deploy/kustomize/base"]);
+    let mut kustomized = identified(documents(&kustomized));
+    let namespace = kustomized.remove(&format!("\"Namespace\" null \"{RELEASE}\"")).expect("the namespace");
+    assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
+    let charts = [render(OPERATOR, &json!({})), render(CRDS, &json!({}))].concat();
+    assert_eq!(kustomized, identified(charts));
+}
+
+#[test]
+fn the_install_guide_lists_every_value_with_its_default() {
+    let guide = read("docs/install.md");
+    let defaults: Value = serde_yaml::from_str(&read(&format!("{OPERATOR}/values.yaml"))).unwrap();
+    for (key, default) in defaults.as_object().unwrap() {
+        let free_form = key == "resources" || key.ends_with("SecurityContext");
+        let nested = default.as_object().filter(|nested| !free_form && !nested.is_empty());
+        let rows: Vec<_> = match nested {
+            Some(nested) => nested.iter().map(|(inner, default)| (format!("{key}.{inner}"), default)).collect(),
+            None => vec![(key.clone(), default)],
+        };
+        for (path, default) in rows {
+            let row = guide.lines().find(|line| line.starts_with('|') && line.contains(&format!("`{path}`")));
+            let row = row.unwrap_or_else(|| panic!("docs/install.md has no row for {path}"));
+            let shown =
+                default.as_str().filter(|text| !text.is_empty()).map_or_else(|| default.to_string(), str::to_owned);
+            let stated = row.contains(&format!("| `{shown}` |")) || default.is_object() || default.is_array();
+            assert!(stated, "docs/install.md says another default for {path} than {shown}: {row}");
+        }
+    }
+}
