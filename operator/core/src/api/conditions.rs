@@ -47,9 +47,9 @@ words! {
         Unsupported,
         /// Old versions still run, because this release does not scale them down; present only while true.
         OldVersionsKept,
-        /// Deprecated in the contract: the Temporal server could be asked.
+        /// Deprecated, kept for alerts on it: the Temporal server could be asked.
         ConnectionHealthy,
-        /// Deprecated in the contract: the target version was current once.
+        /// Deprecated, kept for alerts on it: the target version was current once.
         RolloutComplete,
     }
 }

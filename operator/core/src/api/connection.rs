@@ -44,7 +44,7 @@ pub struct ConnectionSpec {
     pub api_key_secret_ref: Option<KeySelector>,
 }
 
-/// Nothing is reported yet; the contract has the object.
+/// Empty: nothing is reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConnectionStatus {}
 

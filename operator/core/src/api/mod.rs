@@ -1,11 +1,14 @@
 //! The kinds of group `temporal.io`, version `v1alpha1`: types, schema, conditions.
 //!
-//! The types are the only source: CRDs and the reference in the docs are printed from them.
+//! `WorkerDeployment` and `Connection` keep the schema of temporal-worker-controller v1.8, "the contract" below, so that
+//! manifests written for it apply unchanged. The types are the only source: CRDs and the reference in the docs are printed
+//! from them.
 
 pub mod conditions;
 mod connection;
 mod crds;
 mod duration;
+mod reference;
 mod rollout;
 mod runtime;
 mod scaling;
@@ -21,6 +24,7 @@ pub use conditions::{
 pub use connection::{Connection, ConnectionSpec, ConnectionStatus, KeySelector, SecretReference, TlsConfig};
 pub use crds::{crd_yaml_files, crds};
 pub use duration::{DurationError, GoDuration};
+pub use reference::reference_markdown;
 pub use rollout::{GateInputSource, GateSpec, RolloutSpec, RolloutStep, RolloutStrategy, SunsetSpec};
 pub use runtime::{
     ActivityRoute, EncryptionKey, EncryptionMode, EncryptionSpec, ExecHandler, Handler, HttpHandler, RuntimeMode,

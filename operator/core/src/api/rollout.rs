@@ -83,7 +83,7 @@ pub struct RolloutStep {
     /// Share of new Workflows, in percent.
     #[schemars(range(min = 1, max = 99), extend("format" = null))]
     pub ramp_percentage: i32,
-    /// How long the step lasts.
+    /// Duration of the step, such as 90s or 1.5h.
     pub pause_duration: GoDuration,
 }
 
@@ -91,9 +91,9 @@ pub struct RolloutStep {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SunsetSpec {
-    /// Time from drained to no pods.
+    /// Duration from drained to no pods, such as 90s or 1h30m.
     pub scaledown_delay: GoDuration,
-    /// Time from drained to deleted.
+    /// Duration from drained to deleted, such as 24h.
     pub delete_delay: GoDuration,
 }
 

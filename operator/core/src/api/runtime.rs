@@ -47,7 +47,7 @@ pub struct RuntimeSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 250), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub activities: Vec<ActivityRoute>,
-    /// Encryption of payloads.
+    /// Encryption of payloads; its behaviour comes with a later release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<EncryptionSpec>,
     /// Time that running tasks get after SIGTERM; 30s when not set.

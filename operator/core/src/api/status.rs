@@ -105,7 +105,7 @@ pub enum VersionStatus {
     Draining,
     /// Runs no Workflow.
     Drained,
-    /// A word of another release; written back as an empty text.
+    /// Not known: an empty text. A word of another release reads as this too.
     #[serde(rename = "", other)]
     Unknown,
 }
@@ -147,7 +147,7 @@ pub struct Version {
     /// Its Task Queues for Workflows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub task_queues: Vec<VersionTaskQueue>,
-    /// Never written; the contract has it.
+    /// Never written; kept for objects of temporal-worker-controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed_by: Option<String>,
 }

@@ -6,7 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The schema of `spec.template`: the contract's, with its defaults, which change the stored object and so the build id.
+/// The schema of `spec.template`: the contract's. Its defaults change the stored object and so
+/// the build id.
 const SCHEMA: &str = include_str!("pod_template_schema.json");
 
 /// A pod template as the user wrote it and the API server stored it.

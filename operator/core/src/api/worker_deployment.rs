@@ -160,7 +160,7 @@ pub struct WorkerOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionRef {
-    /// Kind of the object.
+    /// Kind of the object; the behaviour of ClusterConnection comes with a later release.
     #[serde(default)]
     pub kind: ConnectionKind,
     /// Name of the object; a Connection is one of the same namespace.
