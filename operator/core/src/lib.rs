@@ -6,6 +6,9 @@
 
 #[cfg(feature = "k8s")]
 pub mod api;
+pub mod build_id;
 pub mod contract;
+pub mod defaults;
+pub mod names;
 pub mod observed;
 pub mod scaling;
