@@ -1,0 +1,205 @@
+//! The API server's audit log: what is logged, and how tests read it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::control_plane::options;
+use crate::pki::write_private;
+
+/// One finished request to the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEvent {
+    /// When the server received the request.
+    pub time: Timestamp,
+    /// User name of the sender, such as `system:serviceaccount:<namespace>:<name>`.
+    pub user: String,
+    /// Client program as it calls itself.
+    pub user_agent: String,
+    /// `create`, `update`, `patch`, `delete`; for Secrets also `get`, `list` and `watch`.
+    pub verb: String,
+    /// Resource, with its subresource: `deployments`, `deployments/scale`.
+    pub resource: String,
+    /// Namespace; empty for objects of the cluster.
+    pub namespace: String,
+    /// Name; empty for a list.
+    pub name: String,
+    /// HTTP status of the answer.
+    pub code: u16,
+    /// `spec.replicas` after the request, for Deployments and their scale; of a refused request, what it asked for.
+    pub replicas: Option<i64>,
+}
+
+/// A fall of one Deployment's replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decrease {
+    /// When the server received the request.
+    pub time: Timestamp,
+    /// Who sent it.
+    pub user: String,
+    /// Namespace of the Deployment.
+    pub namespace: String,
+    /// Name of the Deployment.
+    pub name: String,
+    /// Replicas before.
+    pub from: i64,
+    /// Replicas after.
+    pub to: i64,
+}
+
+/// Reads a log, oldest event first. A last line that is still being written is left out.
+///
+/// # Errors
+/// The file can't be read, or a line of it is no event.
+pub fn read(path: &Path) -> Result<Vec<AuditEvent>> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        other => other.with_context(|| format!("read {}", path.display()))?,
+    };
+    parse(&text).with_context(|| format!("read {}", path.display()))
+}
+
+/// Parses the lines of a log, see [`read`].
+///
+/// # Errors
+/// A whole line is no event.
+pub fn parse(log: &str) -> Result<Vec<AuditEvent>> {
+    let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+    let mut events = Vec::new();
+    for line in whole.lines() {
+        let raw: RawEvent = serde_json::from_str(line).with_context(|| format!("audit event {line}"))?;
+        events.push(raw.into());
+    }
+    events.sort_by_key(|event: &AuditEvent| event.time);
+    Ok(events)
+}
+
+/// Every fall of replicas of any Deployment in the events, by whoever and whatever means: `scale`, update, patch, apply.
+#[must_use]
+pub fn decreases(events: &[AuditEvent]) -> Vec<Decrease> {
+    let mut last = std::collections::BTreeMap::new();
+    let mut found = Vec::new();
+    for event in events.iter().filter(|event| event.code < 300 && !event.name.is_empty()) {
+        let key = (event.namespace.clone(), event.name.clone());
+        match (event.resource.as_str(), event.verb.as_str(), event.replicas) {
+            ("deployments", "delete", _) => drop(last.remove(&key)),
+            ("deployments" | "deployments/scale", _, Some(to)) => {
+                let from = last.insert(key, to);
+                if let Some(from) = from.filter(|from| *from > to) {
+                    let (namespace, name) = (event.namespace.clone(), event.name.clone());
+                    found.push(Decrease { time: event.time, user: event.user.clone(), namespace, name, from, to });
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Options of the API server that switch the log on, and the policy file that they name.
+pub(crate) fn server_arguments(directory: &Path, log: &Path) -> Result<Vec<OsString>> {
+    let policy = directory.join("audit-policy.json");
+    write_private(&policy, &serde_json::to_vec_pretty(&policy_document())?)?;
+    Ok(options([
+        ("audit-policy-file", policy.into()),
+        ("audit-log-path", log.into()),
+        // An event stands in the file before the client has its answer.
+        ("audit-log-mode", "blocking-strict".into()),
+        ("audit-log-maxsize", "2000".into()),
+    ]))
+}
+
+/// Writes of everybody, with contents where replicas are in them; and who reads Secrets.
+fn policy_document() -> Value {
+    let writes = ["create", "update", "patch", "delete", "deletecollection"];
+    let reads = ["get", "list", "watch"];
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived", "ResponseStarted"],
+        "omitManagedFields": true,
+        "rules": [
+            {"level": "RequestResponse", "verbs": writes,
+             "resources": [{"group": "apps", "resources": ["deployments", "deployments/scale"]}]},
+            {"level": "Metadata", "verbs": reads, "resources": [{"group": "", "resources": ["secrets"]}]},
+            {"level": "None", "verbs": reads},
+            {"level": "None", "nonResourceURLs": ["*"]},
+            {"level": "Metadata"},
+        ],
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawEvent {
+    request_received_timestamp: Timestamp,
+    verb: String,
+    #[serde(default)]
+    user_agent: String,
+    user: RawUser,
+    #[serde(default)]
+    object_ref: RawObject,
+    #[serde(default)]
+    response_status: RawStatus,
+    request_object: Option<Value>,
+    response_object: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct RawUser {
+    username: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawObject {
+    resource: String,
+    subresource: String,
+    namespace: String,
+    name: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawStatus {
+    code: u16,
+}
+
+impl From<RawEvent> for AuditEvent {
+    fn from(raw: RawEvent) -> Self {
+        let replicas = [&raw.response_object, &raw.request_object].into_iter().flatten().find_map(replicas_of);
+        let object = raw.object_ref;
+        let subresource =
+            if object.subresource.is_empty() { String::new() } else { format!("/{}", object.subresource) };
+        let named_in_body = || raw.response_object.as_ref()?.pointer("/metadata/name")?.as_str().map(str::to_owned);
+        let name = if object.name.is_empty() { named_in_body().unwrap_or_default() } else { object.name };
+        Self {
+            time: raw.request_received_timestamp,
+            user: raw.user.username,
+            user_agent: raw.user_agent,
+            verb: raw.verb,
+            resource: object.resource + &subresource,
+            namespace: object.namespace,
+            name,
+            code: raw.response_status.code,
+            replicas,
+        }
+    }
+}
+
+/// Replicas in an object, or in a JSON patch.
+fn replicas_of(object: &Value) -> Option<i64> {
+    let in_object = object.pointer("/spec/replicas").and_then(Value::as_i64);
+    let in_patch = || {
+        let steps = object.as_array()?;
+        steps.iter().find(|step| step["path"] == "/spec/replicas").and_then(|step| step["value"].as_i64())
+    };
+    // A scale to zero is answered without the field.
+    let in_scale = || (object["kind"] == "Scale" && object["spec"].is_object()).then_some(0);
+    in_object.or_else(in_patch).or_else(in_scale)
+}

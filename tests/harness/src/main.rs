@@ -1,0 +1,105 @@
+//! `dev-cluster`: a real cluster for developers, and what the Makefile calls.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use harness::tools::Tools;
+use harness::{Cluster, ClusterOptions, ControlPlane, state};
+
+/// Starts and stops a real Kubernetes cluster on this machine.
+#[derive(Parser)]
+#[command(name = "dev-cluster", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Args)]
+struct Which {
+    /// Name of the cluster.
+    #[arg(long, default_value = "dev", env = "DEV_CLUSTER_NAME")]
+    name: String,
+    /// Folder that holds clusters; by default below XDG_STATE_HOME, else below /var/tmp.
+    #[arg(long, env = "DEV_CLUSTER_STATE")]
+    state: Option<PathBuf>,
+}
+
+impl Which {
+    fn root(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(state::default_root)
+    }
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Start a cluster and leave it running; prints KUBECONFIG.
+    Up {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// End a cluster and remove everything of it.
+    Down {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Print the path of a running cluster's kubeconfig.
+    Kubeconfig {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Load images of OCI archives into a running cluster.
+    LoadImage {
+        #[command(flatten)]
+        which: Which,
+        /// Archives to load.
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+    },
+    /// Run etcd and the API server alone, until Ctrl-C; prints KUBECONFIG. Needs no root.
+    ApiServer,
+    /// Build or fetch every third-party program into the cache, and nothing else.
+    BuildTools,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Cli::parse().command {
+        Action::Up { which } => up(which).await,
+        Action::Down { which } => {
+            if Cluster::remove(&which.root(), &which.name)? {
+                eprintln!("cluster {} ended", which.name);
+            } else {
+                eprintln!("there is no cluster {}", which.name);
+            }
+            Ok(())
+        }
+        Action::Kubeconfig { which } => {
+            println!("{}", Cluster::attach(&which.root(), &which.name).await?.kubeconfig_path().display());
+            Ok(())
+        }
+        Action::LoadImage { which, archives } => {
+            let cluster = Cluster::attach(&which.root(), &which.name).await?;
+            archives.iter().try_for_each(|archive| cluster.load_image(archive))
+        }
+        Action::ApiServer => {
+            let control_plane = ControlPlane::start().await?;
+            println!("export KUBECONFIG={}", control_plane.kubeconfig_path().display());
+            tokio::signal::ctrl_c().await?;
+            control_plane.stop()
+        }
+        Action::BuildTools => Tools::ensure_async(Tools::ALL).await.map(drop),
+    }
+}
+
+async fn up(which: Which) -> Result<()> {
+    let options = ClusterOptions { name: which.name.clone(), root: which.root() };
+    let cluster = tokio::select! {
+        started = Cluster::start(options) => started?,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted: what was started is ended"),
+    };
+    let kubeconfig = cluster.kubeconfig_path();
+    cluster.release()?;
+    println!("export KUBECONFIG={}", kubeconfig.display());
+    Ok(())
+}
