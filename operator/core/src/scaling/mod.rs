@@ -2,11 +2,37 @@
 //!
 //! [`decide`] is the one place where a number of replicas is chosen. It is a function: the state that it needs from one
 //! decision to the next goes in and comes out as a value.
+//!
+//! Up: as many pods as have slots for the tasks that wait and run, at once. Down: only when everything is known, the
+//! need was lower for [`STABILIZATION`], and by idle pods alone. To zero: only when nothing started, ran or waited for the
+//! idle window.
+
+mod decision;
+mod fleet;
+mod need;
+mod reason;
+mod state;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::observed::{LaneKey, LaneStats, Observation, PodLoad};
+
+pub use decision::{Decision, Outcome, decide};
+pub use state::State;
+
+/// Time that the need must have been lower before pods are removed. Shorter idle windows shorten it: who asks for zero
+/// after 10 s gets fewer pods after 10 s too.
+pub const STABILIZATION: Duration = Duration::from_secs(60);
+/// Most pods that are started before one of them has told how many slots it has.
+pub const CANARY: u64 = 2;
+/// Time between two decisions while pods run; the server renews its statistics as often.
+pub const TICK: Duration = Duration::from_secs(5);
+/// Time between two decisions at zero when no reading calls for one.
+pub const TICK_AT_ZERO: Duration = Duration::from_secs(30);
+/// Longest time between two decisions for which the first one's observations still say something about the time between.
+/// After a longer one nothing is remembered but the slots of a pod.
+pub const LONGEST_GAP: Duration = Duration::from_secs(30);
 
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq)]
