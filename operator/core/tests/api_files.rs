@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use operator_core::api::{crd_yaml_files, reference_markdown};
 
 const REMEDY: &str = "differs from the types; run `make generate`";
-    "differs from the types; run `temporal-worker-operator crds --out crds` and `... reference > docs/reference.md`";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
