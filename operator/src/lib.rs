@@ -1,1 +1,5 @@
 //! Shell.
+
+pub mod changes;
+pub mod temporal;
+pub mod workers;

@@ -1,0 +1,403 @@
+//! The calls to a Temporal server, each with a deadline and its error sorted into a class. Callers take the budget's
+//! token first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use operator_core::observed::{FailureClass, LaneKey, LaneStats, TaskType, VersionStatus};
+use temporalio_protos::temporal::api::deployment::v1::{
+    RoutingConfig, WorkerDeploymentVersion, WorkerDeploymentVersionInfo,
+};
+use temporalio_protos::temporal::api::enums::v1::{TaskQueueKind, TaskQueueType};
+use temporalio_protos::temporal::api::enums::v1::{VersionDrainageStatus, WorkerDeploymentVersionStatus};
+use temporalio_protos::temporal::api::taskqueue::v1::{TaskQueue, TaskQueueStats};
+use temporalio_protos::temporal::api::workflowservice::v1 as wire;
+use temporalio_protos::temporal::api::workflowservice::v1::workflow_service_client::WorkflowServiceClient;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+use super::connection::Connection;
+use super::errors::CallError;
+
+/// Time that a call gets.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The calls that are made, by the server's own names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Method {
+    DescribeTaskQueue,
+    ListTaskQueuePartitions,
+    DescribeWorkerDeployment,
+    DescribeWorkerDeploymentVersion,
+    SetWorkerDeploymentCurrentVersion,
+    SetWorkerDeploymentManager,
+}
+
+impl Method {
+    /// The server's name of it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DescribeTaskQueue => "DescribeTaskQueue",
+            Self::ListTaskQueuePartitions => "ListTaskQueuePartitions",
+            Self::DescribeWorkerDeployment => "DescribeWorkerDeployment",
+            Self::DescribeWorkerDeploymentVersion => "DescribeWorkerDeploymentVersion",
+            Self::SetWorkerDeploymentCurrentVersion => "SetWorkerDeploymentCurrentVersion",
+            Self::SetWorkerDeploymentManager => "SetWorkerDeploymentManager",
+        }
+    }
+}
+
+/// What a Worker Deployment's own description says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeploymentReading {
+    /// Build ID of the current version; none when unversioned Workers get the traffic.
+    pub current_build_id: Option<String>,
+    /// Token that a change of the routing must carry.
+    pub conflict_token: Vec<u8>,
+    /// Identity that alone may change the routing; empty when anybody may.
+    pub manager_identity: String,
+    /// Identity that changed it last.
+    pub last_modifier_identity: String,
+    /// Number of versions that the server holds.
+    pub version_count: usize,
+}
+
+/// What a version's description says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VersionReading {
+    /// The server's own word.
+    pub status: VersionStatus,
+    /// Lanes that its Workers have polled.
+    pub lanes: BTreeSet<LaneKey>,
+    /// Statistics by lane; a lane without is one that the server sent none for.
+    pub stats: BTreeMap<LaneKey, LaneStats>,
+}
+
+/// Partitions of a Task Queue. At least one each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partitions {
+    /// Of its Workflow tasks.
+    pub workflow: usize,
+    /// Of its activity tasks, and those of other kinds.
+    pub activity: usize,
+}
+
+impl Partitions {
+    /// Partitions of one kind of task.
+    #[must_use]
+    pub fn of(self, task_type: TaskType) -> usize {
+        match task_type {
+            TaskType::Workflow => self.workflow,
+            TaskType::Activity | TaskType::Nexus => self.activity,
+        }
+    }
+}
+
+/// Describes a Worker Deployment; `None` when the server says that there is none.
+pub async fn deployment(
+    connection: &Connection,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<DeploymentReading>, CallError> {
+    let message =
+        wire::DescribeWorkerDeploymentRequest { namespace: namespace.to_owned(), deployment_name: name.to_owned() };
+    let answer = call(connection, Method::DescribeWorkerDeployment, namespace, message, async |mut client, request| {
+        client.describe_worker_deployment(request).await
+    });
+    let Some(answer) = found(answer.await)? else { return Ok(None) };
+    let Some(info) = answer.worker_deployment_info else {
+        return Err(CallError::local(FailureClass::Other, "DescribeWorkerDeployment answered without a deployment"));
+    };
+    Ok(Some(DeploymentReading {
+        current_build_id: info.routing_config.and_then(current_build_id),
+        conflict_token: answer.conflict_token,
+        manager_identity: info.manager_identity,
+        last_modifier_identity: info.last_modifier_identity,
+        version_count: info.version_summaries.len(),
+    }))
+}
+
+/// Describes a version with the statistics of its queues; `None` when the server says that there is none.
+pub async fn version(
+    connection: &Connection,
+    namespace: &str,
+    name: &str,
+    build_id: &str,
+) -> Result<Option<VersionReading>, CallError> {
+    let message = wire::DescribeWorkerDeploymentVersionRequest {
+        namespace: namespace.to_owned(),
+        deployment_version: Some(WorkerDeploymentVersion {
+            build_id: build_id.to_owned(),
+            deployment_name: name.to_owned(),
+        }),
+        report_task_queue_stats: true,
+        ..Default::default()
+    };
+    let method = Method::DescribeWorkerDeploymentVersion;
+    let answer = call(connection, method, namespace, message, async |mut client, request| {
+        client.describe_worker_deployment_version(request).await
+    });
+    let Some(answer) = found(answer.await)? else { return Ok(None) };
+    let Some(info) = answer.worker_deployment_version_info else {
+        return Err(CallError::local(FailureClass::Other, format!("{} answered without a version", method.as_str())));
+    };
+    let mut reading = VersionReading { status: status(&info), ..Default::default() };
+    for queue in &info.task_queue_infos {
+        reading.lanes.extend(lane(&queue.name, queue.r#type()));
+    }
+    for queue in answer.version_task_queues {
+        let Some(lane) = lane(&queue.name, queue.r#type()) else { continue };
+        if let Some(stats) = &queue.stats {
+            reading.stats.insert(lane.clone(), lane_stats(stats));
+        }
+        reading.lanes.insert(lane);
+    }
+    Ok(Some(reading))
+}
+
+/// Describes one lane with the statistics of all versions together. They are up to 5 s old.
+pub async fn lane_statistics(connection: &Connection, namespace: &str, lane: &LaneKey) -> Result<LaneStats, CallError> {
+    let message = wire::DescribeTaskQueueRequest {
+        namespace: namespace.to_owned(),
+        task_queue: Some(task_queue(lane.task_queue.clone())),
+        task_queue_type: wire_type(lane.task_type).into(),
+        report_stats: true,
+        ..Default::default()
+    };
+    let answer = describe_task_queue(connection, namespace, message).await?;
+    match &answer.stats {
+        Some(stats) => Ok(lane_stats(stats)),
+        // Statistics that are missing are not a backlog of zero.
+        None => Err(CallError::local(FailureClass::Other, "the server sends no statistics of Task Queues")),
+    }
+}
+
+/// The backlog of one partition of a lane as it is now; `None` when the server does not tell. Pinned tasks are not in it.
+///
+/// This is the deprecated status of a Task Queue: the one reading that no cache stands before.
+pub async fn partition_backlog(
+    connection: &Connection,
+    namespace: &str,
+    lane: &LaneKey,
+    partition: usize,
+) -> Result<Option<u64>, CallError> {
+    let queue = &lane.task_queue;
+    let name = if partition == 0 { queue.clone() } else { format!("/_sys/{queue}/{partition}") };
+    #[expect(deprecated, reason = "the statistics that replace it are up to 5 s old")]
+    let message = wire::DescribeTaskQueueRequest {
+        namespace: namespace.to_owned(),
+        task_queue: Some(task_queue(name)),
+        task_queue_type: wire_type(lane.task_type).into(),
+        include_task_queue_status: true,
+        ..Default::default()
+    };
+    let answer = describe_task_queue(connection, namespace, message).await?;
+    #[expect(deprecated, reason = "as above")]
+    let status = answer.task_queue_status;
+    Ok(status.map(|status| count(status.backlog_count_hint)))
+}
+
+/// The number of partitions of a Task Queue.
+pub async fn partitions(connection: &Connection, namespace: &str, queue: &str) -> Result<Partitions, CallError> {
+    let message = wire::ListTaskQueuePartitionsRequest {
+        namespace: namespace.to_owned(),
+        task_queue: Some(task_queue(queue.to_owned())),
+    };
+    let method = Method::ListTaskQueuePartitions;
+    let answer = call(connection, method, namespace, message, async |mut client, request| {
+        client.list_task_queue_partitions(request).await
+    })
+    .await?;
+    Ok(Partitions {
+        workflow: answer.workflow_task_queue_partitions.len().max(1),
+        activity: answer.activity_task_queue_partitions.len().max(1),
+    })
+}
+
+/// Makes a version the current one. Never without pollers, and never past missing Task Queues: the server refuses then.
+pub(super) async fn set_current(
+    connection: &Connection,
+    message: wire::SetWorkerDeploymentCurrentVersionRequest,
+) -> Result<Vec<u8>, CallError> {
+    let namespace = message.namespace.clone();
+    let method = Method::SetWorkerDeploymentCurrentVersion;
+    let answer = call(connection, method, &namespace, message, async |mut client, request| {
+        client.set_worker_deployment_current_version(request).await
+    });
+    Ok(answer.await?.conflict_token)
+}
+
+/// Makes the caller the only one who may change the routing.
+pub(super) async fn set_manager(
+    connection: &Connection,
+    message: wire::SetWorkerDeploymentManagerRequest,
+) -> Result<Vec<u8>, CallError> {
+    let namespace = message.namespace.clone();
+    let method = Method::SetWorkerDeploymentManager;
+    let answer = call(connection, method, &namespace, message, async |mut client, request| {
+        client.set_worker_deployment_manager(request).await
+    });
+    Ok(answer.await?.conflict_token)
+}
+
+async fn describe_task_queue(
+    connection: &Connection,
+    namespace: &str,
+    message: wire::DescribeTaskQueueRequest,
+) -> Result<wire::DescribeTaskQueueResponse, CallError> {
+    call(connection, Method::DescribeTaskQueue, namespace, message, async |mut client, request| {
+        client.describe_task_queue(request).await
+    })
+    .await
+}
+
+async fn call<M, R>(
+    connection: &Connection,
+    method: Method,
+    namespace: &str,
+    message: M,
+    send: impl AsyncFnOnce(WorkflowServiceClient<Channel>, Request<M>) -> Result<Response<R>, Status>,
+) -> Result<R, CallError> {
+    let request = request(connection, namespace, message)?;
+    let started = Instant::now();
+    let answer = match tokio::time::timeout(DEADLINE, send(connection.client.clone(), request)).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(CallError::from(&status)),
+        Err(_) => Err(CallError::timed_out(method.as_str(), DEADLINE)),
+    };
+    let outcome = match &answer {
+        // The server did its part: what was asked for does not exist.
+        Err(error) if !is_absence(error) => Err(error.failure.class),
+        _ => Ok(()),
+    };
+    connection.metrics.called(method, outcome, started.elapsed());
+    match &answer {
+        Err(error) if error.refused() => connection.set_refused(true),
+        Err(error) if error.failure.class == FailureClass::Unreachable => {}
+        _ => connection.set_refused(false),
+    }
+    answer
+}
+
+fn request<M>(connection: &Connection, namespace: &str, message: M) -> Result<Request<M>, CallError> {
+    let Ok(namespace_header) = namespace.parse::<MetadataValue<Ascii>>() else {
+        let text = format!("temporalNamespace {namespace:?} holds characters that no Temporal namespace has");
+        return Err(CallError::local(FailureClass::NamespaceNotFound, text));
+    };
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    let metadata = request.metadata_mut();
+    metadata.insert("temporal-namespace", namespace_header);
+    metadata.insert("client-name", MetadataValue::from_static("temporal-worker-operator"));
+    metadata.insert("client-version", MetadataValue::from_static(env!("CARGO_PKG_VERSION")));
+    if let Some(authorization) = &connection.authorization {
+        metadata.insert("authorization", authorization.clone());
+    }
+    Ok(request)
+}
+
+/// Turns "there is none", which is an answer, into a value.
+fn found<R>(answer: Result<R, CallError>) -> Result<Option<R>, CallError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_absence(error: &CallError) -> bool {
+    error.code == Code::NotFound && error.failure.class != FailureClass::NamespaceNotFound
+}
+
+fn current_build_id(routing: RoutingConfig) -> Option<String> {
+    routing.current_deployment_version.map(|version| version.build_id).filter(|build_id| !build_id.is_empty())
+}
+
+/// The status, deduced from the other fields where a server is too old to send it. A version that ever had traffic and
+/// has none now counts as draining until the server says that it is drained.
+fn status(info: &WorkerDeploymentVersionInfo) -> VersionStatus {
+    match info.status() {
+        WorkerDeploymentVersionStatus::Inactive | WorkerDeploymentVersionStatus::Created => VersionStatus::Inactive,
+        WorkerDeploymentVersionStatus::Current => VersionStatus::Current,
+        WorkerDeploymentVersionStatus::Ramping => VersionStatus::Ramping,
+        WorkerDeploymentVersionStatus::Draining => VersionStatus::Draining,
+        WorkerDeploymentVersionStatus::Drained => VersionStatus::Drained,
+        WorkerDeploymentVersionStatus::Unspecified => deduced_status(info),
+    }
+}
+
+fn deduced_status(info: &WorkerDeploymentVersionInfo) -> VersionStatus {
+    if info.current_since_time.is_some() {
+        return VersionStatus::Current;
+    }
+    if info.ramping_since_time.is_some() {
+        return VersionStatus::Ramping;
+    }
+    match info.drainage_info.as_ref().map(|drainage| drainage.status()) {
+        Some(VersionDrainageStatus::Drained) => VersionStatus::Drained,
+        Some(VersionDrainageStatus::Draining) => VersionStatus::Draining,
+        _ if info.routing_changed_time.is_some() => VersionStatus::Draining,
+        _ => VersionStatus::Inactive,
+    }
+}
+
+fn lane(name: &str, kind: TaskQueueType) -> Option<LaneKey> {
+    let task_type = match kind {
+        TaskQueueType::Workflow => TaskType::Workflow,
+        TaskQueueType::Activity => TaskType::Activity,
+        TaskQueueType::Nexus => TaskType::Nexus,
+        TaskQueueType::Unspecified => return None,
+    };
+    Some(LaneKey { task_queue: name.to_owned(), task_type })
+}
+
+fn wire_type(task_type: TaskType) -> TaskQueueType {
+    match task_type {
+        TaskType::Workflow => TaskQueueType::Workflow,
+        TaskType::Activity => TaskQueueType::Activity,
+        TaskType::Nexus => TaskQueueType::Nexus,
+    }
+}
+
+fn task_queue(name: String) -> TaskQueue {
+    TaskQueue { name, kind: TaskQueueKind::Normal.into(), normal_name: String::new() }
+}
+
+fn lane_stats(stats: &TaskQueueStats) -> LaneStats {
+    let add_rate = f64::from(stats.tasks_add_rate);
+    LaneStats {
+        backlog: count(stats.approximate_backlog_count),
+        add_rate: (add_rate.is_finite() && add_rate >= 0.0).then_some(add_rate),
+    }
+}
+
+/// A count that the server sends as a signed number: less than nothing is nothing.
+fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_numbers_are_not_passed_on() {
+        let stats = TaskQueueStats { approximate_backlog_count: -3, tasks_add_rate: f32::NAN, ..Default::default() };
+        assert_eq!(lane_stats(&stats), LaneStats { backlog: 0, add_rate: None });
+        let stats = TaskQueueStats { approximate_backlog_count: i64::MAX, tasks_add_rate: 2.5, ..Default::default() };
+        assert_eq!(lane_stats(&stats), LaneStats { backlog: i64::MAX as u64, add_rate: Some(2.5) });
+    }
+
+    #[test]
+    fn a_version_that_lost_its_traffic_is_draining_until_the_server_says_otherwise() {
+        let mut info = WorkerDeploymentVersionInfo::default();
+        assert_eq!(status(&info), VersionStatus::Inactive);
+        info.routing_changed_time = Some(prost_types::Timestamp::default());
+        assert_eq!(status(&info), VersionStatus::Draining);
+        info.set_status(WorkerDeploymentVersionStatus::Drained);
+        assert_eq!(status(&info), VersionStatus::Drained);
+    }
+}

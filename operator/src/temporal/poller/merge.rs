@@ -1,0 +1,203 @@
+//! From readings to what a decision is given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use operator_core::observed::{
+    DeploymentInfo, LaneKey, LaneStats, Observation, TemporalFailure, TemporalState, VersionInfo,
+};
+use tokio::time::Instant;
+
+use super::state::{Fleet, Lane, State, Version};
+use super::{DEPLOYMENT_FRESH, LIVE_FRESH, Phase, STATS_FRESH};
+use crate::changes::FleetId;
+
+/// Statistics may describe the queue as it was this long before they were read: the server's cache, and then some.
+const STATS_LAG: Duration = Duration::from_secs(6);
+/// A queue's rates mean nothing until its own clock, which starts when it is loaded, has run for a while.
+const RATES_SETTLE: Duration = Duration::from_secs(10);
+
+/// A backlog and when it was read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Reading {
+    stats: LaneStats,
+    taken: Instant,
+    fresh: bool,
+}
+
+impl State {
+    /// What was seen of a fleet, as of `now`.
+    pub(super) fn snapshot(&self, id: &FleetId, now: Instant) -> TemporalState {
+        let Some(fleet) = self.fleets.get(id) else { return TemporalState::default() };
+        let mut keys: BTreeSet<&LaneKey> = fleet.watch.lanes.iter().collect();
+        for version in fleet.versions.values() {
+            keys.extend(
+                version.reading.iter().filter_map(|(reading, _)| reading.as_ref()).flat_map(|r| r.stats.keys()),
+            );
+        }
+        let lanes: BTreeMap<LaneKey, Observation<LaneStats>> = keys
+            .into_iter()
+            .filter_map(|key| Some((key.clone(), lane(fleet, key, self.lanes.get(key), now)?)))
+            .collect();
+        TemporalState { deployment: deployment(fleet, now), lanes, failure: self.failure_of(fleet) }
+    }
+
+    fn failure_of(&self, fleet: &Fleet) -> Option<TemporalFailure> {
+        let versions = fleet.versions.values().map(|version| &version.timer);
+        let lanes = fleet.watch.lanes.iter().filter_map(|key| self.lanes.get(key));
+        let queues = fleet.watch.lanes.iter().filter_map(|key| self.queues.get(&key.task_queue));
+        let mut timers = std::iter::once(&fleet.deployment_timer)
+            .chain(versions)
+            .chain(lanes.flat_map(|lane| [&lane.stats_timer, &lane.live_timer]))
+            .chain(queues.map(|queue| &queue.timer));
+        self.health.failure.clone().or_else(|| timers.find_map(|timer| timer.failure.clone()))
+    }
+}
+
+fn lane(fleet: &Fleet, key: &LaneKey, lane: Option<&Lane>, now: Instant) -> Option<Observation<LaneStats>> {
+    let by_version = version_stats(fleet, key, now);
+    let of_all_versions = lane.and_then(|lane| lane_stats(lane, now));
+    let stats = match (by_version, of_all_versions) {
+        (Some(own), Some(all)) if fleet.watch.phase == Phase::AtZero => Some(either(own, all)),
+        (own, all) => own.or(all),
+    };
+    let live = lane.and_then(|lane| live(lane, now));
+    let reading = match (live, stats) {
+        (Some(live), Some(stats)) => both(live, stats),
+        (live, stats) => live.or(stats)?,
+    };
+    let age = age(reading.taken, now);
+    Some(match reading.fresh {
+        true => Observation::Known { value: reading.stats, age },
+        false => Observation::Stale { value: reading.stats, age },
+    })
+}
+
+/// The sum over partitions. Complete only if all were read lately; a partial sum counts while it is more than nothing.
+fn live(lane: &Lane, now: Instant) -> Option<Reading> {
+    let fresh: Vec<_> = lane.live.iter().flatten().filter(|(_, taken)| age(*taken, now) <= LIVE_FRESH).collect();
+    let complete = fresh.len() == lane.live.len();
+    let used = if complete || fresh.iter().any(|(backlog, _)| *backlog > 0) {
+        fresh
+    } else if lane.live.iter().all(Option::is_some) {
+        lane.live.iter().flatten().collect()
+    } else {
+        return None;
+    };
+    let taken = used.iter().map(|(_, taken)| *taken).min()?;
+    let backlog = used.iter().map(|(backlog, _)| backlog).sum();
+    Some(Reading { stats: LaneStats { backlog, add_rate: None }, taken, fresh: age(taken, now) <= LIVE_FRESH })
+}
+
+fn lane_stats(lane: &Lane, now: Instant) -> Option<Reading> {
+    let (mut stats, taken) = lane.stats?;
+    if lane.first_stats.is_none_or(|first| age(first, taken) < RATES_SETTLE) {
+        stats.add_rate = None;
+    }
+    Some(Reading { stats, taken, fresh: age(taken, now) <= STATS_FRESH })
+}
+
+/// The sum over the versions of a fleet. Fresh only when every version was asked lately; one that the server does not
+/// know has no backlog.
+fn version_stats(fleet: &Fleet, key: &LaneKey, now: Instant) -> Option<Reading> {
+    let mut sum: Option<Reading> = None;
+    let mut complete = true;
+    for version in fleet.versions.values() {
+        let Some((reading, taken)) = &version.reading else {
+            complete = false;
+            continue;
+        };
+        let fresh = age(*taken, now) <= STATS_FRESH;
+        complete &= fresh;
+        let Some(stats) = reading.as_ref().and_then(|reading| reading.stats.get(key)) else { continue };
+        let mut stats = *stats;
+        if version.first_stats.get(key).is_none_or(|first| age(*first, *taken) < RATES_SETTLE) {
+            stats.add_rate = None;
+        }
+        sum = Some(match sum {
+            None => Reading { stats, taken: *taken, fresh },
+            Some(other) => add(other, Reading { stats, taken: *taken, fresh }),
+        });
+    }
+    sum.map(|reading| Reading { fresh: reading.fresh && complete, ..reading })
+}
+
+fn add(a: Reading, b: Reading) -> Reading {
+    let add_rate = a.stats.add_rate.zip(b.stats.add_rate).map(|(a, b)| a + b);
+    let stats = LaneStats { backlog: a.stats.backlog.saturating_add(b.stats.backlog), add_rate };
+    Reading { stats, taken: a.taken.min(b.taken), fresh: a.fresh && b.fresh }
+}
+
+/// The larger of two readings if both are fresh, with the age of the older: neither sees everything.
+fn either(a: Reading, b: Reading) -> Reading {
+    match (a.fresh, b.fresh) {
+        (true, false) => a,
+        (false, true) => b,
+        (false, false) => {
+            if a.taken >= b.taken {
+                a
+            } else {
+                b
+            }
+        }
+        (true, true) => {
+            let backlog = a.stats.backlog.max(b.stats.backlog);
+            let stats = LaneStats { backlog, add_rate: a.stats.add_rate.or(b.stats.add_rate) };
+            Reading { stats, taken: a.taken.min(b.taken), fresh: true }
+        }
+    }
+}
+
+/// A live reading and statistics. Statistics that can't describe a time before the live reading replace it; pinned tasks
+/// are in the statistics alone, so both count until then.
+fn both(live: Reading, stats: Reading) -> Reading {
+    if stats.fresh && stats.taken.saturating_duration_since(live.taken) > STATS_LAG {
+        stats
+    } else {
+        either(live, stats)
+    }
+}
+
+fn deployment(fleet: &Fleet, now: Instant) -> Observation<Option<DeploymentInfo>> {
+    let Some((reading, taken)) = &fleet.deployment else { return Observation::Unknown };
+    let Some(reading) = reading else {
+        return Observation::aged(None, age(*taken, now), DEPLOYMENT_FRESH);
+    };
+    let mut oldest = *taken;
+    let mut complete = true;
+    let mut versions = BTreeMap::new();
+    for (build_id, version) in &fleet.versions {
+        match &version.reading {
+            None => complete = false,
+            Some((reading, taken)) => {
+                oldest = oldest.min(*taken);
+                if let Some(reading) = reading {
+                    versions.insert(build_id.clone(), version_info(version, reading, now));
+                }
+            }
+        }
+    }
+    let value = Some(DeploymentInfo {
+        current_build_id: reading.current_build_id.clone(),
+        versions,
+        conflict_token: reading.conflict_token.clone(),
+        manager_identity: reading.manager_identity.clone(),
+        last_modifier_identity: reading.last_modifier_identity.clone(),
+        version_count: reading.version_count,
+    });
+    let age = age(oldest, now);
+    // A version that was not asked for yet is not one that was not found.
+    if complete { Observation::aged(value, age, DEPLOYMENT_FRESH) } else { Observation::Stale { value, age } }
+}
+
+fn version_info(version: &Version, reading: &crate::temporal::api::VersionReading, now: Instant) -> VersionInfo {
+    VersionInfo {
+        status: reading.status,
+        lanes: reading.lanes.clone(),
+        lanes_unchanged_for: age(version.lanes_since, now),
+    }
+}
+
+fn age(taken: Instant, now: Instant) -> Duration {
+    now.saturating_duration_since(taken)
+}

@@ -1,0 +1,137 @@
+//! The task that reads one Temporal namespace through one connection.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use operator_core::observed::TemporalState;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Watch;
+use super::outcome::Answer;
+use super::state::{Fleet, Job, Next, State};
+use crate::changes::{Changes, FleetId};
+use crate::temporal::api;
+use crate::temporal::budget::Budget;
+use crate::temporal::connection::Connection;
+use crate::temporal::errors::CallError;
+use crate::temporal::metrics::Metrics;
+
+/// Calls under way at a time. Ten would do for 120 calls a second at 80 ms each.
+const IN_FLIGHT: usize = 24;
+
+/// Reads everything that is watched in one Temporal namespace through one connection.
+pub(super) struct NamespacePoller {
+    connection: Arc<Connection>,
+    namespace: String,
+    budget: Arc<Budget>,
+    changes: Arc<Changes>,
+    metrics: Metrics,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+type Done = (Job, Instant, Result<Answer, CallError>);
+
+impl NamespacePoller {
+    /// Starts the task. It ends after [`NamespacePoller::close`].
+    pub(super) fn start(watch: &Watch, changes: Arc<Changes>, metrics: Metrics) -> Arc<Self> {
+        let poller = Arc::new(Self {
+            connection: watch.connection.clone(),
+            namespace: watch.namespace.clone(),
+            budget: watch.connection.budget(&watch.namespace),
+            changes,
+            metrics,
+            state: Mutex::default(),
+            wake: Notify::new(),
+        });
+        tokio::spawn(poller.clone().run());
+        poller
+    }
+
+    pub(super) fn set(&self, watch: Watch, carried: Option<Fleet>) {
+        if self.state.lock().set(watch, carried, Instant::now()) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes a fleet out; says also whether none is left.
+    pub(super) fn remove(&self, fleet: &FleetId) -> (Option<Fleet>, bool) {
+        let mut state = self.state.lock();
+        let taken = state.remove(fleet, &self.budget);
+        (taken, state.fleets.is_empty())
+    }
+
+    pub(super) fn close(&self) {
+        self.state.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    pub(super) fn poke(&self, fleet: &FleetId) {
+        self.state.lock().poke(fleet, Instant::now());
+        self.wake.notify_one();
+    }
+
+    pub(super) fn snapshot(&self, fleet: &FleetId, now: Instant) -> TemporalState {
+        self.state.lock().snapshot(fleet, now)
+    }
+
+    async fn run(self: Arc<Self>) {
+        let mut calls = FuturesUnordered::new();
+        loop {
+            let wake_at = loop {
+                let mut state = self.state.lock();
+                if state.closed {
+                    return;
+                }
+                let now = Instant::now();
+                if calls.len() >= IN_FLIGHT {
+                    break now + api::DEADLINE;
+                }
+                match state.next(now, calls.len(), &self.budget) {
+                    Next::Read(job) => calls.push(self.read(job)),
+                    Next::WaitUntil(at) => break at,
+                }
+            };
+            tokio::select! {
+                Some(done) = calls.next(), if !calls.is_empty() => self.finish(done),
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    async fn read(&self, job: Job) -> Done {
+        let asked = Instant::now();
+        let (connection, namespace) = (&*self.connection, self.namespace.as_str());
+        let outcome = match &job {
+            Job::Partitions { queue } => api::partitions(connection, namespace, queue).await.map(Answer::Partitions),
+            Job::Live { lane, partition } => {
+                api::partition_backlog(connection, namespace, lane, *partition).await.map(Answer::Live)
+            }
+            Job::Stats { lane } => api::lane_statistics(connection, namespace, lane).await.map(Answer::Stats),
+            Job::Deployment { name, .. } => api::deployment(connection, namespace, name).await.map(Answer::Deployment),
+            Job::Version { name, build_id, .. } => {
+                api::version(connection, namespace, name, build_id).await.map(Answer::Version)
+            }
+        };
+        (job, asked, outcome)
+    }
+
+    fn finish(&self, (job, asked, outcome): Done) {
+        let now = Instant::now();
+        let (changed, gap) = {
+            let mut state = self.state.lock();
+            let before = state.last_live(&job);
+            (state.finish(&job, outcome, (asked, now), &self.budget), before)
+        };
+        if let Some(before) = gap {
+            self.metrics.swept(asked.saturating_duration_since(before));
+        }
+        for fleet in &changed {
+            self.changes.send(fleet);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What an answer, or a failure, changes, and which fleets need to know.
+
+use operator_core::observed::{FailureClass, LaneKey, LaneStats};
+use rand::RngExt as _;
+use tokio::time::Instant;
+
+use super::Phase;
+use super::state::{Job, Lane, State, Version, is_general};
+use crate::changes::FleetId;
+use crate::temporal::api::{DeploymentReading, Partitions, VersionReading};
+use crate::temporal::budget::Budget;
+use crate::temporal::errors::CallError;
+
+/// An answer to a [`Job`].
+#[derive(Debug)]
+pub(super) enum Answer {
+    Partitions(Partitions),
+    Live(Option<u64>),
+    Stats(LaneStats),
+    Deployment(Option<DeploymentReading>),
+    Version(Option<VersionReading>),
+}
+
+impl State {
+    /// Takes the outcome of a read that began at `asked`. Gives the fleets whose situation changed.
+    pub(super) fn finish(
+        &mut self,
+        job: &Job,
+        outcome: Result<Answer, CallError>,
+        (asked, now): (Instant, Instant),
+        budget: &Budget,
+    ) -> Vec<FleetId> {
+        match outcome {
+            Ok(answer) => {
+                budget.answered(job.kind());
+                self.answered(job, answer, asked, now)
+            }
+            Err(error) => {
+                if error.failure.class == FailureClass::ResourceExhausted {
+                    budget.exhausted(job.kind(), error.whole_server, now);
+                }
+                self.failed(job, &error, now)
+            }
+        }
+    }
+
+    fn answered(&mut self, job: &Job, answer: Answer, asked: Instant, now: Instant) -> Vec<FleetId> {
+        let mut changed = Vec::new();
+        if self.health.answered() {
+            self.forgive(now);
+            changed.extend(self.fleets.keys().cloned());
+        }
+        let stretch = stretch(job);
+        if self.timer(job).is_some_and(|timer| timer.succeeded(stretch)) {
+            changed.extend(self.concerned(job));
+        }
+        match (job, answer) {
+            (Job::Partitions { queue }, Answer::Partitions(partitions)) => self.take_partitions(queue, partitions),
+            (Job::Live { lane, partition }, Answer::Live(backlog)) => {
+                changed.extend(self.take_live(lane, *partition, backlog, asked, now));
+            }
+            (Job::Stats { lane }, Answer::Stats(stats)) => changed.extend(self.take_stats(lane, stats, asked)),
+            (Job::Deployment { fleet, name }, Answer::Deployment(reading)) => {
+                changed.extend(self.take_deployment(fleet, name, reading, asked, now));
+            }
+            (Job::Version { fleet, name, build_id }, Answer::Version(reading)) => {
+                changed.extend(self.take_version(fleet, name, build_id, reading, asked));
+            }
+            (job, answer) => debug_assert!(false, "{answer:?} is no answer to {job:?}"),
+        }
+        changed
+    }
+
+    fn failed(&mut self, job: &Job, error: &CallError, now: Instant) -> Vec<FleetId> {
+        if matches!(job, Job::Partitions { .. } | Job::Live { .. }) && error.unsupported() {
+            if let Some(timer) = self.timer(job) {
+                timer.succeeded(1.0);
+            }
+            self.live_unsupported(now);
+            return Vec::new();
+        }
+        let mut changed = Vec::new();
+        if self.timer(job).is_some_and(|timer| timer.failed(error, now)) {
+            changed.extend(self.concerned(job));
+        }
+        if is_general(error.failure.class) {
+            if self.health.unanswered(&error.failure, now) {
+                changed.extend(self.fleets.keys().cloned());
+            }
+        } else if self.health.answered() {
+            // It answers, if only to refuse this.
+            self.forgive(now);
+            changed.extend(self.fleets.keys().cloned());
+        }
+        changed
+    }
+
+    fn concerned(&self, job: &Job) -> Vec<FleetId> {
+        match job {
+            Job::Partitions { queue } => {
+                let of_queue = self.lanes.iter().filter(|(key, _)| key.task_queue == *queue);
+                of_queue.flat_map(|(_, lane)| lane.watchers.clone()).collect()
+            }
+            Job::Live { lane, .. } | Job::Stats { lane } => {
+                self.lanes.get(lane).map(|lane| lane.watchers.clone()).unwrap_or_default()
+            }
+            Job::Deployment { fleet, .. } | Job::Version { fleet, .. } => vec![fleet.clone()],
+        }
+    }
+
+    fn take_partitions(&mut self, name: &str, partitions: Partitions) {
+        let Some(queue) = self.queues.get_mut(name) else { return };
+        if queue.partitions == Some(partitions) {
+            return;
+        }
+        queue.partitions = Some(partitions);
+        for (key, lane) in self.lanes.iter_mut().filter(|(key, _)| key.task_queue == name) {
+            lane.live.resize(partitions.of(key.task_type), None);
+            lane.next_partition = 0;
+        }
+        self.replan();
+    }
+
+    fn take_live(
+        &mut self,
+        key: &LaneKey,
+        partition: usize,
+        backlog: Option<u64>,
+        asked: Instant,
+        now: Instant,
+    ) -> Vec<FleetId> {
+        let Some(backlog) = backlog else {
+            self.live_unsupported(now);
+            return Vec::new();
+        };
+        let Some(lane) = self.lanes.get_mut(key) else { return Vec::new() };
+        let Some(slot) = lane.live.get_mut(partition) else { return Vec::new() };
+        let before = slot.replace((backlog, asked));
+        lane.next_partition = (partition + 1) % lane.live.len();
+        if backlog > 0 {
+            lane.last_busy = now;
+        }
+        let known = before.map_or(0, |(backlog, _)| backlog);
+        let completed = before.is_none() && lane.live.iter().all(Option::is_some);
+        let emptied = backlog == 0 && known > 0 && lane.live_sum() == 0;
+        if backlog > known || emptied || completed { lane.watchers.clone() } else { Vec::new() }
+    }
+
+    fn take_stats(&mut self, key: &LaneKey, stats: LaneStats, asked: Instant) -> Vec<FleetId> {
+        let Some(lane) = self.lanes.get_mut(key) else { return Vec::new() };
+        let before = lane.stats.replace((stats, asked));
+        lane.first_stats.get_or_insert(asked);
+        if stats.backlog > 0 {
+            lane.last_busy = asked;
+        }
+        let news = stats.backlog > 0 || before.is_none_or(|(before, _)| before != stats);
+        if news { lane.watchers.clone() } else { Vec::new() }
+    }
+
+    fn take_deployment(
+        &mut self,
+        id: &FleetId,
+        name: &str,
+        reading: Option<DeploymentReading>,
+        asked: Instant,
+        now: Instant,
+    ) -> Option<FleetId> {
+        let fleet = self.fleets.get_mut(id)?;
+        if fleet.watch.deployment_name.as_deref() != Some(name) {
+            return None;
+        }
+        let before = fleet.deployment.replace((reading, asked));
+        let read = fleet.deployment.as_ref().map(|(reading, _)| reading);
+        if before.as_ref().map(|(reading, _)| reading) == read {
+            return None;
+        }
+        if matches!(before, Some((None, _))) {
+            fleet.versions.values_mut().for_each(|version| version.timer.hurry(now));
+        }
+        Some(id.clone())
+    }
+
+    fn take_version(
+        &mut self,
+        id: &FleetId,
+        name: &str,
+        build_id: &str,
+        reading: Option<VersionReading>,
+        asked: Instant,
+    ) -> Option<FleetId> {
+        let fleet = self.fleets.get_mut(id)?;
+        if fleet.watch.deployment_name.as_deref() != Some(name) {
+            return None;
+        }
+        let running = fleet.watch.phase != Phase::AtZero;
+        let version = fleet.versions.get_mut(build_id)?;
+        let before = version.reading.replace((reading, asked));
+        let before = before.map(|(reading, _)| reading);
+        let lanes_changed = note_lanes(version, before.as_ref(), asked);
+        let reading = version.reading.as_ref().and_then(|(reading, _)| reading.as_ref());
+        let waiting = reading.is_some_and(|reading| reading.stats.values().any(|stats| stats.backlog > 0));
+        let busy_lanes: Vec<LaneKey> = reading.map(|reading| with_backlog(reading)).unwrap_or_default();
+        let news = before.as_ref().is_none_or(|before| before.as_ref() != reading);
+        for key in busy_lanes {
+            if let Some(lane) = self.lanes.get_mut(&key) {
+                lane.last_busy = asked;
+            }
+        }
+        if lanes_changed {
+            self.replan();
+        }
+        (news || (running && waiting)).then(|| id.clone())
+    }
+}
+
+impl Lane {
+    fn live_sum(&self) -> u64 {
+        self.live.iter().flatten().map(|(backlog, _)| backlog).sum()
+    }
+}
+
+/// Notes when lanes changed, and which have statistics for the first time. Says whether either did.
+fn note_lanes(version: &mut Version, before: Option<&Option<VersionReading>>, asked: Instant) -> bool {
+    let Some((reading, _)) = &version.reading else { return false };
+    let lanes = reading.as_ref().map(|reading| &reading.lanes);
+    let same_lanes = before.is_some_and(|before| before.as_ref().map(|before| &before.lanes) == lanes);
+    if !same_lanes {
+        version.lanes_since = asked;
+    }
+    let Some(reading) = reading else { return !same_lanes };
+    let known = version.first_stats.len();
+    for lane in reading.stats.keys() {
+        if !version.first_stats.contains_key(lane) {
+            version.first_stats.insert(lane.clone(), asked);
+        }
+    }
+    !same_lanes || version.first_stats.len() != known
+}
+
+fn with_backlog(reading: &VersionReading) -> Vec<LaneKey> {
+    reading.stats.iter().filter(|(_, stats)| stats.backlog > 0).map(|(lane, _)| lane.clone()).collect()
+}
+
+/// How much longer than its period the next wait is. Live reads scatter both ways; readings of what the server caches
+/// for 5 s may only come later than planned.
+fn stretch(job: &Job) -> f64 {
+    let range = if matches!(job, Job::Live { .. }) { 0.9..1.1 } else { 1.0..1.04 };
+    rand::rng().random_range(range)
+}

@@ -1,0 +1,75 @@
+//! Changes of the routing. A reconcile waits for these; they follow from what was read before.
+
+use operator_core::observed::TemporalFailure;
+use temporalio_protos::temporal::api::workflowservice::v1 as wire;
+use temporalio_protos::temporal::api::workflowservice::v1::set_worker_deployment_manager_request::NewManagerIdentity;
+use tokio::time::Instant;
+
+use super::api::{self, DEADLINE};
+use super::budget::Kind;
+use super::connection::Connection;
+use super::errors::CallError;
+
+/// Whose routing is changed, and on the ground of which reading.
+#[derive(Clone, Copy, Debug)]
+pub struct Routing<'a> {
+    /// Temporal namespace.
+    pub namespace: &'a str,
+    /// Name of the Worker Deployment.
+    pub deployment: &'a str,
+    /// From the reading that the change follows from. The server refuses the change when it is out of date.
+    pub conflict_token: &'a [u8],
+    /// Who changes it.
+    pub identity: &'a str,
+}
+
+/// Makes `build_id` the current version. The server refuses while the version has no pollers, or lacks a Task Queue that
+/// the present current version has: neither check is ever waived. Setting what is set already does nothing.
+///
+/// # Errors
+/// [`FailedPrecondition`](operator_core::observed::FailureClass::FailedPrecondition) when the routing changed meanwhile,
+/// another identity manages it, or the version is not ready.
+pub async fn set_current(connection: &Connection, on: Routing<'_>, build_id: &str) -> Result<(), TemporalFailure> {
+    let message = wire::SetWorkerDeploymentCurrentVersionRequest {
+        namespace: on.namespace.to_owned(),
+        deployment_name: on.deployment.to_owned(),
+        build_id: build_id.to_owned(),
+        conflict_token: on.conflict_token.to_vec(),
+        identity: on.identity.to_owned(),
+        ..Default::default()
+    };
+    budgeted(connection, on.namespace, api::set_current(connection, message)).await.map(drop)
+}
+
+/// Makes `on.identity` the only one who may change the routing. Gives the token that the next change must carry.
+///
+/// # Errors
+/// As [`set_current`].
+pub async fn claim_manager(connection: &Connection, on: Routing<'_>) -> Result<Vec<u8>, TemporalFailure> {
+    let message = wire::SetWorkerDeploymentManagerRequest {
+        namespace: on.namespace.to_owned(),
+        deployment_name: on.deployment.to_owned(),
+        new_manager_identity: Some(NewManagerIdentity::Self_(true)),
+        conflict_token: on.conflict_token.to_vec(),
+        identity: on.identity.to_owned(),
+    };
+    budgeted(connection, on.namespace, api::set_manager(connection, message)).await
+}
+
+async fn budgeted(
+    connection: &Connection,
+    namespace: &str,
+    call: impl Future<Output = Result<Vec<u8>, CallError>>,
+) -> Result<Vec<u8>, TemporalFailure> {
+    let budget = connection.budget(namespace);
+    budget.take(Kind::Routing, Instant::now() + DEADLINE).await.map_err(|error| error.failure)?;
+    let answer = call.await;
+    match &answer {
+        Ok(_) => budget.answered(Kind::Routing),
+        Err(error) if error.code == tonic::Code::ResourceExhausted => {
+            budget.exhausted(Kind::Routing, error.whole_server, Instant::now());
+        }
+        Err(_) => {}
+    }
+    answer.map_err(|error| error.failure)
+}
