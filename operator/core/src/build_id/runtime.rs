@@ -13,6 +13,9 @@ pub const RUNTIME_HASH_SCHEME: u32 = 1;
 /// Prefix of a Build ID when no image of the user's names a version.
 const NO_IMAGE: &str = "runtime";
 
+/// `spec.runtime.mode` when it is not set.
+const DEFAULT_MODE: &str = "Shared";
+
 /// What the Build ID of a runtime fleet is computed from.
 #[derive(Clone, Copy, Debug)]
 pub struct RuntimeInputs<'a> {
@@ -26,8 +29,8 @@ pub struct RuntimeInputs<'a> {
 
 /// The Build ID of a runtime fleet: `<version of the image>-<ten characters of hash>`.
 ///
-/// Hashed is what a version does: the user's template, an explicit `image`, the names of the Task Queues, handlers and
-/// activities. Not hashed is what changes without a new version: limits, timeouts, keys, and the operator's own default
+/// Hashed is what a version does: the user's template, the mode, an explicit `image`, the names of the Task Queues,
+/// handlers and activities. Not hashed is what changes without a new version: limits, timeouts, keys, and the operator's own default
 /// image. The order of queues, handlers, activities and a handler's `env` makes no difference.
 ///
 /// # Errors
@@ -39,8 +42,9 @@ pub fn compute_runtime(inputs: RuntimeInputs<'_>) -> Result<String, InvalidTempl
     let template = inputs.template.unwrap_or(&Value::Null);
     let image = inputs.runtime.get("image").and_then(Value::as_str).filter(|image| !image.is_empty());
     let text = format!(
-        r#"{{"scheme":{RUNTIME_HASH_SCHEME},"template":{},"image":{},"taskQueues":[{}],"handlers":[{}],"activities":[{}]}}"#,
+        r#"{{"scheme":{RUNTIME_HASH_SCHEME},"template":{},"mode":{},"image":{},"taskQueues":[{}],"handlers":[{}],"activities":[{}]}}"#,
         go_json(template)?,
+        canonical_json(inputs.runtime.get("mode").unwrap_or(&Value::from(DEFAULT_MODE))),
         canonical_json(&image.map_or(Value::Null, Value::from)),
         entries(inputs.runtime, "taskQueues", |queue| queue.get("name").cloned().unwrap_or_default()),
         entries(inputs.runtime, "handlers", handler),
