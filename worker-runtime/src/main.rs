@@ -1,1 +1,44 @@
-fn main() {}
+//! `worker-runtime`: hosts activities in any language on Temporal Task Queues.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use operator_core::contract;
+use worker_runtime::Options;
+
+/// Hosts activities in any language on Temporal Task Queues.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Polls the Task Queues of the configuration and runs their activities, until SIGTERM.
+    Run(Options),
+    /// Waits until the runtime in the same pod has drained. For the preStop hook of a handler's container.
+    Drained {
+        /// Address of the runtime's probes.
+        #[arg(long, default_value_t = format!("127.0.0.1:{}", contract::PROBES_PORT))]
+        address: String,
+    },
+}
+
+// One thread: handlers do the work in processes of their own, and each further thread costs memory.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    worker_runtime::init_logs();
+    let result = match Arguments::parse().command {
+        Command::Run(options) => worker_runtime::run(&options).await,
+        Command::Drained { address } => worker_runtime::wait_drained(&address).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

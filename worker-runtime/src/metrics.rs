@@ -1,0 +1,162 @@
+//! Prometheus metrics of a Worker process, in a registry of its own.
+
+use operator_core::contract::{
+    LABEL_TASK_QUEUE, LABEL_TASK_TYPE, METRIC_SLOTS_AVAILABLE, METRIC_SLOTS_USED, METRIC_TASKS_ENDED,
+    METRIC_TASKS_STARTED,
+};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::settings::Version;
+
+/// Kind of task that a slot runs; the value of the `task_type` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskType {
+    /// An activity task.
+    Activity,
+    /// A workflow task.
+    Workflow,
+}
+
+impl TaskType {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Activity => "activity",
+            Self::Workflow => "workflow",
+        }
+    }
+}
+
+/// Every metric that the process exports.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    used: IntGaugeVec,
+    available: IntGaugeVec,
+    started: IntCounterVec,
+    ended: IntCounterVec,
+    failures: IntCounterVec,
+}
+
+/// Slots of one Task Queue and task type. Used and available always add up to the capacity, once a change is done.
+#[derive(Clone, Debug)]
+pub struct SlotMeters {
+    used: IntGauge,
+    available: IntGauge,
+    started: IntCounter,
+}
+
+impl SlotMeters {
+    /// A slot begins to run a task.
+    pub fn occupy(&self) {
+        self.used.inc();
+        self.available.dec();
+        self.started.inc();
+    }
+
+    /// A slot that ran a task is free again.
+    pub fn free(&self) {
+        self.used.dec();
+        self.available.inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn values(&self) -> (i64, i64, u64) {
+        (self.used.get(), self.available.get(), self.started.get())
+    }
+}
+
+impl Metrics {
+    /// A fresh registry, with the build information in it.
+    ///
+    /// # Errors
+    /// Two metrics share a name; a bug.
+    pub fn new(version: Option<&Version>) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let slot = [LABEL_TASK_QUEUE, LABEL_TASK_TYPE];
+        let metrics = Self {
+            used: IntGaugeVec::new(Opts::new(METRIC_SLOTS_USED, "Slots that run a task now."), &slot)?,
+            available: IntGaugeVec::new(Opts::new(METRIC_SLOTS_AVAILABLE, "Slots that are free now."), &slot)?,
+            started: IntCounterVec::new(Opts::new(METRIC_TASKS_STARTED, "Tasks taken from the server."), &slot)?,
+            ended: IntCounterVec::new(
+                Opts::new(METRIC_TASKS_ENDED, "Tasks that ended, by outcome."),
+                &[LABEL_TASK_QUEUE, LABEL_TASK_TYPE, "outcome"],
+            )?,
+            failures: IntCounterVec::new(
+                Opts::new("temporal_worker_runtime_activity_failures_total", "Activities that failed, by reason."),
+                &[LABEL_TASK_QUEUE, "reason"],
+            )?,
+            registry,
+        };
+        let build = IntGaugeVec::new(
+            Opts::new("temporal_worker_runtime_build_info", "Always 1; its labels say what runs."),
+            &["version", "deployment", "build_id"],
+        )?;
+        let (deployment, build_id) = version.map_or(("", ""), |v| (v.deployment.as_str(), v.build_id.as_str()));
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), deployment, build_id]).set(1);
+        metrics.registry.register(Box::new(build))?;
+        metrics.registry.register(Box::new(metrics.used.clone()))?;
+        metrics.registry.register(Box::new(metrics.available.clone()))?;
+        metrics.registry.register(Box::new(metrics.started.clone()))?;
+        metrics.registry.register(Box::new(metrics.ended.clone()))?;
+        metrics.registry.register(Box::new(metrics.failures.clone()))?;
+        Ok(metrics)
+    }
+
+    /// The meters of a Task Queue, with all its slots free.
+    pub fn slots(&self, task_queue: &str, task_type: TaskType, capacity: usize) -> SlotMeters {
+        let labels = [task_queue, task_type.label()];
+        let meters = SlotMeters {
+            used: self.used.with_label_values(&labels),
+            available: self.available.with_label_values(&labels),
+            started: self.started.with_label_values(&labels),
+        };
+        meters.used.set(0);
+        meters.available.set(i64::try_from(capacity).unwrap_or(i64::MAX));
+        meters
+    }
+
+    /// Counts the end of a task.
+    pub fn ended(&self, task_queue: &str, task_type: TaskType, outcome: &str) {
+        self.ended.with_label_values(&[task_queue, task_type.label(), outcome]).inc();
+    }
+
+    /// Counts a failed activity. `reason` is one of a closed set.
+    pub fn failed(&self, task_queue: &str, reason: &str) {
+        self.failures.with_label_values(&[task_queue, reason]).inc();
+    }
+
+    /// The metrics in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // The text encoder fails only on a metric family without metrics, which `gather` never returns.
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "cannot encode the metrics");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn used_and_available_follow_each_task() {
+        let metrics = Metrics::new(None).unwrap();
+        let slots = metrics.slots("q", TaskType::Activity, 3);
+        slots.occupy();
+        slots.occupy();
+        slots.free();
+        assert_eq!(slots.values(), (1, 2, 2));
+        let text = metrics.render();
+        let line = "temporal_worker_runtime_slots_used{task_queue=\"q\",task_type=\"activity\"} 1";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn build_info_names_the_version() {
+        let version = Version { deployment: "ns/w".into(), build_id: "b1".into() };
+        let text = Metrics::new(Some(&version)).unwrap().render();
+        assert!(text.contains("build_id=\"b1\",deployment=\"ns/w\""), "{text}");
+    }
+}

@@ -1,0 +1,95 @@
+//! What the program and a library Worker share: start, signals, drain, exit.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use operator_core::contract::{RuntimeConfig, RuntimeLimits};
+use serde::de::DeserializeOwned;
+use temporalio_sdk_core::{CoreRuntime, RuntimeOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::lifecycle::{Lifecycle, Stage};
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::probes::Ports;
+use crate::settings::Settings;
+
+/// Core says at level info what every Worker does at start and end.
+const DEFAULT_LOGS: &str = "info,temporalio_sdk_core=warn,temporalio_client=warn";
+
+/// The parts that every Worker process has.
+pub struct Process {
+    /// How to reach Temporal.
+    pub settings: Settings,
+    /// The configuration file, when there is one.
+    pub config: Option<RuntimeConfig>,
+    /// The limits file, or the defaults.
+    pub limits: RuntimeLimits,
+    /// Metrics, served already.
+    pub metrics: Metrics,
+    /// Stage, shown by the probes already.
+    pub lifecycle: Lifecycle,
+    /// Core's runtime.
+    pub runtime: Arc<CoreRuntime>,
+    /// The open ports.
+    pub ports: Ports,
+}
+
+/// Logs as JSON lines on standard error, filtered by `RUST_LOG`. Does nothing when the program has set logs up itself.
+pub fn init_logs() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOGS));
+    let _ = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+impl Process {
+    /// Reads what the process is told, and opens its ports.
+    ///
+    /// # Errors
+    /// A variable, a file or a port can't be used; the message names it.
+    pub async fn start(options: &Options) -> anyhow::Result<Self> {
+        let settings = Settings::from_environment()?;
+        let config = options.config.as_deref().map(read).transpose()?;
+        let limits = match options.limits.as_deref() {
+            Some(path) if path.exists() => read(path)?,
+            _ => RuntimeLimits::default(),
+        };
+        let metrics = Metrics::new(settings.version.as_ref())?;
+        let lifecycle = Lifecycle::default();
+        let ports = Ports::open(options, metrics.clone(), lifecycle.clone()).await?;
+        let runtime = CoreRuntime::new_assume_tokio(RuntimeOptions::default())?;
+        Ok(Self { settings, config, limits, metrics, lifecycle, runtime: Arc::new(runtime), ports })
+    }
+
+    /// Runs `work` until SIGTERM or SIGINT, and then until it has drained. `work` gets no signal: it follows the
+    /// lifecycle.
+    ///
+    /// # Errors
+    /// `work` failed, or the signals can't be caught.
+    pub async fn run(self, work: impl AsyncFnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let drain = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            let timeout = self.limits.drain_timeout();
+            tracing::info!(?timeout, "asked to end");
+            self.lifecycle.drain(timeout).await;
+            tracing::error!("some tasks did not end; their time-outs hand them to another Worker");
+        };
+        tokio::select! {
+            result = work(&self) => result?,
+            () = drain => {}
+        }
+        self.lifecycle.reach(Stage::Drained);
+        self.ports.close().await;
+        Ok(())
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = std::fs::read(path).with_context(|| format!("file {} can't be read", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("file {} does not follow its format", path.display()))
+}

@@ -1,0 +1,70 @@
+//! The shared runtime: hosts activities in any language, by the handlers of its configuration.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::task::JoinSet;
+
+use crate::activity::Tasks;
+use crate::connect;
+use crate::handler::HandlerTable;
+use crate::lifecycle::Stage;
+use crate::options::Options;
+use crate::process::Process;
+use crate::queue::{self, Shared};
+use crate::report::Reporter;
+
+/// Runs until SIGTERM or SIGINT and its drain.
+///
+/// # Errors
+/// The configuration can't run, or a port can't be bound.
+pub async fn run(options: &Options) -> anyhow::Result<()> {
+    let process = Process::start(options).await?;
+    let config = process.config.as_ref().context("no configuration; name its file with --config")?;
+    let handlers = HandlerTable::new(config, &process.limits)?;
+    let task_queues = config.task_queues.clone();
+    process.run(async |process| serve(process, task_queues, handlers).await).await
+}
+
+async fn serve(process: &Process, task_queues: Vec<String>, handlers: HandlerTable) -> anyhow::Result<()> {
+    let Process { settings, limits, metrics, lifecycle, .. } = process;
+    let connection = tokio::select! {
+        connection = connect::connect(settings) => connection,
+        () = lifecycle.reached(Stage::Draining) => return Ok(()),
+    };
+    let reporter = Reporter::new(connection.clone(), settings);
+    let handlers = Arc::new(handlers);
+    let shared = Arc::new(Shared {
+        runtime: process.runtime.clone(),
+        connection,
+        settings: settings.clone(),
+        lifecycle: lifecycle.clone(),
+    });
+    let mut queues = JoinSet::new();
+    let (polled, mut all_polled) = tokio::sync::mpsc::channel::<()>(1);
+    for task_queue in task_queues {
+        let slots = usize::try_from(limits.slots(&task_queue)).unwrap_or(usize::MAX);
+        let tasks = Arc::new(Tasks {
+            task_queue,
+            handlers: handlers.clone(),
+            reporter: reporter.clone(),
+            metrics: metrics.clone(),
+            abandon: lifecycle.abandon_tasks(),
+        });
+        let polled = polled.clone();
+        queues.spawn(queue::serve(shared.clone(), tasks, slots, || drop(polled)));
+    }
+    drop(polled);
+    // The channel closes with its last sender: once every Task Queue is polled.
+    let ready = async {
+        all_polled.recv().await;
+        lifecycle.reach(Stage::Serving);
+    };
+    let ended = async {
+        while let Some(ended) = queues.join_next().await {
+            ended.context("a Task Queue's task ended in a panic")?;
+        }
+        Ok(())
+    };
+    tokio::join!(ready, ended).1
+}
