@@ -186,6 +186,7 @@ fn values_reach_the_pods() {
             "runtimeImage": { "repository": "localhost:5000/team/runtime", "digest": digest },
             "temporalCallsPerSecond": 60,
             "logFormat": "text",
+            "logLevel": "debug",
             "metrics": { "port": 9090 },
             "podLabels": { "team": "a" },
             "podSecurityContext": { "runAsUser": null },
@@ -219,6 +220,7 @@ fn values_reach_the_pods() {
     assert_eq!(*variables["RUNTIME_IMAGE"], format!("localhost:5000/team/runtime@{digest}"));
     assert_eq!(variables["TEMPORAL_CALLS_PER_SECOND"], "60");
     assert_eq!(variables["LOG_FORMAT"], "text");
+    assert_eq!(variables["LOG_LEVEL"], "debug");
     assert!(!variables.contains_key("WATCH_NAMESPACES"), "all namespaces are watched");
     assert!(container["args"].as_array().unwrap().contains(&json!("--metrics-bind-address=:9090")));
     assert_eq!(of_kind(&objects, "Service")[0]["spec"]["ports"][0]["port"], 9090);
