@@ -5,7 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::{ControlPlane, Tool, Tools};
+use harness::ControlPlane;
+use harness::tools::{Tool, Tools};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
@@ -207,6 +208,9 @@ async fn stored_with_defaults(server: &Server) -> Result<()> {
                     "name": "worker",
                     "image": "worker:v1",
                     "ports": [{ "containerPort": 80 }],
+                    "livenessProbe": { "httpGet": { "port": "http" } },
+                    "readinessProbe": { "httpGet": { "port": 80 } },
+                    "resources": { "requests": { "cpu": 1, "memory": "1Gi" } },
                     "env": [{ "name": "A", "valueFrom": { "configMapKeyRef": { "key": "a" } } }],
                 }],
                 "volumes": [{ "name": "c", "configMap": {} }],
@@ -228,6 +232,9 @@ async fn stored_with_defaults(server: &Server) -> Result<()> {
         ("/scaling/idleWindow", json!("180s")),
         ("/scaling/taskQueues/0/types", json!(["Workflow", "Activity"])),
         ("/template/spec/containers/0/ports/0/protocol", json!("TCP")),
+        ("/template/spec/containers/0/livenessProbe/httpGet/port", json!("http")),
+        ("/template/spec/containers/0/readinessProbe/httpGet/port", json!(80)),
+        ("/template/spec/containers/0/resources/requests", json!({ "cpu": 1, "memory": "1Gi" })),
         ("/template/spec/containers/0/env/0/valueFrom/configMapKeyRef/name", json!("")),
         ("/template/spec/volumes/0/configMap/name", json!("")),
     ] {

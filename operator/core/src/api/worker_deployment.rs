@@ -82,7 +82,7 @@ pub const DEFAULT_PROGRESS_DEADLINE_SECONDS: i32 = 600;
         "!has(self.sunset) || (duration(self.sunset.scaledownDelay) >= duration('0s') && \
          duration(self.sunset.deleteDelay) >= duration('0s'))"
     )
-    .message("sunset delays must not be negative")
+    .message("sunset delays must be durations of 0s or more")
 )]
 pub struct WorkerDeploymentSpec {
     /// Pods of the target and the current version, when scaling is not set; absent: somebody else's.
