@@ -6,9 +6,21 @@
 
 #[cfg(feature = "k8s")]
 pub mod api;
+#[cfg(feature = "k8s")]
+pub mod build;
 pub mod build_id;
+pub mod connection;
 pub mod contract;
 pub mod defaults;
+#[cfg(feature = "k8s")]
+pub mod events;
+#[cfg(feature = "k8s")]
+pub mod fleet;
 pub mod names;
 pub mod observed;
+#[cfg(feature = "k8s")]
+pub mod plan;
+pub mod rollout;
 pub mod scaling;
+#[cfg(feature = "k8s")]
+pub mod status;

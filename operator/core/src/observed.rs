@@ -208,3 +208,69 @@ pub struct TemporalState {
     /// Why the last read failed, while it fails.
     pub failure: Option<TemporalFailure>,
 }
+
+/// A child Deployment as the cluster has it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChildState {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Build ID by its label; none for a fleet with Worker Versioning off.
+    pub build_id: Option<String>,
+    /// `spec.replicas`.
+    pub spec_replicas: u32,
+    /// `status.readyReplicas`.
+    pub ready_replicas: u32,
+    /// When it became available, if it is.
+    pub available_since: Option<jiff::Timestamp>,
+    /// What a write must be based on.
+    pub resource_version: String,
+    /// Image of the runtime that it was created with.
+    pub runtime_image: Option<String>,
+    /// Why the Deployment can't make its pods, in its own words: a quota, a webhook, a deadline.
+    pub failure: Option<String>,
+}
+
+/// A pod of the fleet as the cluster has it, with its load.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodState {
+    /// Its name.
+    pub name: String,
+    /// Build ID by its label.
+    pub build_id: Option<String>,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// Why it does not start, if it says so.
+    pub waiting: Option<Waiting>,
+    /// `controller.kubernetes.io/pod-deletion-cost`.
+    pub deletion_cost: i32,
+    /// Load by its own metrics.
+    pub load: Observation<PodLoad>,
+}
+
+/// Why a container does not start, for causes that do not heal alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Name of the container.
+    pub container: String,
+    /// Its image.
+    pub image: String,
+    /// `ImagePullBackOff`, `CrashLoopBackOff`, ...
+    pub reason: String,
+    /// The kubelet's words.
+    pub message: String,
+}
+
+/// Everything seen of a fleet on the Kubernetes side.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KubeState {
+    /// Deployments that this WorkerDeployment owns.
+    pub children: Vec<ChildState>,
+    /// Their pods.
+    pub pods: Vec<PodState>,
+    /// Names of Deployments in the namespace that somebody else owns.
+    pub foreign_deployments: BTreeSet<String>,
+}

@@ -1,0 +1,214 @@
+//! The child Deployment of one version.
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::environment::{self, WorkerIdentity};
+use super::runtime::{self, RuntimePod};
+use super::{list, object};
+use crate::build_id::RUNTIME_HASH_SCHEME;
+use crate::connection::ConnectionFacts;
+use crate::names;
+
+/// Everything that a child Deployment is made of.
+#[derive(Clone, Debug)]
+pub struct ChildInput<'a> {
+    /// The object that owns the child.
+    pub owner: Owner<'a>,
+    /// Name of the child.
+    pub name: &'a str,
+    /// Build ID; none with Worker Versioning off.
+    pub build_id: Option<&'a str>,
+    /// Temporal Worker Deployment name.
+    pub deployment_name: &'a str,
+    /// Temporal namespace.
+    pub temporal_namespace: &'a str,
+    /// The pod template as the user wrote it, or null.
+    pub template: &'a Value,
+    /// Hash of the user's template, as the contract has it.
+    pub template_hash: &'a str,
+    /// Hash of the connection, as the contract has it.
+    pub connection_hash: &'a str,
+    /// The connection.
+    pub connection: &'a ConnectionFacts,
+    /// The runtime, if the fleet runs it.
+    pub runtime: Option<&'a RuntimePod>,
+    /// `spec.minReadySeconds`.
+    pub min_ready_seconds: i32,
+    /// `spec.progressDeadlineSeconds`.
+    pub progress_deadline_seconds: Option<i32>,
+}
+
+/// The owning WorkerDeployment.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    /// Kubernetes namespace.
+    pub namespace: &'a str,
+    /// Name.
+    pub name: &'a str,
+    /// UID.
+    pub uid: &'a str,
+}
+
+/// A child Deployment, and what was replaced in the user's template to make it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Child {
+    /// The object, without `spec.replicas`: that belongs to the `scale` subresource alone.
+    pub object: Value,
+    /// The user's own variables that the operator's values replaced, as `container/NAME`.
+    pub replaced_variables: Vec<String>,
+}
+
+/// Builds the child Deployment.
+#[must_use]
+pub fn child(input: &ChildInput<'_>) -> Child {
+    let mut template = input.template.clone();
+    let selector = selector_labels(input);
+    object(&mut template, "metadata").remove("name");
+    let labels = object_in(object(&mut template, "metadata"), "labels");
+    labels.extend(selector.clone());
+    let annotations = object_in(object(&mut template, "metadata"), "annotations");
+    let own_annotations = annotations.clone();
+    annotations.insert(names::CONNECTION_SPEC_HASH_ANNOTATION.into(), input.connection_hash.into());
+    annotations.insert(names::POD_TEMPLATE_SPEC_HASH_ANNOTATION.into(), input.template_hash.into());
+    let replaced_variables = finish_pod(&mut template, input);
+    let mut spec = json!({
+        "selector": {"matchLabels": selector},
+        "template": template,
+        "minReadySeconds": input.min_ready_seconds,
+    });
+    if let Some(seconds) = input.progress_deadline_seconds {
+        spec["progressDeadlineSeconds"] = seconds.into();
+    }
+    let mut metadata = metadata(input.owner, input.name);
+    object_in(&mut metadata, "labels").extend(selector);
+    object_in(&mut metadata, "labels").extend(common_labels(input));
+    if !own_annotations.is_empty() || input.runtime.is_some() {
+        metadata.insert("annotations".into(), own_annotations.into());
+    }
+    if let Some(image) = input.runtime.and_then(|runtime| runtime.image.as_ref()) {
+        let annotations = object_in(&mut metadata, "annotations");
+        annotations.insert(names::RUNTIME_IMAGE_ANNOTATION.into(), image.as_str().into());
+        annotations.insert(names::BUILD_ID_SCHEME_ANNOTATION.into(), RUNTIME_HASH_SCHEME.to_string().into());
+    }
+    let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec});
+    Child { object, replaced_variables }
+}
+
+/// A ConfigMap of the fleet.
+#[must_use]
+pub fn config_map(owner: Owner<'_>, name: &str, file: &str, text: &str, immutable: bool) -> Value {
+    let mut map =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(owner, name), "data": {file: text}});
+    if immutable {
+        map["immutable"] = true.into();
+    }
+    map
+}
+
+fn metadata(owner: Owner<'_>, name: &str) -> Map<String, Value> {
+    let value = json!({
+        "name": name,
+        "namespace": owner.namespace,
+        "labels": {names::DEPLOYMENT_NAME_LABEL: names::deployment_name_label(owner.name)},
+        "ownerReferences": [{
+            "apiVersion": "temporal.io/v1alpha1",
+            "kind": "WorkerDeployment",
+            "name": owner.name,
+            "uid": owner.uid,
+            "controller": true,
+            "blockOwnerDeletion": true,
+        }],
+    });
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+fn selector_labels(input: &ChildInput<'_>) -> Map<String, Value> {
+    let mut labels = Map::new();
+    labels.insert(names::DEPLOYMENT_NAME_LABEL.into(), names::deployment_name_label(input.owner.name).into());
+    if let Some(build_id) = input.build_id {
+        labels.insert(names::BUILD_ID_LABEL.into(), names::build_id_label(build_id).into());
+    }
+    labels
+}
+
+fn common_labels(input: &ChildInput<'_>) -> Vec<(String, Value)> {
+    let value = |text: &str| Value::from(names::build_id_label(text));
+    [
+        ("name", "temporal-worker"),
+        ("instance", input.owner.name),
+        ("version", input.build_id.unwrap_or("unversioned")),
+        ("component", "worker"),
+        ("part-of", input.owner.name),
+        ("managed-by", names::FIELD_MANAGER),
+    ]
+    .map(|(key, text)| (format!("app.kubernetes.io/{key}"), value(text)))
+    .into()
+}
+
+/// Adds to the pod what reaches the server, and the runtime.
+fn finish_pod(template: &mut Value, input: &ChildInput<'_>) -> Vec<String> {
+    let worker = WorkerIdentity {
+        namespace: input.temporal_namespace,
+        deployment_name: input.deployment_name,
+        build_id: input.build_id,
+    };
+    let spec = object(template, "spec");
+    let containers = list(spec, "containers");
+    if let Some(runtime) = input.runtime {
+        add_runtime(containers, runtime);
+    }
+    let shared = input.runtime.is_some_and(|runtime| runtime.image.is_some());
+    let mut replaced = Vec::new();
+    for container in containers {
+        // Beside the shared runtime, the template's containers are the handlers': no credential reaches them.
+        if shared && container["name"] != crate::contract::RUNTIME_CONTAINER {
+            continue;
+        }
+        let name = container["name"].as_str().unwrap_or_default().to_owned();
+        let names = environment::inject(container, input.connection, &worker);
+        replaced.extend(names.into_iter().map(|variable| format!("{name}/{variable}")));
+    }
+    for volume in environment::volumes(input.connection) {
+        super::put_named(list(spec, "volumes"), volume);
+    }
+    if let Some(runtime) = input.runtime {
+        super::put_named(list(spec, "volumes"), runtime::config_volume(runtime));
+        spec.entry("terminationGracePeriodSeconds")
+            .or_insert_with(|| runtime::grace_period_seconds(&runtime.limits).into());
+        let annotations = object_in(object(template, "metadata"), "annotations");
+        annotations.insert(runtime::CONFIG_HASH_ANNOTATION.into(), config_hash(runtime).into());
+    }
+    replaced
+}
+
+fn add_runtime(containers: &mut Vec<Value>, runtime: &RuntimePod) {
+    let Some(image) = &runtime.image else {
+        // Library mode: the template's own containers are built on the library.
+        containers.iter_mut().for_each(runtime::mount_config);
+        return;
+    };
+    containers.iter_mut().for_each(runtime::wait_for_drain);
+    let mut container = runtime::container(image);
+    runtime::mount_config(&mut container);
+    super::put_named(containers, container);
+}
+
+/// Pods of one version are replaced when their configuration changes: hash of both files.
+fn config_hash(runtime: &RuntimePod) -> String {
+    let mut hash = Sha256::new();
+    for (_, file, text) in runtime::files(runtime) {
+        hash.update(file);
+        hash.update([0]);
+        hash.update(text);
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn object_in<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+    super::as_map(parent.entry(key).or_insert(Value::Null))
+}

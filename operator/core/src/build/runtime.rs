@@ -1,0 +1,112 @@
+//! The runtime's container, its configuration files, and what the other containers of its pod get.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::list;
+use crate::contract::{self, RuntimeConfig, RuntimeLimits};
+
+/// Annotation on pods, our own: hash of the configuration that they were started with.
+pub const CONFIG_HASH_ANNOTATION: &str = "temporal.io/runtime-config-hash";
+/// Volume with the configuration files.
+const CONFIG_VOLUME: &str = "temporal-worker-config";
+/// Time between the end of the drain and the end of the pod's grace period.
+const GRACE_MARGIN: Duration = Duration::from_secs(15);
+
+/// How a pod runs the worker runtime.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuntimePod {
+    /// Image of the runtime; none when the template's own container is built on the library.
+    pub image: Option<String>,
+    /// What the version runs.
+    pub config: RuntimeConfig,
+    /// How much, and for how long.
+    pub limits: RuntimeLimits,
+    /// Name of the ConfigMap with [`RuntimePod::config`].
+    pub config_map: String,
+    /// Name of the ConfigMap with [`RuntimePod::limits`].
+    pub limits_map: String,
+}
+
+/// Name of the ConfigMap with what a version runs.
+#[must_use]
+pub fn config_map_name(child: &str) -> String {
+    format!("{child}-runtime")
+}
+
+/// Name of the ConfigMap with a fleet's limits.
+#[must_use]
+pub fn limits_map_name(fleet: &str) -> String {
+    format!("{fleet}-runtime-limits")
+}
+
+/// The runtime's container, without the variables that reach the server.
+#[must_use]
+pub fn container(image: &str) -> Value {
+    let file = |name: &str| format!("{}/{name}", contract::CONFIG_MOUNT_PATH);
+    let probe = |path: &str, period: u32, failures: u32| json!({"httpGet": {"path": path, "port": contract::PROBES_PORT}, "periodSeconds": period, "failureThreshold": failures});
+    json!({
+        "name": contract::RUNTIME_CONTAINER,
+        "image": image,
+        "args": ["run", "--config", file(contract::CONFIG_FILE), "--limits", file(contract::LIMITS_FILE)],
+        "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "ports": [
+            {"name": contract::METRICS_PORT_NAME, "containerPort": contract::METRICS_PORT, "protocol": "TCP"},
+            {"name": "probes", "containerPort": contract::PROBES_PORT, "protocol": "TCP"},
+        ],
+        "readinessProbe": probe("/readyz", 2, 3),
+        "livenessProbe": probe("/healthz", 10, 6),
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+            "runAsNonRoot": true,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    })
+}
+
+/// Mounts the configuration files into a container.
+pub fn mount_config(container: &mut Value) {
+    if let Value::Object(container) = container {
+        list(container, "volumeMounts")
+            .push(json!({"name": CONFIG_VOLUME, "mountPath": contract::CONFIG_MOUNT_PATH, "readOnly": true}));
+    }
+}
+
+/// The volume that [`mount_config`] needs: both files in one folder.
+#[must_use]
+pub fn config_volume(runtime: &RuntimePod) -> Value {
+    let source = |name: &str, file: &str| json!({"configMap": {"name": name, "items": [{"key": file, "path": file}]}});
+    json!({"name": CONFIG_VOLUME, "projected": {"sources": [
+        source(&runtime.config_map, contract::CONFIG_FILE),
+        source(&runtime.limits_map, contract::LIMITS_FILE),
+    ]}})
+}
+
+/// Makes a handler's container outlive the runtime's tasks: its preStop hook returns once the runtime has drained. A
+/// hook of the user's own is left alone.
+pub fn wait_for_drain(container: &mut Value) {
+    if container["lifecycle"]["preStop"].is_object() {
+        return;
+    }
+    let hook = json!({"httpGet": {"path": contract::DRAINED_PATH, "port": contract::PROBES_PORT}});
+    super::object(container, "lifecycle").insert("preStop".into(), hook);
+}
+
+/// Seconds that a pod gets to end by itself.
+#[must_use]
+pub fn grace_period_seconds(limits: &RuntimeLimits) -> u64 {
+    (limits.drain_timeout() + GRACE_MARGIN).as_secs()
+}
+
+/// The ConfigMaps' data as `(name, file, text)`.
+#[must_use]
+pub fn files(runtime: &RuntimePod) -> [(&str, &'static str, String); 2] {
+    // Both are plain data with string keys: writing them as JSON can't fail.
+    let text = |json: serde_json::Result<String>| json.unwrap_or_default();
+    [
+        (&runtime.config_map, contract::CONFIG_FILE, text(serde_json::to_string(&runtime.config))),
+        (&runtime.limits_map, contract::LIMITS_FILE, text(serde_json::to_string(&runtime.limits))),
+    ]
+}

@@ -1,0 +1,51 @@
+//! What a fleet needs to know of its Connection: where the server is and how a client proves who it is.
+
+/// A Connection without its secrets: references only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionFacts {
+    /// `host:port` of the Temporal frontend.
+    pub host_port: String,
+    /// Name that the server's certificate is verified against.
+    pub server_name: Option<String>,
+    /// How clients prove who they are.
+    pub auth: Auth,
+    /// Secret and key with the certificates that sign the server's, when the Connection names one of its own.
+    pub ca_cert: Option<SecretKey>,
+}
+
+/// One key of a Secret in the fleet's own Kubernetes namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretKey {
+    /// Name of the Secret.
+    pub name: String,
+    /// Key in it.
+    pub key: String,
+}
+
+/// How clients prove who they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// Not at all.
+    None,
+    /// By a certificate: keys `tls.crt` and `tls.key` of a Secret.
+    MutualTls {
+        /// Name of the Secret.
+        secret: String,
+        /// Whether the Secret has `ca.crt` too.
+        has_ca: bool,
+    },
+    /// By an API key.
+    ApiKey(SecretKey),
+}
+
+impl ConnectionFacts {
+    /// Name of the Secret with the credentials.
+    #[must_use]
+    pub fn credential_secret(&self) -> Option<&str> {
+        match &self.auth {
+            Auth::None => None,
+            Auth::MutualTls { secret, .. } => Some(secret),
+            Auth::ApiKey(key) => Some(&key.name),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Events as data: what happened to a fleet, said once, at the moment that it changed.
+
+use crate::api::{ConditionType, WorkerDeploymentStatus, find_condition};
+
+/// Whether somebody should look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It went as it should.
+    Normal,
+    /// Somebody should look.
+    Warning,
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventData {
+    /// Whether somebody should look.
+    pub severity: Severity,
+    /// CamelCase word for machines.
+    pub reason: &'static str,
+    /// What the operator was doing.
+    pub action: &'static str,
+    /// A sentence for people.
+    pub note: String,
+}
+
+/// Replicas changed.
+#[must_use]
+pub fn scaled(from: u32, to: u32, why: &str) -> EventData {
+    let reason = match (from, to) {
+        (0, _) => "ScaledFromZero",
+        (_, 0) => "ScaledToZero",
+        _ if to > from => "ScaledUp",
+        _ => "ScaledDown",
+    };
+    EventData { severity: Severity::Normal, reason, action: "Scale", note: format!("{from} → {to}: {why}") }
+}
+
+/// A version got the traffic.
+#[must_use]
+pub fn promoted(from: Option<&str>, to: &str) -> EventData {
+    let note = format!("Current version {} → {to}.", from.unwrap_or("(none)"));
+    EventData { severity: Severity::Normal, reason: "VersionPromoted", action: "SetCurrentVersion", note }
+}
+
+/// A child Deployment was created.
+#[must_use]
+pub fn created(child: &str) -> EventData {
+    let note = format!("Deployment {child} created.");
+    EventData { severity: Severity::Normal, reason: "DeploymentCreated", action: "Apply", note }
+}
+
+/// Variables of the user's were replaced.
+#[must_use]
+pub fn variables_replaced(names: &[String]) -> EventData {
+    let note = format!(
+        "spec.template sets {}, which the operator sets too: its own values are used. Remove them from the template.",
+        names.join(", ")
+    );
+    EventData { severity: Severity::Warning, reason: "EnvironmentVariableReplaced", action: "Apply", note }
+}
+
+/// The cause that a fleet is not ready became another one, or the fleet became ready again.
+#[must_use]
+pub fn readiness_changed(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStatus) -> Option<EventData> {
+    let ready = |status: &WorkerDeploymentStatus| {
+        let condition = find_condition(&status.conditions, ConditionType::Ready)?;
+        Some((condition.status.clone(), condition.reason.clone(), condition.message.clone()))
+    };
+    let failing = |status: &WorkerDeploymentStatus| {
+        // Neither ready nor on its way: something is wrong.
+        find_condition(&status.conditions, ConditionType::Progressing).is_some_and(|one| one.status == "False")
+            && find_condition(&status.conditions, ConditionType::Ready).is_some_and(|one| one.status == "False")
+    };
+    let (before, (_, reason, message)) = (ready(old), ready(new)?);
+    let same = before.is_some_and(|(_, old_reason, _)| old_reason == reason);
+    if failing(new) && !same {
+        let reason = failure_word(&reason);
+        return Some(EventData { severity: Severity::Warning, reason, action: "Reconcile", note: message });
+    }
+    let recovered = failing(old) && !failing(new);
+    recovered.then(|| EventData { severity: Severity::Normal, reason: "Recovered", action: "Reconcile", note: message })
+}
+
+/// The condition's word, as one that lives for ever.
+fn failure_word(reason: &str) -> &'static str {
+    crate::api::Reason::ALL.iter().map(|one| one.as_str()).find(|&word| word == reason).unwrap_or("Failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::api::{ConditionStatus, ConditionUpdate, Reason};
+
+    fn status(ready: bool, progressing: bool, reason: Reason) -> WorkerDeploymentStatus {
+        let mut status = WorkerDeploymentStatus::default();
+        for (type_, holds) in [(ConditionType::Ready, ready), (ConditionType::Progressing, progressing)] {
+            let update = ConditionUpdate { type_, status: ConditionStatus::from(holds), reason, message: "m".into() };
+            status.set_condition(update, Timestamp::UNIX_EPOCH);
+        }
+        status
+    }
+
+    #[test]
+    fn a_failure_is_said_once_and_its_end_too() {
+        let good = status(true, false, Reason::RolloutComplete);
+        let bad = status(false, false, Reason::ConnectionNotFound);
+        assert_eq!(readiness_changed(&good, &bad).unwrap().reason, "ConnectionNotFound");
+        assert_eq!(readiness_changed(&bad, &bad), None);
+        assert_eq!(readiness_changed(&bad, &good).unwrap().reason, "Recovered");
+    }
+
+    #[test]
+    fn waiting_for_pollers_is_no_failure() {
+        let waiting = status(false, true, Reason::WaitingForPollers);
+        assert_eq!(readiness_changed(&WorkerDeploymentStatus::default(), &waiting), None);
+    }
+
+    #[test]
+    fn scaling_names_both_numbers_and_the_reason() {
+        let event = scaled(0, 3, "3 replicas: 25 tasks wait.");
+        assert_eq!((event.reason, event.note.as_str()), ("ScaledFromZero", "0 → 3: 3 replicas: 25 tasks wait."));
+        assert_eq!(scaled(3, 0, "").reason, "ScaledToZero");
+        assert_eq!(scaled(3, 2, "").reason, "ScaledDown");
+    }
+}

@@ -1,0 +1,358 @@
+//! From a WorkerDeployment and its Connection to the fleet that is to run: defaults applied, names derived, objects built.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::api::{
+    GoDuration, Handler, RolloutStrategy, RuntimeMode, RuntimeSpec, TaskQueueType, Versioning, WorkerDeployment,
+    unsupported_fields,
+};
+use crate::build::deployment::{self, Child, ChildInput, Owner};
+use crate::build::runtime::{self, RuntimePod};
+use crate::build_id::{self, RuntimeInputs};
+use crate::connection::ConnectionFacts;
+use crate::contract::{
+    ActivityConfig, CONFIG_VERSION, ExecConfig, HandlerConfig, HandlerKind, HttpConfig, RuntimeConfig, RuntimeLimits,
+};
+use crate::names;
+use crate::observed::{LaneKey, TaskType};
+use crate::scaling::Policy;
+
+/// A fleet that can run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fleet {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Name of the WorkerDeployment.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Temporal namespace.
+    pub temporal_namespace: String,
+    /// Temporal Worker Deployment name.
+    pub deployment_name: String,
+    /// Build ID of the target version; none with Worker Versioning off.
+    pub build_id: Option<String>,
+    /// Name of the target's Deployment.
+    pub child_name: String,
+    /// The target's Deployment.
+    pub child: Child,
+    /// ConfigMaps that its pods mount.
+    pub config_maps: Vec<Value>,
+    /// `spec.replicas`.
+    pub replicas: Option<u32>,
+    /// `spec.scaling`.
+    pub scaling: Option<Policy>,
+    /// What the manifest says of the Task Queues.
+    pub declared: Declared,
+    /// What the strategy lets the operator do.
+    pub promotion: Promotion,
+    /// Paths of fields whose behaviour this release does not have.
+    pub unsupported: Vec<String>,
+}
+
+/// What the manifest says of the Task Queues.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Declared {
+    /// Queues with their kinds of tasks.
+    pub lanes: BTreeSet<LaneKey>,
+    /// Queues without.
+    pub task_queues: BTreeSet<String>,
+    /// Slots of a pod.
+    pub slots: BTreeMap<LaneKey, u64>,
+}
+
+/// When the operator may make the target current by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promotion {
+    /// While no version is current.
+    pub may_start: bool,
+    /// In place of another version.
+    pub may_replace: bool,
+}
+
+/// Facts from outside the manifest.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// The fleet's Connection.
+    pub connection: &'a ConnectionFacts,
+    /// Image of the runtime for new versions that name none.
+    pub default_runtime_image: &'a str,
+    /// Image that each existing child was created with, by the child's name: it keeps that.
+    pub runtime_images: &'a BTreeMap<String, String>,
+}
+
+/// Why a manifest can't be run: field, value and remedy, one sentence each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join(" "))]
+pub struct InvalidSpec(pub Vec<String>);
+
+/// Resolves a manifest.
+///
+/// # Errors
+/// [`InvalidSpec`] with everything that is wrong, for what the schema can't or could not refuse.
+pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<Fleet, InvalidSpec> {
+    let mut wrong = Vec::new();
+    let spec = &object.spec;
+    let meta = &object.metadata;
+    let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+    let uid = meta.uid.clone().unwrap_or_default();
+    let template = spec.template.as_ref().map_or(Value::Null, |template| template.0.clone());
+    check_names(&name, spec.versioning, &mut wrong);
+    check_template(&template, spec.runs_shared_runtime(), &mut wrong);
+    let scaling = spec.scaling.as_ref().map(|scaling| Policy {
+        min_replicas: count(scaling.min_replicas),
+        max_replicas: count(scaling.max_replicas),
+        target_latency: duration(&scaling.target_latency, "spec.scaling.targetLatency", &mut wrong),
+        idle_window: duration(&scaling.idle_window, "spec.scaling.idleWindow", &mut wrong),
+    });
+    let build_id = match spec.versioning {
+        Versioning::Enabled => target_build_id(object, &template, &mut wrong),
+        Versioning::Disabled => None,
+    };
+    let child_name = build_id.as_ref().map_or_else(|| name.clone(), |id| names::child_deployment_name(&name, id));
+    let runtime = spec.runtime.as_ref().map(|runtime| {
+        let image = runtime_image(runtime, &child_name, around);
+        runtime_pod(runtime, image, &name, &child_name, &mut wrong)
+    });
+    let template_hash = template_hash(&template, &mut wrong);
+    if !wrong.is_empty() {
+        return Err(InvalidSpec(wrong));
+    }
+    let owner = Owner { namespace: &namespace, name: &name, uid: &uid };
+    let deployment_name = names::temporal_deployment_name(&namespace, &name);
+    let connection_hash = build_id::connection_spec_hash(
+        &around.connection.host_port,
+        around.connection.server_name.as_deref(),
+        around.connection.credential_secret(),
+    );
+    let child = deployment::child(&ChildInput {
+        owner,
+        name: &child_name,
+        build_id: build_id.as_deref(),
+        deployment_name: &deployment_name,
+        temporal_namespace: &spec.worker_options.temporal_namespace,
+        template: &template,
+        template_hash: &template_hash,
+        connection_hash: &connection_hash,
+        connection: around.connection,
+        runtime: runtime.as_ref(),
+        min_ready_seconds: spec.min_ready_seconds,
+        progress_deadline_seconds: Some(spec.progress_deadline_seconds),
+    });
+    let config_maps = runtime.iter().flat_map(|runtime| config_maps(owner, runtime, build_id.is_some())).collect();
+    Ok(Fleet {
+        temporal_namespace: spec.worker_options.temporal_namespace.clone(),
+        replicas: spec.replicas.map(count),
+        declared: declared(object),
+        promotion: promotion(object),
+        unsupported: unsupported_fields(object),
+        namespace,
+        name,
+        uid,
+        deployment_name,
+        build_id,
+        child_name,
+        child,
+        config_maps,
+        scaling,
+    })
+}
+
+fn count(value: i32) -> u32 {
+    u32::try_from(value).unwrap_or(0)
+}
+
+fn duration(value: &GoDuration, field: &str, wrong: &mut Vec<String>) -> Duration {
+    value.get().unwrap_or_else(|error| {
+        wrong.push(format!("{field}: {error}; write it as 90s or 1h30m."));
+        Duration::ZERO
+    })
+}
+
+/// The server refuses `.` and `:` in the name of a Worker Deployment.
+fn check_names(name: &str, versioning: Versioning, wrong: &mut Vec<String>) {
+    if versioning == Versioning::Enabled && name.contains(['.', ':']) {
+        wrong.push(format!(
+            "metadata.name: {name:?} has a dot, which Temporal does not allow in the name of a Worker Deployment; \
+             use dashes, or set spec.versioning to Disabled."
+        ));
+    }
+}
+
+fn check_template(template: &Value, shared_runtime: bool, wrong: &mut Vec<String>) {
+    let containers = template["spec"]["containers"].as_array().map_or(0, Vec::len);
+    if containers == 0 && !shared_runtime {
+        wrong.push(
+            "spec.template.spec.containers: is empty; name the Worker's container, or let spec.runtime run it.".into(),
+        );
+    }
+}
+
+fn target_build_id(object: &WorkerDeployment, template: &Value, wrong: &mut Vec<String>) -> Option<String> {
+    match build_id_of(object, template) {
+        Ok(build_id) => Some(build_id),
+        Err(problem) => {
+            wrong.push(problem);
+            None
+        }
+    }
+}
+
+/// Build ID that a manifest stands for.
+///
+/// # Errors
+/// A sentence that names the field of the template which has no canonical form.
+pub fn build_id_of(object: &WorkerDeployment, template: &Value) -> Result<String, String> {
+    let custom = object.spec.worker_options.unsafe_custom_build_id.as_deref();
+    let computed = match &object.spec.runtime {
+        Some(runtime) => {
+            let runtime = serde_json::to_value(runtime).map_err(|error| format!("spec.runtime: {error}."))?;
+            let template = object.spec.template.is_some().then_some(template);
+            build_id::compute_runtime(RuntimeInputs { runtime: &runtime, template, unsafe_custom_build_id: custom })
+        }
+        None => build_id::compute(template, custom),
+    };
+    computed.map_err(|error| format!("spec.template: {error}."))
+}
+
+fn template_hash(template: &Value, wrong: &mut Vec<String>) -> String {
+    let empty = json!({});
+    let template = if template.is_null() { &empty } else { template };
+    match build_id::go_json(template) {
+        Ok(json) => build_id::template_hash(&json),
+        Err(error) => {
+            let problem = format!("spec.template: {error}.");
+            if !wrong.contains(&problem) {
+                wrong.push(problem);
+            }
+            String::new()
+        }
+    }
+}
+
+fn runtime_image(runtime: &RuntimeSpec, child_name: &str, around: &Surroundings<'_>) -> Option<String> {
+    (runtime.mode == RuntimeMode::Shared).then(|| {
+        let kept = || around.runtime_images.get(child_name).cloned();
+        runtime.image.clone().or_else(kept).unwrap_or_else(|| around.default_runtime_image.to_owned())
+    })
+}
+
+fn runtime_pod(
+    runtime: &RuntimeSpec,
+    image: Option<String>,
+    name: &str,
+    child_name: &str,
+    wrong: &mut Vec<String>,
+) -> RuntimePod {
+    let config = RuntimeConfig {
+        version: CONFIG_VERSION,
+        task_queues: runtime.task_queues.iter().map(|queue| queue.name.clone()).collect(),
+        handlers: runtime.handlers.iter().filter_map(handler).collect(),
+        activities: runtime
+            .activities
+            .iter()
+            .map(|route| ActivityConfig { activity_type: route.activity_type.clone(), handler: route.handler.clone() })
+            .collect(),
+    };
+    if runtime.mode == RuntimeMode::Shared {
+        wrong.extend(config.violations().into_iter().map(|violation| format!("spec.runtime.{violation}.")));
+    }
+    let limits = limits(runtime, wrong);
+    let (config_map, limits_map) = (runtime::config_map_name(child_name), runtime::limits_map_name(name));
+    RuntimePod { image, config, limits, config_map, limits_map }
+}
+
+fn handler(handler: &Handler) -> Option<HandlerConfig> {
+    let exec = handler.exec.as_ref().map(|exec| {
+        HandlerKind::Exec(ExecConfig {
+            command: exec.command.clone(),
+            working_dir: exec.working_dir.clone(),
+            env: exec.env.clone(),
+        })
+    });
+    let http = handler.http.as_ref().map(|http| HandlerKind::Http(HttpConfig { url: http.url.clone() }));
+    exec.or(http).map(|kind| HandlerConfig { name: handler.name.clone(), kind })
+}
+
+fn limits(runtime: &RuntimeSpec, wrong: &mut Vec<String>) -> RuntimeLimits {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut timeouts = BTreeMap::new();
+    for handler in &runtime.handlers {
+        let exec = handler.exec.as_ref().and_then(|exec| exec.timeout.as_ref());
+        let timeout = exec.or(handler.http.as_ref().and_then(|http| http.timeout.as_ref()));
+        if let Some(timeout) = timeout {
+            let field = format!("spec.runtime.handlers[{}].timeout", handler.name);
+            timeouts.insert(handler.name.clone(), millis(duration(timeout, &field, wrong)));
+        }
+    }
+    RuntimeLimits {
+        max_concurrent_activities: runtime
+            .task_queues
+            .iter()
+            .map(|queue| (queue.name.clone(), count(queue.max_concurrent_activities)))
+            .collect(),
+        handler_timeout_ms: timeouts,
+        drain_timeout_ms: runtime
+            .drain_timeout
+            .as_ref()
+            .map(|timeout| millis(duration(timeout, "spec.runtime.drainTimeout", wrong))),
+    }
+}
+
+/// The version's configuration never changes under it; with versioning off it does, and so do the limits.
+fn config_maps(owner: Owner<'_>, runtime: &RuntimePod, versioned: bool) -> Vec<Value> {
+    let [(config_map, config_file, config), (limits_map, limits_file, limits)] = runtime::files(runtime);
+    vec![
+        deployment::config_map(owner, config_map, config_file, &config, versioned),
+        deployment::config_map(owner, limits_map, limits_file, &limits, false),
+    ]
+}
+
+fn declared(object: &WorkerDeployment) -> Declared {
+    let mut declared = Declared::default();
+    let lane = |task_queue: &str, task_type| LaneKey { task_queue: task_queue.to_owned(), task_type };
+    for queue in object.spec.scaling.iter().flat_map(|scaling| &scaling.task_queues) {
+        declared.lanes.extend(queue.types.iter().map(|&kind| lane(&queue.name, task_type(kind))));
+    }
+    for queue in object.spec.runtime.iter().flat_map(|runtime| &runtime.task_queues) {
+        let activities = lane(&queue.name, TaskType::Activity);
+        match object.spec.runtime.as_ref().map(|runtime| runtime.mode) {
+            Some(RuntimeMode::Library) if object.spec.versioning == Versioning::Enabled => {
+                // The server knows which kinds of tasks a library Worker polls; the manifest does not.
+                declared.task_queues.insert(queue.name.clone());
+            }
+            Some(RuntimeMode::Library) => {
+                declared.lanes.extend([activities, lane(&queue.name, TaskType::Workflow)]);
+            }
+            _ => {
+                let slots = u64::from(count(queue.max_concurrent_activities));
+                declared.slots.insert(activities.clone(), slots);
+                declared.lanes.insert(activities);
+            }
+        }
+    }
+    declared
+}
+
+fn task_type(kind: TaskQueueType) -> TaskType {
+    match kind {
+        TaskQueueType::Workflow => TaskType::Workflow,
+        TaskQueueType::Activity => TaskType::Activity,
+        TaskQueueType::Nexus => TaskType::Nexus,
+    }
+}
+
+/// Manual leaves the routing to the user. Progressive starts at once where nothing is current; its steps come later,
+/// so until then it replaces nothing.
+fn promotion(object: &WorkerDeployment) -> Promotion {
+    let rollout = object.spec.rollout.as_ref();
+    let gated = rollout.is_some_and(|rollout| rollout.gate.is_some());
+    let strategy = rollout.map(|rollout| rollout.strategy).unwrap_or_default();
+    Promotion {
+        may_start: strategy != RolloutStrategy::Manual && !gated,
+        may_replace: strategy == RolloutStrategy::AllAtOnce && !gated,
+    }
+}

@@ -1,0 +1,227 @@
+//! From everything that was seen to the writes that follow, in their order.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::fleet::Fleet;
+use crate::names;
+use crate::observed::{ChildState, KubeState, LaneKey, LaneStats, Observation, TemporalState};
+use crate::rollout::{self, Stage};
+use crate::scaling::{self, Decision, Input, Pod, State};
+
+/// `controller.kubernetes.io/pod-deletion-cost` of a pod that should go first.
+pub const VICTIM_COST: i32 = -1_000_000;
+
+/// One write. A plan is a list of them in the order in which they are carried out; the first failure ends it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Action {
+    /// Server-side apply of an object of the fleet.
+    Apply {
+        /// The object.
+        object: Value,
+        /// Its digest, to be remembered once it was applied.
+        digest: String,
+    },
+    /// Say which pods a ReplicaSet should remove first, or that one should no longer.
+    SetDeletionCost {
+        /// Name of the pod.
+        pod: String,
+        /// The cost; none takes it away.
+        cost: Option<i32>,
+    },
+    /// Write `spec.replicas` of the child through its `scale` subresource.
+    Scale {
+        /// Name of the child.
+        child: String,
+        /// Replicas that the decision was based on.
+        from: u32,
+        /// Replicas to have.
+        to: u32,
+        /// Version of the child that the decision was based on.
+        resource_version: String,
+        /// Why.
+        reason: String,
+    },
+    /// Give a version the traffic.
+    SetCurrent {
+        /// The version.
+        build_id: String,
+        /// Token for the change.
+        conflict_token: Vec<u8>,
+    },
+}
+
+/// Everything that a plan stands on.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanInput<'a> {
+    /// The fleet as the user wants it.
+    pub fleet: &'a Fleet,
+    /// The cluster.
+    pub kube: &'a KubeState,
+    /// Digests of the fleet's objects as they were last applied and not changed by others since, by `Kind/name`.
+    pub applied: &'a BTreeMap<String, String>,
+    /// The server.
+    pub temporal: &'a TemporalState,
+    /// State of the last scaling decision.
+    pub scaling: &'a State,
+    /// Time on the operator's monotonic clock.
+    pub now: Duration,
+    /// The operator's identity towards the server.
+    pub identity: &'a str,
+}
+
+/// What is to be done, and what it was concluded from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The writes.
+    pub actions: Vec<Action>,
+    /// Where the target version is; none with Worker Versioning off.
+    pub stage: Option<Stage>,
+    /// The scaling decision; none without `spec.scaling` or without a child.
+    pub decision: Option<Decision>,
+    /// State for the next scaling decision.
+    pub scaling: State,
+}
+
+/// Plans. Nothing is deleted, and no version but the target is touched.
+#[must_use]
+pub fn plan(input: &PlanInput<'_>) -> Plan {
+    let fleet = input.fleet;
+    let child = input.kube.children.iter().find(|child| child.name == fleet.child_name);
+    let stage = fleet.build_id.as_deref().map(|build_id| stage_of(input, build_id));
+    let mut actions = applies(input);
+    let mut planned = Plan { actions: Vec::new(), stage, decision: None, scaling: input.scaling.clone() };
+    if let Some(child) = child {
+        scale(input, child, &mut planned, &mut actions);
+    }
+    if let (Some(Stage::Promote { conflict_token }), Some(build_id)) = (&planned.stage, &fleet.build_id) {
+        let (build_id, conflict_token) = (build_id.clone(), conflict_token.clone());
+        actions.push(Action::SetCurrent { build_id, conflict_token });
+    }
+    planned.actions = actions;
+    planned
+}
+
+fn stage_of(input: &PlanInput<'_>, build_id: &str) -> Stage {
+    let fleet = input.fleet;
+    let has_ready_pod =
+        input.kube.pods.iter().any(|pod| pod.ready && !pod.terminating && belongs(fleet, pod.build_id.as_deref()));
+    let target = rollout::Target {
+        build_id,
+        declared_lanes: &fleet.declared.lanes,
+        declared_queues: &fleet.declared.task_queues,
+        has_ready_pod,
+        may_replace: fleet.promotion.may_replace,
+        may_start: fleet.promotion.may_start,
+        identity: input.identity,
+    };
+    rollout::stage(&target, input.temporal)
+}
+
+/// Key of an object among the applied ones.
+#[must_use]
+pub fn object_key(object: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    format!("{}/{}", word(&object["kind"]), word(&object["metadata"]["name"]))
+}
+
+fn applies(input: &PlanInput<'_>) -> Vec<Action> {
+    if input.kube.foreign_deployments.contains(&input.fleet.child_name) {
+        return Vec::new();
+    }
+    let changed = |object: &Value| {
+        let digest = digest(object);
+        (input.applied.get(&object_key(object)) != Some(&digest))
+            .then(|| Action::Apply { object: object.clone(), digest })
+    };
+    input.fleet.config_maps.iter().chain([&input.fleet.child.object]).filter_map(changed).collect()
+}
+
+fn digest(object: &Value) -> String {
+    let text = object.to_string();
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn scale(input: &PlanInput<'_>, child: &ChildState, planned: &mut Plan, actions: &mut Vec<Action>) {
+    let fleet = input.fleet;
+    let Some(policy) = &fleet.scaling else {
+        if let Some(to) = fleet.replicas.filter(|&to| to != child.spec_replicas) {
+            actions.push(scale_to(child, to, format!("{to} replicas: spec.replicas says so.")));
+        }
+        return;
+    };
+    let (decision, state) =
+        scaling::decide(policy, &scaling_input(input, child, planned.stage.as_ref()), input.scaling);
+    actions.extend(deletion_costs(input, &decision));
+    if decision.desired != child.spec_replicas {
+        actions.push(scale_to(child, decision.desired, decision.reason.clone()));
+    }
+    planned.scaling = state;
+    planned.decision = Some(decision);
+}
+
+fn scale_to(child: &ChildState, to: u32, reason: String) -> Action {
+    Action::Scale {
+        child: child.name.clone(),
+        from: child.spec_replicas,
+        to,
+        resource_version: child.resource_version.clone(),
+        reason,
+    }
+}
+
+/// Marks the victims, and unmarks pods that were victims once.
+fn deletion_costs(input: &PlanInput<'_>, decision: &Decision) -> Vec<Action> {
+    let cost = |pod: &crate::observed::PodState| {
+        let victim = decision.victims.contains(&pod.name);
+        let marked = pod.deletion_cost == VICTIM_COST;
+        let cost = match (victim, marked) {
+            (true, false) => Some(VICTIM_COST),
+            (false, true) => None,
+            _ => return None,
+        };
+        Some(Action::SetDeletionCost { pod: pod.name.clone(), cost })
+    };
+    input.kube.pods.iter().filter(|pod| !pod.terminating).filter_map(cost).collect()
+}
+
+fn scaling_input(input: &PlanInput<'_>, child: &ChildState, stage: Option<&Stage>) -> Input {
+    let fleet = input.fleet;
+    let serves = stage.is_none_or(|stage| *stage == Stage::Current);
+    let floor = stage.zip(fleet.build_id.as_deref()).and_then(|(stage, id)| rollout::floor(stage, id));
+    let pod = |pod: &crate::observed::PodState| Pod {
+        name: pod.name.clone(),
+        ready: pod.ready,
+        terminating: pod.terminating,
+        load: pod.load.clone(),
+    };
+    Input {
+        now: input.now,
+        current: child.spec_replicas,
+        // A version without the traffic is not sized by a backlog that belongs to another one.
+        lanes: if serves { known_lanes(fleet, input.temporal) } else { BTreeMap::new() },
+        lanes_complete: serves,
+        declared_slots: fleet.declared.slots.clone(),
+        pods: input.kube.pods.iter().filter(|pod| belongs(fleet, pod.build_id.as_deref())).map(pod).collect(),
+        floor,
+    }
+}
+
+/// Every lane of the fleet: those the manifest names and those that the server saw polled.
+#[must_use]
+pub fn known_lanes(fleet: &Fleet, temporal: &TemporalState) -> BTreeMap<LaneKey, Observation<LaneStats>> {
+    let version = fleet.build_id.as_ref().and_then(|build_id| {
+        temporal.deployment.last().and_then(Option::as_ref).and_then(|deployment| deployment.versions.get(build_id))
+    });
+    let reported = version.into_iter().flat_map(|version| version.lanes.iter());
+    let lanes = fleet.declared.lanes.iter().chain(reported);
+    lanes.map(|lane| (lane.clone(), temporal.lanes.get(lane).cloned().unwrap_or_default())).collect()
+}
+
+fn belongs(fleet: &Fleet, build_id: Option<&str>) -> bool {
+    build_id == fleet.build_id.as_deref().map(names::build_id_label).as_deref()
+}

@@ -1,0 +1,479 @@
+//! What a WorkerDeployment's status says, from what was seen and concluded.
+//!
+//! | situation | Ready | Progressing |
+//! |---|---|---|
+//! | the manifest, Connection or Secret can't be used | False, the cause | False, the cause |
+//! | the server refuses or does not answer | False, the cause | False, the cause |
+//! | no pod can start | False, the cause | False, the cause |
+//! | the target was never read from the server | Unknown `PollerStatusUnknown` | True `PollerStatusUnknown` |
+//! | the target has yet to poll | False `WaitingForPollers` | True `WaitingForPollers` |
+//! | the target waits for the user | False `WaitingForPromotion` | True `WaitingForPromotion` |
+//! | the target has the traffic, or versioning is off | True `RolloutComplete` | False `RolloutComplete` |
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::{
+    ConditionStatus, ConditionType, ConditionUpdate, DeprecatedVersion, Reason, ScalingStatus, TargetVersion, Version,
+    VersionStatus, WorkerDeploymentStatus, remove_condition, set_condition,
+};
+use crate::fleet::Fleet;
+use crate::names;
+use crate::observed::{
+    self, ChildState, DeploymentInfo, FailureClass, KubeState, PodState, TemporalFailure, TemporalState,
+};
+use crate::plan::Plan;
+use crate::rollout::Stage;
+
+/// Least time between two writes of a status in which only measured numbers changed.
+pub const QUIET_WRITE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Why nothing could be planned or carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// The contract's word.
+    pub reason: Reason,
+    /// Object, field, value and remedy.
+    pub message: String,
+}
+
+/// What a status is computed from.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusInput<'a> {
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// The status as it is.
+    pub previous: &'a WorkerDeploymentStatus,
+    /// What stopped the reconcile, if anything.
+    pub blocked: Option<&'a Blocked>,
+    /// The fleet and its plan; none while the manifest can't be resolved.
+    pub planned: Option<(&'a Fleet, &'a Plan)>,
+    /// The cluster.
+    pub kube: &'a KubeState,
+    /// The server.
+    pub temporal: &'a TemporalState,
+    /// Replicas after the plan was carried out, if it changed them.
+    pub scaled_to: Option<u32>,
+    /// Wall clock.
+    pub now: Timestamp,
+}
+
+/// Computes the status. Conditions and `lastScaleTime` are carried over; the rest stands on what was seen now.
+#[must_use]
+pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
+    let mut status = WorkerDeploymentStatus {
+        conditions: input.previous.conditions.clone(),
+        observed_generation: Some(input.generation),
+        scaling: input.previous.scaling.clone(),
+        ..WorkerDeploymentStatus::default()
+    };
+    match input.planned {
+        Some((fleet, plan)) => versions(&mut status, input, fleet, plan),
+        None => keep_versions(&mut status, input.previous),
+    }
+    let verdict = verdict(input);
+    let mut conditions = std::mem::take(&mut status.conditions);
+    let mut set = |type_, status, reason, message: &str| {
+        let message = message.to_owned();
+        set_condition(
+            &mut conditions,
+            ConditionUpdate { type_, status, reason, message },
+            Some(input.generation),
+            input.now,
+        );
+    };
+    set(ConditionType::Ready, verdict.ready, verdict.reason, &verdict.message);
+    set(ConditionType::Progressing, verdict.progressing.into(), verdict.reason, &verdict.message);
+    let healthy = connection_health(input);
+    if let Some((status, reason, message)) = &healthy {
+        set(ConditionType::ConnectionHealthy, *status, *reason, message);
+    }
+    if verdict.reason == Reason::RolloutComplete {
+        set(ConditionType::RolloutComplete, ConditionStatus::True, Reason::RolloutComplete, &verdict.message);
+    }
+    if let Some((status, reason, message)) = scaling_active(input) {
+        set(ConditionType::ScalingActive, status, reason, &message);
+    }
+    let optional = [
+        (ConditionType::Stalled, verdict.stalled.then(|| (verdict.reason, verdict.message.clone()))),
+        (ConditionType::Unsupported, unsupported(input)),
+        (ConditionType::OldVersionsKept, old_versions(input)),
+    ];
+    for (type_, holds) in optional {
+        match holds {
+            Some((reason, message)) => {
+                let update = ConditionUpdate { type_, status: ConditionStatus::True, reason, message };
+                set_condition(&mut conditions, update, Some(input.generation), input.now);
+            }
+            None => _ = remove_condition(&mut conditions, type_),
+        }
+    }
+    status.conditions = conditions;
+    status
+}
+
+/// Whether the new status must be written now, given the time since the last write.
+#[must_use]
+pub fn must_write(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStatus, since_write: Duration) -> bool {
+    if old == new {
+        return false;
+    }
+    since_write >= QUIET_WRITE_INTERVAL || without_gauges(old) != without_gauges(new)
+}
+
+fn without_gauges(status: &WorkerDeploymentStatus) -> WorkerDeploymentStatus {
+    let mut status = status.clone();
+    if let Some(scaling) = &mut status.scaling {
+        *scaling = ScalingStatus {
+            desired: scaling.desired,
+            last_scale_time: scaling.last_scale_time.clone(),
+            ..ScalingStatus::default()
+        };
+    }
+    status
+}
+
+struct Verdict {
+    ready: ConditionStatus,
+    progressing: bool,
+    stalled: bool,
+    reason: Reason,
+    message: String,
+}
+
+impl Verdict {
+    fn failed(reason: Reason, message: String, stalled: bool) -> Self {
+        Self { ready: ConditionStatus::False, progressing: false, stalled, reason, message }
+    }
+
+    fn waiting(reason: Reason, message: String) -> Self {
+        Self { ready: ConditionStatus::False, progressing: true, stalled: false, reason, message }
+    }
+}
+
+fn verdict(input: &StatusInput<'_>) -> Verdict {
+    if let Some(blocked) = input.blocked {
+        let heals_alone = matches!(blocked.reason, Reason::PlanExecutionFailed | Reason::PlanGenerationFailed);
+        return Verdict::failed(blocked.reason, blocked.message.clone(), !heals_alone);
+    }
+    let Some((fleet, plan)) = input.planned else {
+        return Verdict::failed(Reason::PlanGenerationFailed, "nothing could be planned".into(), false);
+    };
+    if let Some((reason, message)) = pods_fail(fleet, input.kube) {
+        return Verdict::failed(reason, message, true);
+    }
+    if let Some(failure) = &input.temporal.failure {
+        let (reason, stalled) = failure_reason(failure);
+        return Verdict::failed(reason, failure_message(failure, fleet), stalled);
+    }
+    match &plan.stage {
+        Some(stage) => by_stage(stage, fleet),
+        None => unversioned(fleet, input.kube),
+    }
+}
+
+fn by_stage(stage: &Stage, fleet: &Fleet) -> Verdict {
+    let build_id = fleet.build_id.as_deref().unwrap_or_default();
+    match stage {
+        Stage::Current => complete(format!("Version {build_id} is current.")),
+        Stage::Unknown => Verdict {
+            ready: ConditionStatus::Unknown,
+            progressing: true,
+            stalled: false,
+            reason: Reason::PollerStatusUnknown,
+            message: format!("The Temporal server has yet to answer for version {build_id}."),
+        },
+        Stage::Registering { missing } => {
+            Verdict::waiting(Reason::WaitingForPollers, format!("Version {build_id} waits for its pollers: {missing}."))
+        }
+        Stage::Promote { .. } => {
+            Verdict::waiting(Reason::WaitingForPromotion, format!("Version {build_id} is being made current."))
+        }
+        Stage::WaitingForPromotion => Verdict::waiting(
+            Reason::WaitingForPromotion,
+            format!(
+                "Version {build_id} polls and waits to be made current: spec.rollout leaves that to you. \
+                 Use `temporal worker deployment set-current-version`."
+            ),
+        ),
+        Stage::ManagedBy(identity) => Verdict::waiting(
+            Reason::WaitingForPromotion,
+            format!(
+                "Version {build_id} polls, but Worker Deployment {:?} is managed by {identity:?}, which alone may make it \
+                 current. Use `temporal worker deployment manager-identity unset` to hand it over.",
+                fleet.deployment_name
+            ),
+        ),
+    }
+}
+
+fn unversioned(fleet: &Fleet, kube: &KubeState) -> Verdict {
+    match child(fleet, kube) {
+        Some(child) if child.spec_replicas == 0 || child.ready_replicas > 0 => {
+            complete(format!("Deployment {} runs, without Worker Versioning.", child.name))
+        }
+        _ => Verdict::waiting(
+            Reason::WaitingForPollers,
+            format!("Deployment {} has no ready pod yet.", fleet.child_name),
+        ),
+    }
+}
+
+fn complete(message: String) -> Verdict {
+    Verdict {
+        ready: ConditionStatus::True,
+        progressing: false,
+        stalled: false,
+        reason: Reason::RolloutComplete,
+        message,
+    }
+}
+
+/// Why the fleet has no ready pod, if that will not heal alone.
+fn pods_fail(fleet: &Fleet, kube: &KubeState) -> Option<(Reason, String)> {
+    if kube.foreign_deployments.contains(&fleet.child_name) {
+        let message = format!(
+            "Deployment {} exists and belongs to somebody else; delete or rename it, or rename this WorkerDeployment.",
+            fleet.child_name
+        );
+        return Some((Reason::PlanExecutionFailed, message));
+    }
+    let child = child(fleet, kube)?;
+    if child.ready_replicas > 0 || child.spec_replicas == 0 {
+        return None;
+    }
+    let waiting = target_pods(fleet, kube).find_map(|pod| pod.waiting.as_ref().map(|waiting| (pod, waiting)));
+    if let Some((pod, waiting)) = waiting {
+        let crash = waiting.reason == "CrashLoopBackOff";
+        let (reason, remedy) = if crash {
+            (Reason::PodCrashLooping, "look at its log with `kubectl logs --previous`")
+        } else {
+            (Reason::PodStartFailed, "correct the image, its pull secret or the container's configuration")
+        };
+        let message = format!(
+            "Pod {}: container {} with image {:?} does not start ({}: {}); {remedy}.",
+            pod.name, waiting.container, waiting.image, waiting.reason, waiting.message
+        );
+        return Some((reason, message));
+    }
+    child
+        .failure
+        .as_ref()
+        .map(|failure| (Reason::ProgressDeadlineExceeded, format!("Deployment {}: {failure}", child.name)))
+}
+
+/// Condition reason of a failure of the server, and whether it needs somebody to act.
+fn failure_reason(failure: &TemporalFailure) -> (Reason, bool) {
+    match failure.class {
+        FailureClass::Unreachable => (Reason::TemporalClientCreationFailed, false),
+        FailureClass::NamespaceNotFound => (Reason::NamespaceNotFound, true),
+        FailureClass::PermissionDenied => (Reason::PermissionDenied, true),
+        FailureClass::Unauthenticated => (Reason::AuthSecretInvalid, true),
+        FailureClass::ResourceExhausted | FailureClass::FailedPrecondition | FailureClass::Other => {
+            (Reason::TemporalStateFetchFailed, false)
+        }
+    }
+}
+
+fn failure_message(failure: &TemporalFailure, fleet: &Fleet) -> String {
+    let said = &failure.message;
+    let namespace = &fleet.temporal_namespace;
+    match failure.class {
+        FailureClass::Unreachable => format!(
+            "The Temporal server does not answer: {said}. Check the Connection's spec.hostPort and spec.tls, and that the \
+             operator may reach it; nothing is scaled down meanwhile."
+        ),
+        FailureClass::NamespaceNotFound => format!(
+            "spec.workerOptions.temporalNamespace: {namespace:?} does not exist on the server ({said}); create it or \
+             correct the name."
+        ),
+        FailureClass::PermissionDenied => format!(
+            "The Connection's credentials may not read Worker Deployments and Task Queues of Temporal namespace \
+             {namespace:?} ({said}); grant them that."
+        ),
+        FailureClass::Unauthenticated => {
+            format!("The server refuses the Connection's credentials ({said}); put valid ones into its Secret.")
+        }
+        FailureClass::ResourceExhausted => {
+            format!("Rate limited by Temporal server: {said}. The operator asks less often.")
+        }
+        FailureClass::FailedPrecondition | FailureClass::Other => {
+            format!("Temporal namespace {namespace:?} could not be read: {said}.")
+        }
+    }
+}
+
+type Condition = (ConditionStatus, Reason, String);
+
+fn connection_health(input: &StatusInput<'_>) -> Option<Condition> {
+    if let Some(blocked) = input.blocked {
+        let about = matches!(blocked.reason, Reason::ConnectionNotFound | Reason::AuthSecretInvalid);
+        return about.then(|| (ConditionStatus::False, blocked.reason, blocked.message.clone()));
+    }
+    let (fleet, _) = input.planned?;
+    match &input.temporal.failure {
+        Some(failure) => Some((ConditionStatus::False, failure_reason(failure).0, failure_message(failure, fleet))),
+        None => {
+            let asked = input.temporal.deployment.known().is_some()
+                || input.temporal.lanes.values().any(|lane| lane.known().is_some());
+            asked.then(|| (ConditionStatus::True, Reason::ConnectionHealthy, "The Temporal server answers.".into()))
+        }
+    }
+}
+
+fn scaling_active(input: &StatusInput<'_>) -> Option<Condition> {
+    let (fleet, plan) = input.planned?;
+    if fleet.scaling.is_none() {
+        let message = "spec.scaling is not set; the operator does not scale this fleet.".into();
+        return Some((ConditionStatus::False, Reason::ScalingDisabled, message));
+    }
+    let decision = plan.decision.as_ref()?;
+    // Both are given only when every reading is fresh.
+    Some(if decision.backlog.is_some() && decision.in_flight.is_some() {
+        (ConditionStatus::True, Reason::SignalsFresh, "Backlog and load are known.".into())
+    } else {
+        let message = "Backlog or load is old or unknown: nothing is scaled down until it is read again.".into();
+        (ConditionStatus::False, Reason::SignalsStale, message)
+    })
+}
+
+fn unsupported(input: &StatusInput<'_>) -> Option<(Reason, String)> {
+    let (fleet, _) = input.planned?;
+    (!fleet.unsupported.is_empty()).then(|| {
+        let message = format!("Set, but not acted on in this release: {}.", fleet.unsupported.join(", "));
+        (Reason::FieldNotSupported, message)
+    })
+}
+
+fn old_versions(input: &StatusInput<'_>) -> Option<(Reason, String)> {
+    let (fleet, _) = input.planned?;
+    let names: Vec<_> = others(fleet, input.kube).map(|child| child.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        let message = format!(
+            "Old versions are left as they are, neither scaled down nor deleted, in this release: Deployment {}.",
+            names.join(", ")
+        );
+        (Reason::SunsetNotSupported, message)
+    })
+}
+
+fn child<'a>(fleet: &Fleet, kube: &'a KubeState) -> Option<&'a ChildState> {
+    kube.children.iter().find(|child| child.name == fleet.child_name)
+}
+
+fn others<'a>(fleet: &'a Fleet, kube: &'a KubeState) -> impl Iterator<Item = &'a ChildState> {
+    kube.children.iter().filter(|child| child.name != fleet.child_name)
+}
+
+fn target_pods<'a>(fleet: &Fleet, kube: &'a KubeState) -> impl Iterator<Item = &'a PodState> {
+    let label = fleet.build_id.as_deref().map(names::build_id_label);
+    kube.pods.iter().filter(move |pod| pod.build_id == label && !pod.terminating)
+}
+
+fn keep_versions(status: &mut WorkerDeploymentStatus, previous: &WorkerDeploymentStatus) {
+    status.target_version = previous.target_version.clone();
+    status.current_version = previous.current_version.clone();
+    status.deprecated_versions = previous.deprecated_versions.clone();
+    status.version_conflict_token = previous.version_conflict_token.clone();
+    status.version_count = previous.version_count;
+}
+
+fn versions(status: &mut WorkerDeploymentStatus, input: &StatusInput<'_>, fleet: &Fleet, plan: &Plan) {
+    scaling(status, input, fleet, plan);
+    let Some(build_id) = &fleet.build_id else { return };
+    let info = input.temporal.deployment.last().and_then(Option::as_ref);
+    let current = info.and_then(|info| info.current_build_id.as_deref());
+    let mut target = version(build_id, info, child(fleet, input.kube), &fleet.namespace);
+    if current != Some(build_id) {
+        let lanes = info.and_then(|info| info.versions.get(build_id)).map(|version| &version.lanes);
+        let queues = lanes.into_iter().flatten().filter(|lane| lane.task_type == observed::TaskType::Workflow);
+        target.task_queues =
+            queues.map(|lane| crate::api::VersionTaskQueue { name: lane.task_queue.clone() }).collect();
+    }
+    status.target_version = TargetVersion { version: target, ..TargetVersion::default() };
+    let child_of = |id: &str| {
+        let label = names::build_id_label(id);
+        input.kube.children.iter().find(|child| child.build_id.as_deref() == Some(&label))
+    };
+    status.current_version = current.map(|id| version(id, info, child_of(id), &fleet.namespace));
+    let mut old: Vec<_> = others(fleet, input.kube)
+        .filter(|child| child.build_id.as_deref() != current.map(names::build_id_label).as_deref())
+        .map(|child| {
+            let id = child.build_id.clone().unwrap_or_default();
+            DeprecatedVersion {
+                version: version(&id, info, Some(child), &fleet.namespace),
+                ..DeprecatedVersion::default()
+            }
+        })
+        .collect();
+    old.sort_by(|a, b| a.version.build_id.cmp(&b.version.build_id));
+    status.deprecated_versions = old;
+    if let Some(info) = info {
+        let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+        status.version_conflict_token =
+            (!info.conflict_token.is_empty()).then(|| ByteString(info.conflict_token.clone()));
+        status.manager_identity = some(&info.manager_identity);
+        status.last_modifier_identity = some(&info.last_modifier_identity);
+        status.version_count = i32::try_from(info.version_count).ok();
+    }
+}
+
+fn version(build_id: &str, info: Option<&DeploymentInfo>, child: Option<&ChildState>, namespace: &str) -> Version {
+    let known = info.and_then(|info| info.versions.get(build_id)).map(|version| version.status);
+    let is_current = info.and_then(|info| info.current_build_id.as_deref()) == Some(build_id);
+    Version {
+        build_id: build_id.to_owned(),
+        status: if is_current {
+            VersionStatus::Current
+        } else {
+            known.map_or(VersionStatus::NotRegistered, api_status)
+        },
+        healthy_since: child.and_then(|child| child.available_since).map(Time),
+        deployment: child.map(|child| ObjectReference {
+            api_version: Some("apps/v1".into()),
+            kind: Some("Deployment".into()),
+            name: Some(child.name.clone()),
+            namespace: Some(namespace.to_owned()),
+            uid: Some(child.uid.clone()),
+            ..ObjectReference::default()
+        }),
+        ..Version::default()
+    }
+}
+
+fn api_status(status: observed::VersionStatus) -> VersionStatus {
+    match status {
+        observed::VersionStatus::NotRegistered => VersionStatus::NotRegistered,
+        observed::VersionStatus::Inactive => VersionStatus::Inactive,
+        observed::VersionStatus::Ramping => VersionStatus::Ramping,
+        observed::VersionStatus::Current => VersionStatus::Current,
+        observed::VersionStatus::Draining => VersionStatus::Draining,
+        observed::VersionStatus::Drained => VersionStatus::Drained,
+    }
+}
+
+fn scaling(status: &mut WorkerDeploymentStatus, input: &StatusInput<'_>, fleet: &Fleet, plan: &Plan) {
+    let (Some(decision), Some(child)) = (&plan.decision, child(fleet, input.kube)) else {
+        if fleet.scaling.is_none() {
+            status.scaling = None;
+        }
+        return;
+    };
+    let int = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
+    let long = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let last = input.previous.scaling.as_ref().and_then(|scaling| scaling.last_scale_time.clone());
+    let ready = target_pods(fleet, input.kube).filter(|pod| pod.ready).count();
+    status.scaling = Some(ScalingStatus {
+        desired: Some(int(decision.desired)),
+        current: Some(int(input.scaled_to.unwrap_or(child.spec_replicas))),
+        ready: i32::try_from(ready).ok(),
+        backlog: decision.backlog.map(long),
+        in_flight: decision.in_flight.map(long),
+        reason: Some(decision.reason.clone()),
+        last_scale_time: if input.scaled_to.is_some() { Some(Time(input.now)) } else { last },
+    });
+}
