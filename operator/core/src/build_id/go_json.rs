@@ -235,7 +235,8 @@ fn quantity_text(value: &Value) -> Option<String> {
 /// A number as Go prints it: the shortest text that reads back the same, with an exponent only when it is far from 1.
 fn number_text(number: &Number) -> String {
     let float = match number.as_f64() {
-        Some(float) if !number.is_i64() && !number.is_u64() => float,
+        // What is beyond an int64 is a float to an API server.
+        Some(float) if !number.is_i64() => float,
         _ => return number.to_string(),
     };
     let magnitude = float.abs();
