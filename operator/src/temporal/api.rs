@@ -395,7 +395,7 @@ mod tests {
     fn a_version_that_lost_its_traffic_is_draining_until_the_server_says_otherwise() {
         let mut info = WorkerDeploymentVersionInfo::default();
         assert_eq!(status(&info), VersionStatus::Inactive);
-        info.routing_changed_time = Some(prost_types::Timestamp::default());
+        info.routing_changed_time = Some(Default::default());
         assert_eq!(status(&info), VersionStatus::Draining);
         info.set_status(WorkerDeploymentVersionStatus::Drained);
         assert_eq!(status(&info), VersionStatus::Drained);

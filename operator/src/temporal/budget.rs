@@ -285,8 +285,8 @@ mod tests {
         assert!(server.wait(now) >= FIRST_PAUSE * 3);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn reads_of_deployments_stay_within_their_own_share() {
+    #[test]
+    fn reads_of_deployments_stay_within_their_own_share() {
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let budget = Budget::new(Limits { calls_per_second: 120 }, metrics);
         let now = Instant::now();

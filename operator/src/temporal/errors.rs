@@ -122,25 +122,26 @@ fn message(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prost_types::Any;
     use temporalio_protos::temporal::api::errordetails::v1::NamespaceNotFoundFailure;
 
+    /// The wire format of `google.rpc.Status` and `google.protobuf.Any`.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct WireStatus {
+        #[prost(message, repeated, tag = "3")]
+        details: Vec<WireAny>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct WireAny {
+        #[prost(string, tag = "1")]
+        type_url: String,
+        #[prost(bytes = "vec", tag = "2")]
+        value: Vec<u8>,
+    }
+
     fn detailed<M: prost::Message>(code: Code, name: &str, detail: &M) -> Status {
-        let any = Any {
-            type_url: format!("type.googleapis.com/temporal.api.errordetails.v1.{name}"),
-            value: detail.encode_to_vec(),
-        };
-        // `Any` of the well-known types has one wire format, whoever generated it.
-        #[derive(Clone, PartialEq, prost::Message)]
-        struct Wire {
-            #[prost(int32, tag = "1")]
-            code: i32,
-            #[prost(string, tag = "2")]
-            message: String,
-            #[prost(message, repeated, tag = "3")]
-            details: Vec<Any>,
-        }
-        let wire = Wire { code: code as i32, message: String::new(), details: vec![any] };
+        let type_url = format!("type.googleapis.com/temporal.api.errordetails.v1.{name}");
+        let wire = WireStatus { details: vec![WireAny { type_url, value: detail.encode_to_vec() }] };
         Status::with_details(code, "said the server", wire.encode_to_vec().into())
     }
 

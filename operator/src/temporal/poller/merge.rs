@@ -8,7 +8,9 @@ use operator_core::observed::{
 };
 use tokio::time::Instant;
 
-use super::state::{Fleet, Lane, State, Version};
+use super::fleet::{Fleet, Version};
+use super::lane::Lane;
+use super::state::State;
 use super::{DEPLOYMENT_FRESH, LIVE_FRESH, Phase, STATS_FRESH};
 use crate::changes::FleetId;
 

@@ -10,10 +10,14 @@
 //! | statistics of a Task Queue | beyond the budget, instead of the live reading | each 5 s, lanes without version | same |
 //! | deployment | each 30 s | each 30 s | each second |
 
+mod fleet;
+mod health;
+mod lane;
 mod merge;
 mod namespace;
 mod outcome;
 mod pace;
+mod schedule;
 mod state;
 mod timer;
 
@@ -25,6 +29,7 @@ use operator_core::observed::{LaneKey, TemporalState};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use self::fleet::Fleet;
 use self::namespace::NamespacePoller;
 use super::connection::Connection;
 use super::metrics::Metrics;
@@ -135,7 +140,7 @@ impl Poller {
 
 impl Inner {
     /// Takes a fleet out of a poller, and ends the poller when it was the last one.
-    fn take_out(&mut self, poller: &Arc<NamespacePoller>, fleet: &FleetId) -> Option<state::Fleet> {
+    fn take_out(&mut self, poller: &Arc<NamespacePoller>, fleet: &FleetId) -> Option<Fleet> {
         let (taken, empty) = poller.remove(fleet);
         if empty {
             poller.close();

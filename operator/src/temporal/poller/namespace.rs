@@ -10,8 +10,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Watch;
+use super::fleet::Fleet;
 use super::outcome::Answer;
-use super::state::{Fleet, Job, Next, State};
+use super::schedule::{Job, Next};
+use super::state::State;
 use crate::changes::{Changes, FleetId};
 use crate::temporal::api;
 use crate::temporal::budget::Budget;

@@ -5,7 +5,11 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 
 use super::Phase;
-use super::state::{Job, Lane, State, Version, is_general};
+use super::fleet::Version;
+use super::health::is_general;
+use super::lane::Lane;
+use super::schedule::Job;
+use super::state::State;
 use crate::changes::FleetId;
 use crate::temporal::api::{DeploymentReading, Partitions, VersionReading};
 use crate::temporal::budget::Budget;
@@ -199,7 +203,7 @@ impl State {
         let lanes_changed = note_lanes(version, before.as_ref(), asked);
         let reading = version.reading.as_ref().and_then(|(reading, _)| reading.as_ref());
         let waiting = reading.is_some_and(|reading| reading.stats.values().any(|stats| stats.backlog > 0));
-        let busy_lanes: Vec<LaneKey> = reading.map(|reading| with_backlog(reading)).unwrap_or_default();
+        let busy_lanes: Vec<LaneKey> = reading.map(with_backlog).unwrap_or_default();
         let news = before.as_ref().is_none_or(|before| before.as_ref() != reading);
         for key in busy_lanes {
             if let Some(lane) = self.lanes.get_mut(&key) {

@@ -1,0 +1,69 @@
+//! A lane and its Task Queue, for all fleets that watch it.
+
+use std::time::Duration;
+
+use operator_core::observed::{LaneStats, TaskType};
+use tokio::time::Instant;
+
+use super::fleet::Read;
+use super::timer::Timer;
+use crate::changes::FleetId;
+use crate::temporal::api::Partitions;
+
+/// A lane without a task for so long is quiet.
+const QUIET_AFTER: Duration = Duration::from_secs(3600);
+/// Partitions of a Task Queue until the server told: its default.
+const USUAL_PARTITIONS: usize = 4;
+
+/// A Task Queue.
+pub(super) struct Queue {
+    pub timer: Timer,
+    pub partitions: Option<Partitions>,
+}
+
+impl Queue {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { timer: Timer::new(now), partitions: None }
+    }
+
+    /// Partitions of one kind of task; the usual number until the server told.
+    pub(super) fn partitions_of(&self, task_type: TaskType) -> usize {
+        self.partitions.map_or(USUAL_PARTITIONS, |partitions| partitions.of(task_type))
+    }
+}
+
+/// A lane, for all fleets that watch it.
+pub(super) struct Lane {
+    pub watchers: Vec<FleetId>,
+    pub live_timer: Timer,
+    pub next_partition: usize,
+    /// Live backlog by partition.
+    pub live: Vec<Read<u64>>,
+    pub stats_timer: Timer,
+    pub stats: Read<LaneStats>,
+    pub first_stats: Option<Instant>,
+    pub last_busy: Instant,
+    pub live_every: Option<Duration>,
+    pub stats_every: Option<Duration>,
+}
+
+impl Lane {
+    pub(super) fn new(partitions: usize, now: Instant) -> Self {
+        Self {
+            watchers: Vec::new(),
+            live_timer: Timer::new(now),
+            next_partition: 0,
+            live: vec![None; partitions],
+            stats_timer: Timer::new(now),
+            stats: None,
+            first_stats: None,
+            last_busy: now,
+            live_every: None,
+            stats_every: None,
+        }
+    }
+
+    pub(super) fn quiet(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_busy) >= QUIET_AFTER
+    }
+}
