@@ -6,6 +6,7 @@
 
 #[cfg(feature = "k8s")]
 pub mod api;
+pub mod backoff;
 #[cfg(feature = "k8s")]
 pub mod build;
 pub mod build_id;
@@ -16,6 +17,7 @@ pub mod defaults;
 pub mod events;
 #[cfg(feature = "k8s")]
 pub mod fleet;
+pub mod lease;
 pub mod names;
 pub mod observed;
 #[cfg(feature = "k8s")]

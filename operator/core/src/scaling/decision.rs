@@ -172,7 +172,7 @@ impl Scene<'_> {
     fn numbers(&self, lowest: u32, wanted: u32) -> Numbers {
         let current = self.input.current;
         let goal = self.held(wanted).min(self.policy.max_replicas).max(wanted);
-        let kept = u32::try_from(self.fleet.kept()).unwrap_or(u32::MAX);
+        let kept = u32::try_from(self.fleet.kept(current)).unwrap_or(u32::MAX);
         let desired = if goal < current { goal.max(kept.min(current)) } else { goal };
         Numbers { lowest, wanted, goal, desired }
     }
@@ -197,7 +197,7 @@ impl Scene<'_> {
     fn cause(&self, numbers: &Numbers) -> Cause<'_> {
         let (current, max) = (self.input.current, self.policy.max_replicas);
         let Numbers { lowest, wanted, goal, desired } = *numbers;
-        let busy = Cause::Busy { need: wanted, kept: self.fleet.kept() };
+        let busy = Cause::Busy { need: wanted, kept: self.fleet.kept(current) };
         match (self.doubt, &self.input.floor) {
             _ if desired > max => Cause::OverMaximum,
             _ if desired == 0 && current > 0 => Cause::ToZero,

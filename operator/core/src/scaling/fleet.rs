@@ -88,9 +88,12 @@ impl<'a> Fleet<'a> {
         fleet
     }
 
-    /// Pods that a decrease must leave.
-    pub fn kept(&self) -> usize {
-        if self.unready_may_work { self.existing } else { self.existing - self.idle.len() }
+    /// Pods that a decrease must leave, so that none but idle ones can be hit. All of them, when a ReplicaSet would choose
+    /// others than the victims: pods that are not Ready, or those that are too many already.
+    pub fn kept(&self, current: u32) -> usize {
+        let busy = self.existing - self.idle.len();
+        let too_many = u32::try_from(self.existing).map_or(true, |existing| existing > current);
+        if busy > 0 && (self.unready_may_work || too_many) { self.existing } else { busy }
     }
 
     fn add_load(&mut self, pod: &'a Pod) {

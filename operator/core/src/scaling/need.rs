@@ -40,6 +40,8 @@ pub(super) fn largest<'a>(input: &'a Input, fleet: &Fleet<'a>, state: &State) ->
 
 fn of_lane<'a>(lane: &'a LaneKey, used: u64, input: &Input, state: &State) -> Need<'a> {
     let slots = state.slots(lane).or_else(|| input.declared_slots.get(lane).copied()).filter(|slots| *slots > 0);
+    // At zero, pods that are still listed are about to go: what they run needs no other slot.
+    let used = if input.current == 0 { 0 } else { used };
     let (waiting, running) = tasks(lane, used, input, state);
     let total = waiting.saturating_add(running);
     let mut pods = match slots {
