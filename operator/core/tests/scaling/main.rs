@@ -1,0 +1,10 @@
+//! The scaling decision: tables, properties of random fleets, and one fleet's life from zero to zero.
+
+mod bounds;
+mod doubt;
+mod down;
+mod fixtures;
+mod properties;
+mod story;
+mod up;
+mod zero;
