@@ -10,50 +10,65 @@ use super::budget::Kind;
 use super::connection::Connection;
 use super::errors::CallError;
 
-/// Whose routing is changed, and on the ground of which reading.
+/// A change of the routing, and the reading that it follows from.
 #[derive(Clone, Copy, Debug)]
 pub struct Routing<'a> {
     /// Temporal namespace.
     pub namespace: &'a str,
     /// Name of the Worker Deployment.
     pub deployment: &'a str,
+    /// Build ID of the version that is to be current.
+    pub build_id: &'a str,
     /// From the reading that the change follows from. The server refuses the change when it is out of date.
     pub conflict_token: &'a [u8],
     /// Who changes it.
     pub identity: &'a str,
 }
 
-/// Makes `build_id` the current version. The server refuses while the version has no pollers, or lacks a Task Queue that
-/// the present current version has: neither check is ever waived. Setting what is set already does nothing.
+/// A claim to be the only one who may change the routing.
+#[derive(Clone, Copy, Debug)]
+pub struct ManagerClaim<'a> {
+    /// Temporal namespace.
+    pub namespace: &'a str,
+    /// Name of the Worker Deployment.
+    pub deployment: &'a str,
+    /// As in [`Routing`].
+    pub conflict_token: &'a [u8],
+    /// Who claims it.
+    pub identity: &'a str,
+}
+
+/// Makes a version the current one. The server refuses while the version has no pollers, or lacks a Task Queue that the
+/// present current version has: neither check is ever waived. Setting what is set already does nothing.
 ///
 /// # Errors
 /// [`FailedPrecondition`](operator_core::observed::FailureClass::FailedPrecondition) when the routing changed meanwhile,
 /// another identity manages it, or the version is not ready.
-pub async fn set_current(connection: &Connection, on: Routing<'_>, build_id: &str) -> Result<(), TemporalFailure> {
+pub async fn set_current(connection: &Connection, routing: Routing<'_>) -> Result<(), TemporalFailure> {
     let message = wire::SetWorkerDeploymentCurrentVersionRequest {
-        namespace: on.namespace.to_owned(),
-        deployment_name: on.deployment.to_owned(),
-        build_id: build_id.to_owned(),
-        conflict_token: on.conflict_token.to_vec(),
-        identity: on.identity.to_owned(),
+        namespace: routing.namespace.to_owned(),
+        deployment_name: routing.deployment.to_owned(),
+        build_id: routing.build_id.to_owned(),
+        conflict_token: routing.conflict_token.to_vec(),
+        identity: routing.identity.to_owned(),
         ..Default::default()
     };
-    budgeted(connection, on.namespace, api::set_current(connection, message)).await.map(drop)
+    budgeted(connection, routing.namespace, api::set_current(connection, message)).await.map(drop)
 }
 
-/// Makes `on.identity` the only one who may change the routing. Gives the token that the next change must carry.
+/// Claims the routing for one identity. Gives the token that the next change must carry.
 ///
 /// # Errors
 /// As [`set_current`].
-pub async fn claim_manager(connection: &Connection, on: Routing<'_>) -> Result<Vec<u8>, TemporalFailure> {
+pub async fn claim_manager(connection: &Connection, claim: ManagerClaim<'_>) -> Result<Vec<u8>, TemporalFailure> {
     let message = wire::SetWorkerDeploymentManagerRequest {
-        namespace: on.namespace.to_owned(),
-        deployment_name: on.deployment.to_owned(),
+        namespace: claim.namespace.to_owned(),
+        deployment_name: claim.deployment.to_owned(),
         new_manager_identity: Some(NewManagerIdentity::Self_(true)),
-        conflict_token: on.conflict_token.to_vec(),
-        identity: on.identity.to_owned(),
+        conflict_token: claim.conflict_token.to_vec(),
+        identity: claim.identity.to_owned(),
     };
-    budgeted(connection, on.namespace, api::set_manager(connection, message)).await
+    budgeted(connection, claim.namespace, api::set_manager(connection, message)).await
 }
 
 async fn budgeted(

@@ -123,6 +123,8 @@ impl Fleet {
         let is_target = self.watch.build_ids.first().is_some_and(|target| target == build_id);
         Some(match self.watch.phase {
             Phase::Registering if is_target => REGISTERING_EVERY,
+            // Without lanes nobody scales by its statistics.
+            Phase::Running if self.watch.lanes.is_empty() => DEPLOYMENT_EVERY,
             Phase::Registering | Phase::Running => STATS_EVERY,
             Phase::AtZero => STATS_AT_ZERO_EVERY,
         })

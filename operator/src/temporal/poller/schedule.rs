@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use super::Phase;
 use super::fleet::{DEPLOYMENT_EVERY, Fleet, STATS_EVERY};
 use super::lane::Lane;
+use super::pace::{Demand, FASTEST, FASTEST_ORDINARY, Pace, paces};
 use super::state::State;
 use crate::changes::FleetId;
 use crate::temporal::budget::{Budget, Kind};
-use super::pace::{Demand, FASTEST, FASTEST_ORDINARY, Pace, paces};
 
 const PARTITIONS_EVERY: Duration = Duration::from_secs(600);
 /// Paces follow changes of the demand at least this often.
