@@ -121,3 +121,78 @@ fn refuses_null(schema: &Value) -> bool {
 fn flag(schema: &Value, name: &str) -> bool {
     schema.get(name).and_then(Value::as_bool).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn schema() -> Value {
+        json!({
+            "type": "object",
+            "properties": {
+                "spec": {
+                    "type": "object",
+                    "default": {"size": 1},
+                    "properties": {
+                        "size": {"type": "integer", "default": 3},
+                        "color": {"type": "string", "default": "red"},
+                        "note": {"type": "string"},
+                        "maybe": {"type": "string", "nullable": true, "default": "x"},
+                        "ports": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "default": {"number": 80},
+                                "properties": {
+                                    "number": {"type": "integer"},
+                                    "protocol": {"type": "string", "default": "TCP"},
+                                },
+                            },
+                        },
+                        "labels": {"type": "object", "additionalProperties": {"type": "string", "default": ""}},
+                        "input": {"x-kubernetes-preserve-unknown-fields": true},
+                    },
+                },
+            },
+        })
+    }
+
+    fn stored(spec: Value) -> Value {
+        let mut object = json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "n"}, "spec": spec});
+        apply(&schema(), &mut object);
+        assert_eq!(object["metadata"], json!({"name": "n"}));
+        object["spec"].take()
+    }
+
+    #[test]
+    fn a_default_fills_what_is_absent_and_has_defaults_of_its_own() {
+        assert_eq!(stored(Value::Null), json!({"size": 1, "color": "red", "maybe": "x"}));
+        assert_eq!(stored(json!({"size": 5}))["size"], 5);
+        assert_eq!(stored(json!({"ports": [{}]}))["ports"], json!([{"protocol": "TCP"}]));
+    }
+
+    #[test]
+    fn a_null_is_replaced_by_a_default_or_dropped_unless_it_may_stand() {
+        let spec = stored(json!({"size": null, "note": null, "maybe": null}));
+        assert_eq!(spec, json!({"size": 3, "color": "red", "maybe": null}));
+        assert_eq!(stored(json!({"ports": [null]}))["ports"], json!([{"number": 80, "protocol": "TCP"}]));
+        assert_eq!(stored(json!({"labels": {"a": null}}))["labels"], json!({"a": ""}));
+    }
+
+    #[test]
+    fn what_the_schema_does_not_know_is_dropped() {
+        let spec = stored(json!({"other": 1, "ports": [{"number": 1, "other": 1}], "labels": {"any": "x"}}));
+        assert_eq!(spec["ports"], json!([{"number": 1, "protocol": "TCP"}]));
+        assert_eq!(spec["labels"], json!({"any": "x"}));
+        assert!(spec.get("other").is_none());
+    }
+
+    #[test]
+    fn what_is_preserved_keeps_its_fields_and_nulls() {
+        let input = json!({"a": null, "b": [{"c": 1}]});
+        assert_eq!(stored(json!({"input": input}))["input"], input);
+        assert_eq!(stored(json!({"input": [{"c": null}]}))["input"], json!([{"c": null}]));
+    }
+}

@@ -31,7 +31,7 @@ pub struct RuntimeInputs<'a> {
 ///
 /// Hashed is what a version does: the user's template, the mode, an explicit `image`, the names of the Task Queues,
 /// handlers and activities. Not hashed is what changes without a new version: limits, timeouts, keys, and the operator's own default
-/// image. The order of queues, handlers, activities and a handler's `env` makes no difference.
+/// image. The order of queues, handlers and activities makes no difference.
 ///
 /// # Errors
 /// [`InvalidTemplate`] when the template holds a value of the wrong type.
@@ -68,14 +68,12 @@ fn entries(runtime: &Value, list: &str, hashed: impl Fn(&Value) -> Value) -> Str
     texts.join(",")
 }
 
-/// A handler without its time limit, and with its environment in a fixed order.
+/// A handler without its time limit.
 fn handler(handler: &Value) -> Value {
     let mut handler = without_empty(handler);
     for kind in ["exec", "http"] {
-        let Some(kind) = handler.get_mut(kind).and_then(Value::as_object_mut) else { continue };
-        kind.remove("timeout");
-        if let Some(env) = kind.get_mut("env").and_then(Value::as_array_mut) {
-            env.sort_by_cached_key(canonical_json);
+        if let Some(kind) = handler.get_mut(kind).and_then(Value::as_object_mut) {
+            kind.remove("timeout");
         }
     }
     handler
