@@ -1,10 +1,15 @@
 //! The Temporal Worker process of a fleet, once, for everyone.
 //!
-//! The program `worker-runtime` hosts activities in any language, by a table of handlers.
+//! * As a library: [`Runtime`] hosts the Workflows and Activities of a team that writes Rust with `temporalio-sdk`.
+//! * As a program: `worker-runtime` hosts activities in any language, by a table of handlers.
+//!
+//! Both read the contract of the operator (environment, one configuration file, one limits file), share one connection
+//! among all Task Queues, drain on SIGTERM, and export the slot metrics that the autoscaler reads.
 
 mod activity;
 mod connect;
 mod handler;
+mod library;
 mod lifecycle;
 mod metrics;
 mod options;
@@ -19,6 +24,7 @@ mod shared;
 mod slots;
 mod versioning;
 
+pub use library::Runtime;
 pub use options::Options;
 pub use probes::wait_drained;
 pub use process::init_logs;

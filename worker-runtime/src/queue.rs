@@ -21,7 +21,7 @@ use crate::slots::{self, Ended, Gate};
 use crate::versioning;
 
 /// Time that the server gets to answer when a Worker says that it ends.
-const FINALIZE_TIME: Duration = Duration::from_secs(3);
+pub const FINALIZE_TIME: Duration = Duration::from_secs(3);
 
 /// What the Task Queues of a process share.
 pub struct Shared {
@@ -86,11 +86,12 @@ async fn serve_once(
 
 fn make(shared: &Shared, tasks: &Tasks, slots: usize) -> Result<(Worker, Gate), QueueError> {
     let error = |cause| QueueError::Worker { task_queue: tasks.task_queue.clone(), cause };
-    let (tuner, gate) = slots::tuner(&tasks.metrics, &tasks.task_queue, slots, Ended::ByRunner);
+    let kinds = WorkerTaskTypes::activity_only();
+    let (tuner, gate) = slots::tuner(&tasks.metrics, &tasks.task_queue, kinds, slots, Ended::ByRunner);
     let config = WorkerConfig::builder()
         .namespace(&shared.settings.namespace)
         .task_queue(&tasks.task_queue)
-        .task_types(WorkerTaskTypes::activity_only())
+        .task_types(kinds)
         .tuner(Arc::new(tuner))
         .versioning_strategy(versioning::strategy(shared.settings.version.as_ref()))
         .build()
@@ -108,7 +109,7 @@ async fn poll(
     polled: &mut Option<impl FnOnce()>,
 ) -> Result<(), QueueError> {
     tokio::select! {
-        () = validated(shared, worker) => {}
+        () = validated(&shared.settings, worker) => {}
         () = shared.lifecycle.reached(Stage::Draining) => {}
     }
     let stop = async {
@@ -135,12 +136,12 @@ async fn poll(
 }
 
 /// Waits until the namespace can be used; each failure is logged.
-async fn validated(shared: &Shared, worker: &Worker) {
+pub async fn validated(settings: &Settings, worker: &Worker) {
     for wait in connect::backoff() {
         let Err(WorkerValidationError::NamespaceDescribeError { source, .. }) = worker.validate().await else { return };
         let error = QueueError::Namespace {
-            namespace: shared.settings.namespace.clone(),
-            address: shared.settings.address.clone(),
+            namespace: settings.namespace.clone(),
+            address: settings.address.clone(),
             cause: format!("{:?}: {}", source.code(), source.message()),
         };
         tracing::error!("{error}");

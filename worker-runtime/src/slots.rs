@@ -7,6 +7,7 @@ use std::future;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use temporalio_common::worker::WorkerTaskTypes;
 use temporalio_sdk_core::{
     ActivitySlotKind, SlotKind, SlotMarkUsedContext, SlotReleaseContext, SlotReservationContext, SlotSupplier,
     SlotSupplierPermit, TunerBuilder, TunerHolder, WorkflowSlotKind,
@@ -18,7 +19,7 @@ use crate::metrics::{Metrics, SlotMeters, TaskType};
 /// Workflow tasks at a time of a Task Queue. They are short, so the number bounds CPU more than throughput.
 const WORKFLOW_SLOTS: usize = 100;
 
-/// Closes the door of a Worker's slots: no further poll starts, polls under way go on.
+/// The door of a Worker's slots. Once closed no further poll starts; polls under way go on.
 #[derive(Clone, Debug, Default)]
 pub struct Gate(Vec<Arc<Semaphore>>);
 
@@ -31,22 +32,28 @@ impl Gate {
     }
 }
 
-/// Slots of one Task Queue, its gate, and the metrics that count what happens.
-///
-/// `task_outcomes` says who counts the end of an activity: the caller, who knows its outcome, or the slots.
-pub fn tuner(metrics: &Metrics, task_queue: &str, activities: usize, ended: Ended) -> (TunerHolder, Gate) {
-    let slots = |task_type, capacity| {
+/// Slots of one Task Queue, for the kinds of tasks that it has, and their gate.
+pub fn tuner(
+    metrics: &Metrics,
+    task_queue: &str,
+    kinds: WorkerTaskTypes,
+    activities: usize,
+    ended: Ended,
+) -> (TunerHolder, Gate) {
+    let (mut builder, mut gate) = (TunerBuilder::default(), Gate::default());
+    let mut slots = |task_type, capacity| {
+        let permits = Arc::new(Semaphore::new(capacity));
+        gate.0.push(permits.clone());
         let ended = (ended == Ended::BySlots).then(|| (metrics.clone(), task_queue.to_owned(), task_type));
-        (Arc::new(Semaphore::new(capacity)), metrics.slots(task_queue, task_type, capacity), ended)
+        Counted { permits, meters: metrics.slots(task_queue, task_type, capacity), ended }
     };
-    let (activity, meters, ended_by) = slots(TaskType::Activity, activities);
-    let mut gate = Gate(vec![activity.clone()]);
-    let mut builder = TunerBuilder::default();
-    builder.activity_slot_supplier(Arc::new(Slots::<ActivitySlotKind>::new(activity, meters, ended_by)));
-    if ended == Ended::BySlots {
-        let (workflow, meters, ended_by) = slots(TaskType::Workflow, WORKFLOW_SLOTS);
-        gate.0.push(workflow.clone());
-        builder.workflow_slot_supplier(Arc::new(Slots::<WorkflowSlotKind>::new(workflow, meters, ended_by)));
+    if kinds.enable_remote_activities {
+        let counted = slots(TaskType::Activity, activities);
+        builder.activity_slot_supplier(Arc::new(Slots::<ActivitySlotKind> { counted, kind: PhantomData }));
+    }
+    if kinds.enable_workflows {
+        let counted = slots(TaskType::Workflow, WORKFLOW_SLOTS);
+        builder.workflow_slot_supplier(Arc::new(Slots::<WorkflowSlotKind> { counted, kind: PhantomData }));
     }
     (builder.build(), gate)
 }
@@ -60,19 +67,15 @@ pub enum Ended {
     BySlots,
 }
 
-type EndedBySlots = Option<(Metrics, String, TaskType)>;
-
-struct Slots<K> {
+struct Counted {
     permits: Arc<Semaphore>,
     meters: SlotMeters,
-    ended: EndedBySlots,
-    kind: PhantomData<fn() -> K>,
+    ended: Option<(Metrics, String, TaskType)>,
 }
 
-impl<K> Slots<K> {
-    fn new(permits: Arc<Semaphore>, meters: SlotMeters, ended: EndedBySlots) -> Self {
-        Self { permits, meters, ended, kind: PhantomData }
-    }
+struct Slots<K> {
+    counted: Counted,
+    kind: PhantomData<fn() -> K>,
 }
 
 #[async_trait::async_trait]
@@ -80,7 +83,7 @@ impl<K: SlotKind + Send + Sync> SlotSupplier for Slots<K> {
     type SlotKind = K;
 
     async fn reserve_slot(&self, _: &dyn SlotReservationContext) -> SlotSupplierPermit {
-        match self.permits.clone().acquire_owned().await {
+        match self.counted.permits.clone().acquire_owned().await {
             Ok(permit) => SlotSupplierPermit::with_user_data(permit),
             // The gate is closed: core drops this future when it shuts down.
             Err(_) => future::pending().await,
@@ -88,25 +91,25 @@ impl<K: SlotKind + Send + Sync> SlotSupplier for Slots<K> {
     }
 
     fn try_reserve_slot(&self, _: &dyn SlotReservationContext) -> Option<SlotSupplierPermit> {
-        self.permits.clone().try_acquire_owned().ok().map(SlotSupplierPermit::with_user_data)
+        self.counted.permits.clone().try_acquire_owned().ok().map(SlotSupplierPermit::with_user_data)
     }
 
     fn mark_slot_used(&self, _: &dyn SlotMarkUsedContext<SlotKind = K>) {
-        self.meters.occupy();
+        self.counted.meters.occupy();
     }
 
     fn release_slot(&self, context: &dyn SlotReleaseContext<SlotKind = K>) {
         // Without info the permit was only held by a poll that found no task.
         if context.info().is_some() {
-            self.meters.free();
-            if let Some((metrics, task_queue, task_type)) = &self.ended {
+            self.counted.meters.free();
+            if let Some((metrics, task_queue, task_type)) = &self.counted.ended {
                 metrics.ended(task_queue, *task_type, "unreported");
             }
         }
     }
 
     fn available_slots(&self) -> Option<usize> {
-        Some(self.permits.available_permits())
+        Some(self.counted.permits.available_permits())
     }
 
     fn slot_supplier_kind(&self) -> String {
