@@ -30,8 +30,8 @@ pub struct RuntimeInputs<'a> {
 /// The Build ID of a runtime fleet: `<version of the image>-<ten characters of hash>`.
 ///
 /// Hashed is what a version does: the user's template, the mode, an explicit `image`, the names of the Task Queues,
-/// handlers and activities. Not hashed is what changes without a new version: limits, timeouts, keys, and the operator's own default
-/// image. The order of queues, handlers and activities makes no difference.
+/// handlers and activities. Not hashed is what changes without a new version: limits, timeouts, keys, and the
+/// operator's own default image. The order of queues, handlers and activities makes no difference.
 ///
 /// # Errors
 /// [`InvalidTemplate`] when the template holds a value of the wrong type.
