@@ -1,153 +1,225 @@
-//! Who leads: the state machine around a Lease, on a monotonic clock.
+//! Which replica of the operator may write: leader election by a Lease, as a state machine.
 //!
-//! The rules are client-go's. A record of somebody else is only taken over once it has not changed for its whole
-//! duration *as seen here*, so that clocks which disagree do no harm; and the right to write ends by this replica's own
-//! clock before anybody else may take the Lease.
+//! It follows the protocol of client-go, so that any of its clients can hold the same Lease. Whose clock is right plays
+//! no part: the times in a record are compared for change alone, and a holder counts as gone only when *this* process has
+//! seen no change for the record's duration on its own monotonic clock. That clock must go on while the machine is
+//! suspended (`CLOCK_BOOTTIME` on Linux), or a process that slept believes in a right that it has lost.
+//!
+//! The shell reads the Lease, calls [`step`], does what it says, and hands what the API server answered to the next
+//! [`step`]: a record of ours that has changed is what confirms a write, also one whose answer was lost.
+//! [`may_write`] is asked right before each write, and each write ends within [`WRITE_DEADLINE`].
 
 use std::time::Duration;
 
-/// Time that a record is valid after its last change.
-pub const LEASE_DURATION: Duration = Duration::from_secs(15);
-/// Time after the start of the last renewal that succeeded, in which the holder may write.
-pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// Time between two looks at the Lease.
-pub const RETRY_PERIOD: Duration = Duration::from_secs(2);
+use jiff::Timestamp;
 
-/// The Lease as it was read.
+use crate::backoff::share;
+
+/// Time after which a holder that does not renew may be replaced.
+pub const LEASE_DURATION: Duration = Duration::from_secs(15);
+/// Time after which a holder that could not renew stops writing.
+pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// Time between two attempts to renew, and least time between two attempts to acquire.
+pub const RETRY_PERIOD: Duration = Duration::from_secs(2);
+/// Longest time that a write under the Lease may take: then it ends before anybody else can hold the Lease.
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The Lease as it was just read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaseView {
-    /// Who holds it; empty when it was released.
-    pub holder: String,
-    /// Whatever changes with every renewal: compared, never interpreted.
-    pub renewed: String,
-    /// Time that the holder asked for.
-    pub duration: Duration,
-    /// How often it changed hands.
-    pub transitions: i32,
+pub enum LeaseView {
+    /// The API server said that there is none.
+    Absent,
+    /// It is there.
+    Present {
+        /// What a write must be based on.
+        resource_version: String,
+        /// Its `spec`.
+        record: LeaseRecord,
+    },
+    /// It could not be read.
+    Unreadable,
 }
 
-/// What is remembered between two looks.
+/// `spec` of a Lease.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseRecord {
+    /// `holderIdentity`; empty when the Lease was released.
+    pub holder: String,
+    /// `leaseDurationSeconds`; [`LEASE_DURATION`] where it is missing or zero.
+    pub duration: Option<Duration>,
+    /// `leaseTransitions`.
+    pub transitions: u32,
+    /// `acquireTime`, by the holder's clock.
+    pub acquired: Option<Timestamp>,
+    /// `renewTime`, by the holder's clock: only its change means something.
+    pub renewed: Option<Timestamp>,
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseAction {
+    /// Nothing; read again after this time at the latest.
+    Wait(Duration),
+    /// Create the Lease.
+    Create(Claim),
+    /// Update the Lease, on condition that it still has this resource version.
+    Update {
+        /// The resource version.
+        resource_version: String,
+        /// What to write.
+        claim: Claim,
+    },
+}
+
+/// What to write into the Lease. `renewTime` is always the time of the write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// `holderIdentity`; empty to release it.
+    pub holder: String,
+    /// `leaseDurationSeconds`.
+    pub duration: Duration,
+    /// `leaseTransitions`.
+    pub transitions: u32,
+    /// Whether the holder changes: then `acquireTime` is the time of the write too, else it stays.
+    pub acquires: bool,
+}
+
+/// What a candidate remembers. The default is a candidate that has seen nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseState {
-    seen: Option<(LeaseView, Duration)>,
+    /// The record, and when it was first seen like this.
+    seen: Option<(LeaseRecord, Duration)>,
+    /// When the first write was begun of those that are not confirmed, and what it was based on.
+    pending: Option<Pending>,
+    /// When the last write was begun.
+    tried: Option<Duration>,
+    /// When the last confirmed renewal was begun.
     renewed: Option<Duration>,
 }
 
-/// What to do about the Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LeaseAction {
-    /// Create it.
-    Create,
-    /// Write this replica into it, on the version that was read.
-    Take {
-        /// `leaseTransitions` to write.
-        transitions: i32,
-    },
-    /// Look again later.
-    Wait,
-    /// It was lost: this replica must end.
-    Lost,
+struct Pending {
+    begun: Duration,
+    /// None for a creation.
+    based_on: Option<LeaseRecord>,
 }
 
-/// Decides after a look at the Lease; `view` is none when it does not exist.
+/// Whether this candidate may write at `now`: its last renewal that succeeded was begun less than [`RENEW_DEADLINE`] ago.
 #[must_use]
-pub fn step(view: Option<&LeaseView>, me: &str, state: &LeaseState, now: Duration) -> (LeaseAction, LeaseState) {
+pub fn may_write(state: &LeaseState, now: Duration) -> bool {
+    // A clock that went back proves nothing about the time that has passed.
+    state.renewed.is_some_and(|begun| now.checked_sub(begun).is_some_and(|age| age < RENEW_DEADLINE))
+}
+
+/// Takes note of the Lease, and says what to do about it.
+///
+/// `me` must be unique to this process, not only to its pod. `jitter` in 0..1 spreads the attempts of several candidates.
+#[must_use]
+pub fn step(view: &LeaseView, me: &str, state: &LeaseState, now: Duration, jitter: f64) -> (LeaseAction, LeaseState) {
     let mut next = state.clone();
-    let Some(view) = view else { return (LeaseAction::Create, next) };
-    let unchanged_since = match &state.seen {
-        Some((seen, since)) if seen == view => *since,
-        _ => now,
+    next.observe(view, me, now);
+    if let Some(wait) = next.until_next_try(view, me, now, jitter) {
+        return (LeaseAction::Wait(wait), next);
+    }
+    let action = match view {
+        LeaseView::Unreadable => LeaseAction::Wait(RETRY_PERIOD),
+        LeaseView::Absent => LeaseAction::Create(claim(me, 0, true)),
+        LeaseView::Present { resource_version, record } => {
+            let acquires = record.holder != me;
+            let transitions = record.transitions.saturating_add(u32::from(acquires));
+            LeaseAction::Update { resource_version: resource_version.clone(), claim: claim(me, transitions, acquires) }
+        }
     };
-    next.seen = Some((view.clone(), unchanged_since));
-    let led = state.renewed.is_some();
-    let action = if view.holder == me {
-        LeaseAction::Take { transitions: view.transitions }
-    } else if led {
-        LeaseAction::Lost
-    } else if view.holder.is_empty() || now.saturating_sub(unchanged_since) > view.duration {
-        LeaseAction::Take { transitions: view.transitions.saturating_add(1) }
-    } else {
-        LeaseAction::Wait
-    };
+    next.begin(&action, now);
     (action, next)
 }
 
-/// The state after a write that began at `began` has succeeded.
+/// Gives the Lease up on shutdown, so that another candidate can take it at once. The right to write ends before the write.
+/// Nothing is to be done, and none returned, when `view` says that another candidate holds it.
 #[must_use]
-pub fn held(state: &LeaseState, began: Duration) -> LeaseState {
-    LeaseState { renewed: Some(began), ..state.clone() }
+pub fn release(view: &LeaseView, me: &str, state: &LeaseState) -> (Option<LeaseAction>, LeaseState) {
+    let next = LeaseState { renewed: None, pending: None, ..state.clone() };
+    let LeaseView::Present { resource_version, record } = view else { return (None, next) };
+    let claim = Claim {
+        holder: String::new(),
+        duration: Duration::from_secs(1),
+        transitions: record.transitions,
+        acquires: false,
+    };
+    let update = LeaseAction::Update { resource_version: resource_version.clone(), claim };
+    ((record.holder == me).then_some(update), next)
 }
 
-/// Whether this replica may write now.
-#[must_use]
-pub fn may_write(state: &LeaseState, now: Duration) -> bool {
-    state.renewed.is_some_and(|renewed| now.saturating_sub(renewed) < RENEW_DEADLINE)
+impl LeaseState {
+    fn observe(&mut self, view: &LeaseView, me: &str, now: Duration) {
+        match view {
+            LeaseView::Unreadable => {}
+            LeaseView::Absent => {
+                (self.seen, self.renewed) = (None, None);
+            }
+            LeaseView::Present { record, .. } => {
+                if self.seen.as_ref().is_none_or(|(seen, _)| seen != record) {
+                    self.seen = Some((record.clone(), now));
+                }
+                self.confirm(record, me);
+            }
+        }
+    }
+
+    /// A write of ours is confirmed by a record of ours that differs from what it was based on; a new resource version
+    /// alone may be anybody's label. Of several writes without an answer the first may be the one that came through, so
+    /// the right is counted from its begin.
+    fn confirm(&mut self, record: &LeaseRecord, me: &str) {
+        if record.holder != me {
+            (self.renewed, self.pending) = (None, None);
+            return;
+        }
+        let confirmed = |pending: &Pending| pending.based_on.as_ref() != Some(record);
+        if self.pending.as_ref().is_some_and(confirmed) {
+            self.renewed = self.pending.take().map(|pending| pending.begun);
+        }
+    }
+
+    /// How long to wait before a write, if there is a reason to wait.
+    fn until_next_try(&self, view: &LeaseView, me: &str, now: Duration, jitter: f64) -> Option<Duration> {
+        let period = RETRY_PERIOD.mul_f64(1.0 + share(jitter) / 4.0);
+        let retry = self.tried.map(|tried| tried.saturating_add(period).saturating_sub(now));
+        let left = match view {
+            LeaseView::Present { record, .. } if record.holder != me => self.held_by_other(record, now),
+            LeaseView::Present { .. } | LeaseView::Absent | LeaseView::Unreadable => None,
+        };
+        match (retry, left) {
+            // An other's Lease is read every period: it may be released before it expires.
+            (_, Some(left)) => Some(left.min(period)),
+            (Some(wait), None) if !wait.is_zero() => Some(wait),
+            (_, None) => None,
+        }
+    }
+
+    /// Time until another holder counts as gone.
+    fn held_by_other(&self, record: &LeaseRecord, now: Duration) -> Option<Duration> {
+        if record.holder.is_empty() {
+            return None;
+        }
+        let (_, seen) = self.seen.as_ref()?;
+        let duration = record.duration.filter(|duration| !duration.is_zero()).unwrap_or(LEASE_DURATION);
+        let left = seen.saturating_add(duration).saturating_sub(now);
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn begin(&mut self, action: &LeaseAction, now: Duration) {
+        if matches!(action, LeaseAction::Wait(_)) {
+            return;
+        }
+        let based_on = self.seen.as_ref().map(|(record, _)| record.clone());
+        self.tried = Some(now);
+        self.pending.get_or_insert(Pending { begun: now, based_on });
+    }
 }
 
-/// Whether this replica led, and its right to write has ended without a renewal.
-#[must_use]
-pub fn expired(state: &LeaseState, now: Duration) -> bool {
-    state.renewed.is_some() && !may_write(state, now)
+fn claim(me: &str, transitions: u32, acquires: bool) -> Claim {
+    Claim { holder: me.to_owned(), duration: LEASE_DURATION, transitions, acquires }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn view(holder: &str, renewed: u64) -> LeaseView {
-        LeaseView { holder: holder.into(), renewed: renewed.to_string(), duration: LEASE_DURATION, transitions: 4 }
-    }
-
-    #[test]
-    fn an_absent_lease_is_created_and_a_released_one_taken_at_once() {
-        assert_eq!(step(None, "a", &LeaseState::default(), at(0)).0, LeaseAction::Create);
-        let released = view("", 1);
-        assert_eq!(step(Some(&released), "a", &LeaseState::default(), at(0)).0, LeaseAction::Take { transitions: 5 });
-    }
-
-    #[test]
-    fn a_record_is_taken_over_only_after_it_stood_still_for_its_duration_here() {
-        let (action, state) = step(Some(&view("b", 1)), "a", &LeaseState::default(), at(100));
-        assert_eq!(action, LeaseAction::Wait);
-        let (action, state) = step(Some(&view("b", 2)), "a", &state, at(114));
-        assert_eq!(action, LeaseAction::Wait, "it was renewed meanwhile");
-        let (action, state) = step(Some(&view("b", 2)), "a", &state, at(129));
-        assert_eq!(action, LeaseAction::Wait);
-        assert_eq!(step(Some(&view("b", 2)), "a", &state, at(130)).0, LeaseAction::Take { transitions: 5 });
-    }
-
-    #[test]
-    fn a_holder_that_finds_another_name_has_lost() {
-        let state = held(&LeaseState::default(), at(1));
-        assert_eq!(step(Some(&view("b", 9)), "a", &state, at(2)).0, LeaseAction::Lost);
-        assert_eq!(step(Some(&view("a", 9)), "a", &state, at(2)).0, LeaseAction::Take { transitions: 4 });
-    }
-
-    #[test]
-    fn a_suspended_holder_may_not_write_when_it_wakes() {
-        let state = held(&LeaseState::default(), at(50));
-        assert!(may_write(&state, at(59)));
-        assert!(!may_write(&state, at(60)) && expired(&state, at(60)));
-        assert!(!may_write(&LeaseState::default(), at(0)) && !expired(&LeaseState::default(), at(99)));
-    }
-
-    #[test]
-    fn two_candidates_with_clocks_that_disagree_never_both_may_write() {
-        // "b" renewed for the last time when its clock said 1000 and that of "a" said 7, and is never heard of again.
-        let b = held(&LeaseState::default(), at(1000));
-        let (_, mut a) = step(Some(&view("b", 1)), "a", &LeaseState::default(), at(7));
-        for passed in 1..40 {
-            let (action, next) = step(Some(&view("b", 1)), "a", &a, at(7 + passed));
-            a = next;
-            if matches!(action, LeaseAction::Take { .. }) {
-                assert!(!may_write(&b, at(1000 + passed)), "taken {passed} s after the last renewal");
-                return;
-            }
-        }
-        panic!("never taken over");
-    }
-}
+mod tests;
