@@ -203,3 +203,54 @@ fn replicas_of(object: &Value) -> Option<i64> {
     let in_scale = || (object["kind"] == "Scale" && object["spec"].is_object()).then_some(0);
     in_object.or_else(in_patch).or_else(in_scale)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(second: u32, body: Value) -> String {
+        let mut event = json!({
+            "requestReceivedTimestamp": format!("2026-01-01T00:00:{second:02}.000000Z"),
+            "verb": "patch",
+            "user": {"username": "operator"},
+            "objectRef": {"resource": "deployments", "subresource": "scale", "namespace": "n", "name": "d"},
+            "responseStatus": {"code": 200},
+        });
+        event.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        format!("{event}\n")
+    }
+
+    #[test]
+    fn replicas_are_read_from_the_answer_else_from_the_request_of_any_patch_type() {
+        for (body, replicas) in [
+            (
+                json!({"responseObject": {"kind": "Scale", "spec": {"replicas": 4}}, "requestObject": {"spec": {"replicas": 9}}}),
+                Some(4),
+            ),
+            (json!({"responseObject": {"kind": "Scale", "spec": {}}}), Some(0)),
+            (json!({"requestObject": {"spec": {"replicas": 2}}}), Some(2)),
+            (json!({"requestObject": [{"op": "replace", "path": "/spec/replicas", "value": 3}]}), Some(3)),
+            (json!({"requestObject": {"metadata": {}}}), None),
+        ] {
+            assert_eq!(parse(&line(0, body)).unwrap()[0].replicas, replicas);
+        }
+    }
+
+    #[test]
+    fn a_fall_is_found_in_order_of_time_and_a_refused_request_is_none() {
+        let replicas = |count: i64| json!({"requestObject": {"spec": {"replicas": count}}});
+        let mut refused = replicas(0);
+        refused["responseStatus"] = json!({"code": 403});
+        let log = line(3, replicas(2)) + &line(1, replicas(1)) + &line(2, replicas(5)) + &line(4, refused);
+        let falls = decreases(&parse(&log).unwrap());
+        assert_eq!(falls.iter().map(|fall| (fall.from, fall.to)).collect::<Vec<_>>(), [(5, 2)]);
+        assert_eq!(falls[0].user, "operator");
+    }
+
+    #[test]
+    fn a_line_that_is_still_being_written_is_left_out_and_garbage_is_an_error() {
+        let whole = line(1, json!({}));
+        assert_eq!(parse(&(whole.clone() + r#"{"verb": "pa"#)).unwrap().len(), 1);
+        assert!(parse("garbage\n").is_err());
+    }
+}

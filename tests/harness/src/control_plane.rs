@@ -102,8 +102,8 @@ impl Servers {
         let kubeconfig = layout.state.path().join("kubeconfig");
         authority.write_kubeconfig(&kubeconfig, &server, layout.cluster, ADMIN)?;
         let client = client_of(&kubeconfig).await?;
-        let mut processes = vec![etcd, apiserver];
-        wait_ready(&client, &mut processes).await?;
+        let processes = vec![etcd, apiserver];
+        wait_ready(&client, &processes).await?;
         Ok(Self { processes, authority, service_account, server, kubeconfig, audit_log, client })
     }
 }
@@ -121,7 +121,7 @@ pub async fn client_of(kubeconfig: &Path) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-async fn wait_ready(client: &Client, processes: &mut [Running]) -> Result<()> {
+async fn wait_ready(client: &Client, processes: &[Running]) -> Result<()> {
     let end = Instant::now() + READY_LIMIT;
     loop {
         let request = http::Request::get("/readyz").body(Vec::new())?;
@@ -129,7 +129,7 @@ async fn wait_ready(client: &Client, processes: &mut [Running]) -> Result<()> {
         if let Ok(Ok(_)) = answer {
             return Ok(());
         }
-        for process in processes.iter_mut() {
+        for process in processes {
             process.check()?;
         }
         if Instant::now() > end {
@@ -303,8 +303,8 @@ impl ControlPlane {
     ///
     /// # Errors
     /// It has ended.
-    pub fn set_paused(&mut self, paused: bool) -> Result<()> {
-        self.servers.processes.iter_mut().try_for_each(|process| process.set_paused(paused))
+    pub fn set_paused(&self, paused: bool) -> Result<()> {
+        self.servers.processes.iter().try_for_each(|process| process.set_paused(paused))
     }
 
     /// Ends both servers and removes their files.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use crate::logs;
@@ -35,9 +35,9 @@ pub struct Launch<'a> {
 pub struct Running {
     name: String,
     log: PathBuf,
-    /// What started the program: the guard, or `nsenter`. It ends when the program ends.
-    wrapper: Child,
     id: ProcessId,
+    /// The guard that started the program and ends when it ends; none inside namespaces.
+    guard: Option<Child>,
 }
 
 /// Where programs run.
@@ -60,45 +60,71 @@ impl Place<'_> {
     /// It can't be started, or ends at once.
     pub fn launch(&self, launch: Launch<'_>) -> Result<Running> {
         let log = launch.logs.join(format!("{}.log", launch.name));
-        let output =
-            File::options().create(true).append(true).open(&log).with_context(|| format!("open {}", log.display()))?;
-        let mut command = match self {
-            Self::Guarded { pause, mark } => {
-                let mut command = Command::new(pause);
-                command.args(["-guard", mark, "--"]).arg(launch.program).stdin(Stdio::piped());
-                command
-            }
-            Self::Inside(namespace) => {
-                let mut command = namespace.command(launch.program);
-                command.stdin(Stdio::null());
-                command
-            }
+        let started = match self {
+            Self::Guarded { pause, mark } => launch_guarded(&launch, pause, mark, &log),
+            Self::Inside(namespace) => launch_inside(&launch, namespace, &log).map(|id| (id, None)),
         };
-        // Own process group: a Ctrl-C is for us, who then end the programs in order.
-        let mut wrapper = command
-            .args(&launch.arguments)
-            .envs(launch.environment)
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("start {}", launch.name))?;
-        let Some(id) = wait_for_child(&mut wrapper, &launch.program.display().to_string()) else {
-            wrapper.kill().ok();
-            let status = wrapper.wait()?;
-            bail!("{} did not start: {status}\n{}", launch.name, logs::tail(&log));
-        };
-        Ok(Running { name: launch.name.to_owned(), log, wrapper, id })
+        let (id, guard) = started.with_context(|| format!("{} did not start\n{}", launch.name, logs::tail(&log)))?;
+        Ok(Running { name: launch.name.to_owned(), log, id, guard })
     }
 }
 
-fn wait_for_child(wrapper: &mut Child, mark: &str) -> Option<ProcessId> {
+fn launch_guarded(launch: &Launch<'_>, pause: &Path, mark: &str, log: &Path) -> Result<(ProcessId, Option<Child>)> {
+    let output = open_log(log)?;
+    // Own process group: a Ctrl-C is for us, who then end the programs in order.
+    let mut guard = Command::new(pause)
+        .args(["-guard", mark, "--"])
+        .arg(launch.program)
+        .args(&launch.arguments)
+        .envs(launch.environment.iter().cloned())
+        .stdin(Stdio::piped())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .process_group(0)
+        .spawn()?;
+    let id = wait_for_child(&mut guard, &launch.program.display().to_string());
+    Ok((id?, Some(guard)))
+}
+
+/// Starts the program as a child of the namespaces' process 1, so that no process outside waits for it.
+fn launch_inside(launch: &Launch<'_>, namespace: &Namespace, log: &Path) -> Result<ProcessId> {
+    let output = namespace
+        .command(Path::new("sh"))
+        .args(["-c", r#"log=$1; shift; "$@" >>"$log" 2>&1 </dev/null & echo $!"#, "sh"])
+        .arg(log)
+        .arg(launch.program)
+        .args(&launch.arguments)
+        .envs(launch.environment.iter().cloned())
+        .process_group(0)
+        .output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    let inner: i32 = String::from_utf8_lossy(&output.stdout).trim().parse().context("the shell gave no process id")?;
+    let init = namespace.init.pid;
     let mut found = None;
     wait_until(APPEAR_LIMIT, || {
-        found = process::children(wrapper.id().cast_signed()).first().and_then(|pid| ProcessId::of(*pid, mark).ok());
-        found.as_ref().is_some_and(ProcessId::is_alive) || !matches!(wrapper.try_wait(), Ok(None))
+        found = process::children(init).into_iter().find(|pid| process::innermost_id(*pid) == Some(inner));
+        found.is_some() || !namespace.init.is_alive()
     });
-    found
+    let pid = found.context("it ended at once")?;
+    Ok(ProcessId::of(pid, &launch.program.display().to_string())?)
+}
+
+fn open_log(log: &Path) -> Result<File> {
+    File::options().create(true).append(true).open(log).with_context(|| format!("open {}", log.display()))
+}
+
+/// The one child of a process that we started. Kills the process when there is none.
+fn wait_for_child(parent: &mut Child, mark: &str) -> Result<ProcessId> {
+    let mut found = None;
+    wait_until(APPEAR_LIMIT, || {
+        found = process::children(parent.id().cast_signed()).first().and_then(|pid| ProcessId::of(*pid, mark).ok());
+        found.as_ref().is_some_and(ProcessId::is_alive) || !matches!(parent.try_wait(), Ok(None))
+    });
+    if let Some(id) = found {
+        return Ok(id);
+    }
+    parent.kill().ok();
+    bail!("it ended at once: {}", parent.wait()?)
 }
 
 impl Running {
@@ -124,10 +150,8 @@ impl Running {
     ///
     /// # Errors
     /// It has ended.
-    pub fn check(&mut self) -> Result<()> {
-        if let Some(status) = self.wrapper.try_wait()? {
-            bail!("{} ended: {status}\n{}", self.name, logs::tail(&self.log));
-        }
+    pub fn check(&self) -> Result<()> {
+        ensure!(self.id.is_alive(), "{} ended\n{}", self.name, logs::tail(&self.log));
         Ok(())
     }
 
@@ -135,15 +159,9 @@ impl Running {
     ///
     /// # Errors
     /// It has ended.
-    pub fn set_paused(&mut self, paused: bool) -> Result<()> {
+    pub fn set_paused(&self, paused: bool) -> Result<()> {
         let signal = if paused { Signal::SIGSTOP } else { Signal::SIGCONT };
-        if !self.id.signal(signal) {
-            bail!("{} is not running: can't send {signal}", self.name);
-        }
-        // `nsenter` stops itself when its child stops, and would not notice its end.
-        if !paused && let Ok(wrapper) = ProcessId::of(self.wrapper.id().cast_signed(), "") {
-            wrapper.signal(Signal::SIGCONT);
-        }
+        ensure!(self.id.signal(signal), "{} is not running: can't send {signal}", self.name);
         Ok(())
     }
 
@@ -152,12 +170,10 @@ impl Running {
     /// # Errors
     /// It can't be ended.
     pub fn stop(&mut self, grace: Duration) -> Result<()> {
-        self.set_paused(false).ok();
+        self.id.signal(Signal::SIGCONT);
         self.id.signal(Signal::SIGTERM);
-        if !wait_until(grace, || !self.id.is_alive()) {
-            return self.kill();
-        }
-        self.reap()
+        wait_until(grace, || !self.id.is_alive());
+        self.kill()
     }
 
     /// Kills the program (SIGKILL) and waits for its end.
@@ -165,29 +181,21 @@ impl Running {
     /// # Errors
     /// It can't be ended.
     pub fn kill(&mut self) -> Result<()> {
-        if !self.id.kill(END_LIMIT) {
-            bail!("{} (process {}) does not end", self.name, self.id.pid);
-        }
-        self.reap()
-    }
-
-    fn reap(&mut self) -> Result<()> {
-        if let Ok(wrapper) = ProcessId::of(self.wrapper.id().cast_signed(), "") {
-            wrapper.signal(Signal::SIGCONT);
-        }
-        if !wait_until(END_LIMIT, || !matches!(self.wrapper.try_wait(), Ok(None))) {
-            self.wrapper.kill()?;
-            self.wrapper.wait()?;
+        ensure!(self.id.kill(END_LIMIT), "{} (process {}) does not end", self.name, self.id.pid);
+        if let Some(mut guard) = self.guard.take() {
+            drop(guard.stdin.take());
+            guard.wait()?;
         }
         Ok(())
     }
 }
 
 impl Drop for Running {
-    /// Collects the wrapper's exit status when it has ended. The guard's pipe closes here: a guarded program ends.
+    /// A guarded program ends with this value.
     fn drop(&mut self) {
-        drop(self.wrapper.stdin.take());
-        self.wrapper.try_wait().ok();
+        if self.guard.is_some() {
+            self.kill().ok();
+        }
     }
 }
 
@@ -207,7 +215,7 @@ impl Namespace {
     /// # Errors
     /// The kernel or the container that we are in does not allow it.
     pub fn create(pause: &Path, mark: &str, log: &Path) -> Result<Self> {
-        let output = File::options().create(true).append(true).open(log)?;
+        let output = open_log(log)?;
         let mut wrapper = Command::new("unshare")
             .args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--propagation", "private", "--"])
             .arg(pause)
@@ -218,11 +226,9 @@ impl Namespace {
             .process_group(0)
             .spawn()
             .context("start unshare (package util-linux)")?;
-        let Some(init) = wait_for_child(&mut wrapper, mark) else {
-            wrapper.kill().ok();
-            wrapper.wait()?;
-            bail!("could not make namespaces: in a container, start it with --privileged\n{}", logs::tail(log));
-        };
+        let init = wait_for_child(&mut wrapper, mark).with_context(|| {
+            format!("could not make namespaces: in a container, start it with --privileged\n{}", logs::tail(log))
+        })?;
         let guard = wrapper.stdin.take();
         Ok(Self { init, wrapper: Some(wrapper), guard })
     }
@@ -246,6 +252,7 @@ impl Namespace {
     pub fn release(&mut self) -> Result<()> {
         if let Some(mut guard) = self.guard.take() {
             std::io::Write::write_all(&mut guard, b"d").context("the cluster's process 1 has ended")?;
+            self.wrapper = None;
         }
         Ok(())
     }
@@ -257,16 +264,16 @@ impl Namespace {
         command
     }
 
-    /// Runs a shell script inside the namespaces to its end. Its first failing command ends it.
+    /// Runs a shell script inside the namespaces to its end; returns what it printed. Its first failing command ends it.
     ///
     /// # Errors
     /// A command of it failed: the message holds its standard error.
-    pub fn run_script(&self, script: &str) -> Result<()> {
+    pub fn run_script(&self, script: &str) -> Result<String> {
         let output = self.command(Path::new("sh")).args(["-euc", script]).output()?;
         if !output.status.success() {
             bail!("{}\nin the script:\n{script}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        Ok(())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Kills process 1, and with it everything inside, and waits for the end.
@@ -282,5 +289,16 @@ impl Namespace {
             wrapper.wait()?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Namespace {
+    /// Namespaces of this process's own end with this value.
+    fn drop(&mut self) {
+        if self.guard.is_some()
+            && let Err(error) = self.end()
+        {
+            eprintln!("{error:#}");
+        }
     }
 }

@@ -57,7 +57,11 @@ enum Action {
         archives: Vec<PathBuf>,
     },
     /// Run etcd and the API server alone, until Ctrl-C; prints KUBECONFIG. Needs no root.
-    ApiServer,
+    ApiServer {
+        /// Folder that holds clusters; by default below XDG_STATE_HOME, else below /var/tmp.
+        #[arg(long, env = "DEV_CLUSTER_STATE")]
+        state: Option<PathBuf>,
+    },
     /// Build or fetch every third-party program into the cache, and nothing else.
     BuildTools,
 }
@@ -82,8 +86,8 @@ async fn main() -> Result<()> {
             let cluster = Cluster::attach(&which.root(), &which.name).await?;
             archives.iter().try_for_each(|archive| cluster.load_image(archive))
         }
-        Action::ApiServer => {
-            let control_plane = ControlPlane::start().await?;
+        Action::ApiServer { state } => {
+            let control_plane = ControlPlane::start_in(&state.unwrap_or_else(state::default_root)).await?;
             println!("export KUBECONFIG={}", control_plane.kubeconfig_path().display());
             tokio::signal::ctrl_c().await?;
             control_plane.stop()

@@ -41,7 +41,7 @@ impl ProcessId {
         stat.start_ticks == self.start_ticks
             && !matches!(stat.state, 'Z' | 'X')
             && boot_id().is_ok_and(|boot| boot == self.boot)
-            && command_line(self.pid).contains(&self.mark)
+            && command_line(self.pid).is_none_or(|line| line.contains(&self.mark))
     }
 
     /// Sends a signal, when the process is still the recorded one. Returns whether it was sent.
@@ -77,6 +77,14 @@ pub fn children(parent: i32) -> Vec<i32> {
     processes().filter(|pid| Stat::read(*pid).is_ok_and(|stat| stat.parent == parent)).collect()
 }
 
+/// The id that a process has in its own process namespace.
+#[must_use]
+pub fn innermost_id(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    ids.split_whitespace().last()?.parse().ok()
+}
+
 /// Ids of the processes one of whose control groups has `text` in its path.
 #[must_use]
 pub fn in_cgroup(text: &str) -> Vec<i32> {
@@ -89,10 +97,10 @@ fn processes() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn command_line(pid: i32) -> String {
-    fs::read(format!("/proc/{pid}/cmdline"))
-        .map(|raw| String::from_utf8_lossy(&raw).replace('\0', " "))
-        .unwrap_or_default()
+/// `None` in the moment in which a process changes into another program.
+fn command_line(pid: i32) -> Option<String> {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok().filter(|raw| !raw.is_empty())?;
+    Some(String::from_utf8_lossy(&raw).replace('\0', " "))
 }
 
 fn boot_id() -> io::Result<String> {

@@ -2,18 +2,17 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
 use crate::cluster::Cluster;
 use crate::control_plane::free_ports;
-use crate::launch::{Launch, Place, Running};
+use crate::launch::{Launch, Namespace, Place, Running};
 use crate::logs;
-use crate::process::wait_until;
 use crate::tools::{Tool, Tools};
 
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -52,7 +51,7 @@ enum ServerPlace {
     Loopback,
     /// Inside a cluster: the namespaces, and the addresses of pods.
     Cluster {
-        namespace: crate::launch::Namespace,
+        namespace: Namespace,
         pods: String,
     },
 }
@@ -80,7 +79,7 @@ impl TemporalServer {
             |port: &u16| TcpStream::connect_timeout(&SocketAddr::from((address, *port)), CONNECT_LIMIT).is_err();
         let port = (0..CLUSTER_SERVERS).map(|n| CLUSTER_PORT + 4 * n).find(is_free);
         let port = port.context("too many Temporal servers in this cluster: stop some")?;
-        let namespace = crate::launch::Namespace::attach(cluster.namespace().init().clone());
+        let namespace = Namespace::attach(cluster.namespace().init().clone());
         let place = ServerPlace::Cluster { namespace, pods: cluster.network().pods() };
         let data = tempfile::Builder::new().prefix("temporal-").tempdir_in(cluster.state_path())?;
         Self::begin(options, tools, place, data, (address, port, [port + 1, port + 2, port + 3])).await
@@ -112,7 +111,7 @@ impl TemporalServer {
 
     /// Path of its log.
     #[must_use]
-    pub fn log(&self) -> std::path::PathBuf {
+    pub fn log(&self) -> PathBuf {
         self.data.path().join("temporal.log")
     }
 
@@ -166,13 +165,13 @@ impl TemporalServer {
     }
 
     /// Serving means that every namespace can be described, not just that a port is open.
-    async fn wait_serving(&mut self) -> Result<()> {
+    async fn wait_serving(&self) -> Result<()> {
         let namespaces: Vec<String> =
             std::iter::once("default".to_owned()).chain(self.options.namespaces.iter().cloned()).collect();
         let end = tokio::time::Instant::now() + READY_LIMIT;
         for namespace in namespaces {
             while !self.describes(&namespace)? {
-                if let Some(running) = &mut self.running {
+                if let Some(running) = &self.running {
                     running.check()?;
                 }
                 if tokio::time::Instant::now() > end {
@@ -217,8 +216,8 @@ impl TemporalServer {
     ///
     /// # Errors
     /// It does not run.
-    pub fn set_paused(&mut self, paused: bool) -> Result<()> {
-        self.running.as_mut().context("the Temporal server does not run")?.set_paused(paused)
+    pub fn set_paused(&self, paused: bool) -> Result<()> {
+        self.running.as_ref().context("the Temporal server does not run")?.set_paused(paused)
     }
 
     /// Asks the server to end (SIGTERM) and waits for it. [`TemporalServer::restart`] brings it back.
@@ -243,34 +242,38 @@ impl TemporalServer {
     /// The server is not inside a cluster, or the packet filter refuses.
     pub fn set_cut_off(&self, cut_off: bool) -> Result<()> {
         let ServerPlace::Cluster { namespace, pods } = &self.place else {
-            bail!("the Temporal server on the loopback address can't be cut off: pause or stop it");
+            bail!("a Temporal server on the loopback address can't be cut off: pause or stop it");
         };
-        let table = format!("inet temporal-cut-{}", self.port);
-        let port = self.port;
-        let rules = format!("delete table {table}");
-        let mut script = format!("nft list table {table} >/dev/null 2>&1 && nft '{rules}' || true\n");
+        let (table, port) = (self.cut_table(), self.port);
+        // One transaction: adding a table that is there does nothing, so it can always be deleted.
+        let mut rules = format!("add table {table}; delete table {table};");
         if cut_off {
-            let chain = |hook: &str, rule: &str| {
-                format!(
-                    "nft 'add chain {table} {hook} {{ type filter hook {hook} priority 0; policy accept; }}'\nnft 'add rule {table} {hook} {rule} drop'\n"
-                )
-            };
-            script.push_str(&format!("nft 'add table {table}'\n"));
-            script.push_str(&chain("input", &format!("ip saddr {pods} tcp dport {port}")));
-            script.push_str(&chain("output", &format!("ip daddr {pods} tcp sport {port}")));
+            rules.push_str(&format!(
+                "table {table} {{
+                    chain from_pods {{ type filter hook input priority 0; ip saddr {pods} tcp dport {port} counter drop; }}
+                    chain to_pods {{ type filter hook output priority 0; ip daddr {pods} tcp sport {port} counter drop; }}
+                }}"
+            ));
         }
-        namespace.run_script(&script).context("change the packet filter")
+        namespace.run_script(&format!("nft '{rules}'")).context("change the packet filter")?;
+        Ok(())
     }
 
-    /// How many packets between pods and this server were dropped since [`TemporalServer::set_cut_off`]; for tests to
+    /// Packets between pods and this server that were dropped since [`TemporalServer::set_cut_off`], so that a test can
     /// assert that the fault hit.
     ///
     /// # Errors
     /// The server is not cut off.
     pub fn dropped_packets(&self) -> Result<u64> {
-        let _ = &self.place;
-        ensure!(false, "not built yet");
-        Ok(0)
+        let ServerPlace::Cluster { namespace, .. } = &self.place else { bail!("the server is not inside a cluster") };
+        let listing = namespace.run_script(&format!("nft list table {}", self.cut_table()))?;
+        let counts =
+            listing.split("counter packets ").skip(1).filter_map(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+        Ok(counts.sum())
+    }
+
+    fn cut_table(&self) -> String {
+        format!("inet temporal-cut-{}", self.port)
     }
 
     /// Path of the server's data.
@@ -287,6 +290,5 @@ impl Drop for TemporalServer {
         {
             eprintln!("could not end the Temporal server: {error:#}");
         }
-        wait_until(Duration::ZERO, || true);
     }
 }

@@ -200,8 +200,8 @@ impl Cluster {
     ///
     /// # Errors
     /// There is no such part.
-    pub fn set_paused(&mut self, component: &str, paused: bool) -> Result<()> {
-        let found = self.components.iter_mut().find(|running| running.name() == component);
+    pub fn set_paused(&self, component: &str, paused: bool) -> Result<()> {
+        let found = self.components.iter().find(|running| running.name() == component);
         found.with_context(|| format!("this process runs no part {component}"))?.set_paused(paused)
     }
 
@@ -277,7 +277,7 @@ async fn start(tools: Tools, mut undo: Undo, name: &str) -> Result<Cluster> {
     objects::create(&servers.client).await?;
     load_pause(&tools, state)?;
     components.append(&mut node.start(&servers)?);
-    wait_ready(&servers.client, &network, &mut components).await?;
+    wait_ready(&servers.client, &network, &components).await?;
     progress("node ready and DNS answering");
 
     let directory = state.path().to_owned();
@@ -313,14 +313,14 @@ impl Drop for Undo {
     }
 }
 
-async fn wait_ready(client: &Client, network: &Network, components: &mut [Running]) -> Result<()> {
+async fn wait_ready(client: &Client, network: &Network, components: &[Running]) -> Result<()> {
     let end = Instant::now() + READY_LIMIT;
     loop {
         let waiting = match missing(client, network.node()).await {
             None => return Ok(()),
             Some(waiting) => waiting,
         };
-        for component in components.iter_mut() {
+        for component in components {
             component.check()?;
         }
         if Instant::now() > end {

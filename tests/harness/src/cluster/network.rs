@@ -112,8 +112,11 @@ impl Network {
     #[must_use]
     pub fn inner_script(&self) -> String {
         format!(
-            "ip link set lo up\nip address add {}/30 dev eth0\nip link set eth0 up\necho 1 > /proc/sys/net/ipv4/ip_forward\n",
-            self.node()
+            // A process of the node can only reach a Service when there is a route to its address, whichever it is.
+            "ip link set lo up\nip address add {}/30 dev eth0\nip link set eth0 up\nip route add {} dev eth0\n\
+             echo 1 > /proc/sys/net/ipv4/ip_forward\n",
+            self.node(),
+            self.services()
         )
     }
 

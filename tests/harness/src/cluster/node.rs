@@ -61,7 +61,8 @@ impl Node<'_> {
             let ours = self.state.subdirectory(&format!("covered/{name}"))?;
             script.push_str(&format!("mkdir -p /{name}\nmount --bind '{}' /{name}\n", ours.display()));
         }
-        self.namespace.run_script(&script).context("set up the cluster's namespaces")
+        self.namespace.run_script(&script).context("set up the cluster's namespaces")?;
+        Ok(())
     }
 
     /// Starts the container runtime.
@@ -184,6 +185,8 @@ impl Node<'_> {
             "clientConnection": {"kubeconfig": PathBuf::from(self.kubeconfig(servers, user)?)},
             "healthzBindAddress": "127.0.0.1:10256",
             "metricsBindAddress": "127.0.0.1:10249",
+            // A Service answers as soon as it has a pod, rather than up to a second later.
+            "nftables": {"minSyncPeriod": "100ms"},
             // These settings belong to the machine's first network namespace and can't be set in ours.
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         });
