@@ -1,1 +1,19 @@
-fn main() {}
+//! The program `temporal-worker-operator`.
+
+use clap::Parser;
+use temporal_worker_operator::settings::{Cli, Command};
+use temporal_worker_operator::{cli, run, telemetry};
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    match cli.command {
+        Some(Command::BuildId { file, json }) => cli::build_id::run(&file, json, std::io::stdin(), std::io::stdout()),
+        Some(Command::Crds { out, check }) => cli::crds::run(out.as_deref(), check, std::io::stdout()),
+        Some(Command::Reference) => cli::crds::reference(std::io::stdout()),
+        None => {
+            telemetry::start(&cli.settings)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            runtime.block_on(run::run(cli.settings))
+        }
+    }
+}

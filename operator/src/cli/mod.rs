@@ -1,0 +1,4 @@
+//! Commands beside the operator itself.
+
+pub mod build_id;
+pub mod crds;

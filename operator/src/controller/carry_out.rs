@@ -1,0 +1,141 @@
+//! Carries out a plan, in its order. The right to write is checked before each write; the first failure ends it.
+
+use kube::core::DynamicObject;
+use operator_core::events::{self, EventData};
+use operator_core::fleet::Fleet;
+use operator_core::observed::TemporalFailure;
+use operator_core::plan::{Action, object_key};
+
+use super::Context;
+use super::memory::{Applied, Memory};
+use crate::kube::apply::{self, ApplyError};
+use crate::kube::client::CallError;
+use crate::temporal::Connection;
+use crate::temporal::routing::{Routing, set_current};
+
+/// What came of a plan.
+#[derive(Default)]
+pub struct Outcome {
+    /// What happened, for people.
+    pub events: Vec<EventData>,
+    /// Replicas after the plan, if it changed them.
+    pub scaled_to: Option<u32>,
+    /// What ended it early.
+    pub failure: Option<Failure>,
+}
+
+/// Why a plan ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// This replica may no longer write.
+    #[error("this replica is not the leader")]
+    NotLeader,
+    /// What the plan was based on changed meanwhile: plan again.
+    #[error("the child changed meanwhile")]
+    Outdated,
+    /// An object could not be applied.
+    #[error("{what}: {error}")]
+    Apply {
+        /// The object.
+        what: String,
+        /// Why.
+        error: ApplyError,
+    },
+    /// A call to the API server failed.
+    #[error("{what}: {error}")]
+    Call {
+        /// What was to be done.
+        what: String,
+        /// Why it failed.
+        error: CallError,
+    },
+    /// The server refused a change of the routing.
+    #[error("version {build_id} could not be made current: {}", .failure.message)]
+    Routing {
+        /// The version.
+        build_id: String,
+        /// Why.
+        failure: TemporalFailure,
+    },
+}
+
+/// Everything that carrying out a plan needs.
+pub struct Work<'a> {
+    /// The context.
+    pub ctx: &'a Context,
+    /// The fleet.
+    pub fleet: &'a Fleet,
+    /// The channel to its server.
+    pub connection: &'a Connection,
+    /// The version that is current, for the event.
+    pub current: Option<&'a str>,
+    /// Names of the Deployments that the cache shows as the fleet's own.
+    pub known: Vec<String>,
+}
+
+/// Carries out a plan.
+pub async fn carry_out(work: &Work<'_>, actions: &[Action], memory: &mut Memory) -> Outcome {
+    let mut outcome = Outcome::default();
+    for action in actions {
+        if !work.ctx.leadership.may_write() {
+            outcome.failure = Some(Failure::NotLeader);
+            break;
+        }
+        if let Err(failure) = one(work, action, memory, &mut outcome).await {
+            outcome.failure = Some(failure);
+            break;
+        }
+    }
+    outcome
+}
+
+async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mut Outcome) -> Result<(), Failure> {
+    let client = &work.ctx.client;
+    let namespace = &work.fleet.namespace;
+    match action {
+        Action::Apply { object, digest } => {
+            let key = object_key(object);
+            let known = work.known.contains(&key) || memory.applied.contains_key(&key);
+            let applied = apply::apply(client, object, known)
+                .await
+                .map_err(|error| Failure::Apply { what: key.clone(), error })?;
+            remember(memory, &key, digest, &applied);
+            if !known && key.starts_with("Deployment/") {
+                outcome.events.push(events::created(&work.fleet.child_name));
+            }
+        }
+        Action::SetDeletionCost { pod, cost } => {
+            let call = apply::set_deletion_cost(client, namespace, pod, *cost).await;
+            call.map_err(|error| Failure::Call { what: format!("deletion cost of pod {pod}"), error })?;
+        }
+        Action::Scale { child, from, to, resource_version, reason } => {
+            match apply::scale(client, namespace, child, resource_version, *to).await {
+                Err(error) if error.is_conflict() => return Err(Failure::Outdated),
+                result => {
+                    result.map_err(|error| Failure::Call { what: format!("scale of Deployment {child}"), error })?
+                }
+            }
+            outcome.scaled_to = Some(*to);
+            outcome.events.push(events::scaled(*from, *to, reason));
+        }
+        Action::SetCurrent { build_id, conflict_token } => {
+            let routing = Routing {
+                namespace: &work.fleet.temporal_namespace,
+                deployment: &work.fleet.deployment_name,
+                build_id,
+                conflict_token,
+                identity: &work.ctx.shared.identity,
+            };
+            let set = set_current(work.connection, routing).await;
+            work.ctx.shared.poller.poke(&work.fleet.uid.as_str().into());
+            set.map_err(|failure| Failure::Routing { build_id: build_id.clone(), failure })?;
+            outcome.events.push(events::promoted(work.current, build_id));
+        }
+    }
+    Ok(())
+}
+
+fn remember(memory: &mut Memory, key: &str, digest: &str, applied: &DynamicObject) {
+    let generation = applied.metadata.generation;
+    memory.applied.insert(key.to_owned(), Applied { digest: digest.to_owned(), generation });
+}

@@ -1,0 +1,71 @@
+//! From a Connection and its Secrets to a channel.
+
+use std::sync::Arc;
+
+use operator_core::api::Reason;
+use operator_core::connection::Auth;
+use operator_core::status::Blocked;
+
+use crate::kube::observe::ConnectionState;
+use crate::kube::secrets::SecretData;
+use crate::temporal::{Connection, ConnectionSpec, Credentials, ObjectVersion, Pool, PoolKey};
+
+/// The channel of a Connection. Tenants never share one: its key holds the Kubernetes namespace, and the versions of
+/// everything that it was made from.
+///
+/// # Errors
+/// [`Blocked`] when what the Secrets hold is malformed.
+pub fn connect(
+    pool: &Pool,
+    namespace: &str,
+    name: &str,
+    connection: &ConnectionState,
+) -> Result<Arc<Connection>, Blocked> {
+    let key = key(namespace, connection);
+    if let Some(open) = pool.get(&key) {
+        return Ok(open);
+    }
+    let spec = ConnectionSpec {
+        host_port: connection.facts.host_port.clone(),
+        server_name: connection.facts.server_name.clone(),
+        credentials: credentials(connection),
+        ca_cert: connection.facts.ca_cert.as_ref().map(|ca| bytes(connection.ca_secret.as_ref(), &ca.key)),
+    };
+    pool.connect(key, &spec).map_err(|error| Blocked {
+        reason: Reason::AuthSecretInvalid,
+        message: format!("Connection {name:?}: {error}."),
+    })
+}
+
+/// Key of the channel.
+#[must_use]
+pub fn key(namespace: &str, connection: &ConnectionState) -> PoolKey {
+    let version = |secret: &SecretData| ObjectVersion {
+        uid: secret.uid.clone(),
+        resource_version: secret.resource_version.clone(),
+    };
+    PoolKey {
+        kubernetes_namespace: namespace.to_owned(),
+        connection_uid: connection.uid.clone(),
+        connection_generation: connection.generation,
+        secret: connection.secret.as_ref().map(version),
+        ca_secret: connection.ca_secret.as_ref().map(version),
+    }
+}
+
+fn credentials(connection: &ConnectionState) -> Credentials {
+    let secret = connection.secret.as_ref();
+    match &connection.facts.auth {
+        Auth::None => Credentials::None,
+        Auth::MutualTls { has_ca, .. } => Credentials::MutualTls {
+            cert: bytes(secret, "tls.crt").into(),
+            key: bytes(secret, "tls.key").into(),
+            ca: has_ca.then(|| bytes(secret, "ca.crt")),
+        },
+        Auth::ApiKey(key) => Credentials::ApiKey(bytes(secret, &key.key).into()),
+    }
+}
+
+fn bytes(secret: Option<&SecretData>, key: &str) -> Vec<u8> {
+    secret.and_then(|secret| secret.data.get(key)).cloned().unwrap_or_default()
+}

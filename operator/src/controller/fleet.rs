@@ -1,0 +1,324 @@
+//! The driver of one reconcile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::controller::Action as Requeue;
+use operator_core::api::WorkerDeployment;
+use operator_core::backoff::RetryClass;
+use operator_core::fleet::{self, Fleet, Surroundings};
+use operator_core::observed::{FailureClass, KubeState, Observation, TemporalState};
+use operator_core::plan::{self, Plan, PlanInput};
+use operator_core::status::{Blocked, StatusInput};
+use tokio::time::Instant;
+
+use super::carry_out::{Failure, Outcome, Work, carry_out};
+use super::memory::Memory;
+use super::{Context, connect, report};
+use crate::changes::FleetId;
+use crate::kube::client::CallError;
+use crate::kube::observe::{self, ConnectionProblem, ConnectionState, FleetKey};
+use crate::kube::watches::Guarded;
+use crate::settings::{RECONCILE_DEADLINE, RESYNC};
+use crate::temporal::{Connection, Phase, Watch};
+use crate::workers::Target;
+
+/// Time after which a decision that lost a race is made again.
+const AGAIN: Duration = Duration::from_millis(200);
+/// Time after which a fleet with credentials is looked at again, so that its Secret is.
+const CREDENTIALS_RECHECK: Duration = Duration::from_secs(60);
+
+/// Why a reconcile failed. The status says more.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The reconcile took too long.
+    #[error("not finished within {} s", RECONCILE_DEADLINE.as_secs())]
+    Deadline,
+    /// The plan could not be carried out.
+    #[error(transparent)]
+    CarryOut(#[from] Failure),
+    /// The API server could not be asked.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl Error {
+    /// How soon it is worth another try.
+    #[must_use]
+    pub fn class(&self) -> RetryClass {
+        match self {
+            Self::CarryOut(Failure::Apply { error: crate::kube::apply::ApplyError::Foreign(_), .. }) => {
+                RetryClass::Config
+            }
+            Self::CarryOut(Failure::Routing { failure, .. }) if failure.class == FailureClass::ResourceExhausted => {
+                RetryClass::RateLimited
+            }
+            _ => RetryClass::Transient,
+        }
+    }
+}
+
+/// Reconciles one fleet, within the deadline.
+///
+/// # Errors
+/// [`Error`], for another try after a backoff.
+pub async fn reconcile(object: Arc<Guarded<WorkerDeployment>>, ctx: Arc<Context>) -> Result<Requeue, Error> {
+    if !ctx.leadership.may_write() {
+        return Ok(Requeue::await_change());
+    }
+    let started = Instant::now();
+    let result = tokio::time::timeout(RECONCILE_DEADLINE, run(&object, &ctx)).await.unwrap_or(Err(Error::Deadline));
+    ctx.shared.metrics.reconciled(started.elapsed(), result.is_ok());
+    result
+}
+
+async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeue, Error> {
+    let wd = match &object.0 {
+        Ok(wd) => wd,
+        Err(invalid) => {
+            tracing::warn!(name = object.name_any(), error = %invalid.error, "stored WorkerDeployment can't be read");
+            return Ok(Requeue::await_change());
+        }
+    };
+    if wd.metadata.deletion_timestamp.is_some() {
+        forget(ctx, &FleetId::from(wd.uid().unwrap_or_default()));
+        return Ok(Requeue::await_change());
+    }
+    let (namespace, name, uid) = (wd.namespace().unwrap_or_default(), wd.name_any(), wd.uid().unwrap_or_default());
+    let key = FleetKey { namespace: &namespace, name: &name, uid: &uid };
+    let id = FleetId::from(uid.as_str());
+    let mut memory = ctx.shared.memories.get(&id);
+    memory.key = (namespace.clone(), name.clone());
+    let result = Reconcile { wd, ctx, key, id: &id }.run(&mut memory).await;
+    if result.is_ok() {
+        memory.backoff = Default::default();
+    }
+    ctx.shared.memories.put(&id, memory);
+    result
+}
+
+/// Ends everything that goes on for a fleet.
+pub fn forget(ctx: &Context, fleet: &FleetId) {
+    ctx.shared.poller.remove(fleet);
+    ctx.shared.scraper.remove(fleet);
+    ctx.shared.memories.remove(fleet);
+    ctx.shared.metrics.forget(fleet);
+}
+
+struct Reconcile<'a> {
+    wd: &'a WorkerDeployment,
+    ctx: &'a Context,
+    key: FleetKey<'a>,
+    id: &'a FleetId,
+}
+
+/// What was resolved before anything is planned.
+struct Resolved {
+    fleet: Fleet,
+    connection: Arc<Connection>,
+}
+
+impl Reconcile<'_> {
+    async fn run(&self, memory: &mut Memory) -> Result<Requeue, Error> {
+        let kube = self.observe_kube();
+        let resolved = match self.resolve(&kube).await? {
+            Ok(resolved) => resolved,
+            Err(blocked) => return self.report_blocked(&blocked, &kube, memory).await,
+        };
+        let Resolved { fleet, connection } = &resolved;
+        let temporal = self.ctx.shared.poller.snapshot(self.id, Instant::now());
+        self.watch(fleet, connection, &kube, &temporal);
+        if memory.child != fleet.child_name {
+            memory.child.clone_from(&fleet.child_name);
+            memory.scaling = Default::default();
+        }
+        let plan = self.plan(fleet, &kube, &temporal, memory);
+        let outcome = self.carry_out(&resolved, &kube, &temporal, &plan, memory).await;
+        if outcome.failure.is_none() {
+            memory.scaling = plan.scaling.clone();
+        }
+        let pending = self.report(fleet, &kube, &temporal, (&plan, &outcome), memory).await?;
+        self.next(fleet, &plan, outcome, pending)
+    }
+
+    fn observe_kube(&self) -> KubeState {
+        let now = Instant::now();
+        let scraper = &self.ctx.shared.scraper;
+        let targets: Vec<_> = observe::pods(&self.ctx.caches, &self.key)
+            .iter()
+            .filter_map(|pod| Some(Target { pod_uid: pod.uid.clone(), url: pod.metrics_url.clone()? }))
+            .collect();
+        scraper.set(self.id.clone(), targets);
+        observe::kube_state(&self.ctx.caches, &self.key, |pod_uid| scraper.snapshot(pod_uid, now))
+    }
+
+    async fn resolve(&self, kube: &KubeState) -> Result<Result<Resolved, Blocked>, Error> {
+        let shared = &self.ctx.shared;
+        let state = match self.connection(false).await {
+            Ok(state) => state,
+            Err(ConnectionProblem::Blocked(blocked)) => return Ok(Err(blocked)),
+            Err(ConnectionProblem::Call(error)) => return Err(error.into()),
+        };
+        let name = &self.wd.spec.worker_options.connection_ref.name;
+        let connection = match connect::connect(&shared.pool, self.key.namespace, name, &state) {
+            Ok(connection) => connection,
+            Err(blocked) => return Ok(Err(blocked)),
+        };
+        let images = kube
+            .children
+            .iter()
+            .filter_map(|child| child.runtime_image.clone().map(|image| (child.name.clone(), image)))
+            .collect();
+        let around = Surroundings {
+            connection: &state.facts,
+            default_runtime_image: &shared.runtime_image,
+            runtime_images: &images,
+        };
+        Ok(fleet::resolve(self.wd, &around).map(|fleet| Resolved { fleet, connection }).map_err(|invalid| Blocked {
+            reason: operator_core::api::Reason::InvalidSpec,
+            message: invalid.to_string(),
+        }))
+    }
+
+    /// The Connection; its Secrets are read again at once when the server refused what they held.
+    async fn connection(&self, again: bool) -> Result<ConnectionState, ConnectionProblem> {
+        let shared = &self.ctx.shared;
+        let state = observe::connection(&self.ctx.caches, &shared.secrets, self.wd, again).await?;
+        let refused = shared.pool.get(&connect::key(self.key.namespace, &state)).is_some_and(|open| open.refused());
+        if refused && !again {
+            return observe::connection(&self.ctx.caches, &shared.secrets, self.wd, true).await;
+        }
+        Ok(state)
+    }
+
+    /// Says what is to be read of the server from now on.
+    fn watch(&self, fleet: &Fleet, connection: &Arc<Connection>, kube: &KubeState, temporal: &TemporalState) {
+        let child = kube.children.iter().find(|child| child.name == fleet.child_name);
+        let current =
+            temporal.deployment.last().and_then(Option::as_ref).and_then(|info| info.current_build_id.clone());
+        let is_current = fleet.build_id.is_none() || current == fleet.build_id;
+        let phase = match child {
+            _ if !is_current => Phase::Registering,
+            Some(child) if child.spec_replicas == 0 && fleet.scaling.is_some() => Phase::AtZero,
+            _ => Phase::Running,
+        };
+        let lanes = match fleet.scaling {
+            Some(_) => plan::known_lanes(fleet, temporal).into_keys().collect(),
+            None => Default::default(),
+        };
+        let mut build_ids: Vec<_> = fleet.build_id.iter().cloned().collect();
+        build_ids.extend(current.filter(|current| Some(current) != fleet.build_id.as_ref() && !is_current));
+        self.ctx.shared.poller.set(Watch {
+            fleet: self.id.clone(),
+            namespace: fleet.temporal_namespace.clone(),
+            connection: connection.clone(),
+            deployment_name: fleet.build_id.is_some().then(|| fleet.deployment_name.clone()),
+            build_ids,
+            lanes,
+            phase,
+        });
+    }
+
+    fn plan(&self, fleet: &Fleet, kube: &KubeState, temporal: &TemporalState, memory: &Memory) -> Plan {
+        let applied = memory.standing(&observe::generations(&self.ctx.caches, &self.key));
+        plan::plan(&PlanInput {
+            fleet,
+            kube,
+            applied: &applied,
+            temporal,
+            scaling: &memory.scaling,
+            now: self.ctx.shared.started.elapsed(),
+            identity: &self.ctx.shared.identity,
+        })
+    }
+
+    async fn carry_out(
+        &self,
+        resolved: &Resolved,
+        kube: &KubeState,
+        temporal: &TemporalState,
+        plan: &Plan,
+        memory: &mut Memory,
+    ) -> Outcome {
+        let info = temporal.deployment.last().and_then(Option::as_ref);
+        let work = Work {
+            ctx: self.ctx,
+            fleet: &resolved.fleet,
+            connection: &resolved.connection,
+            current: info.and_then(|info| info.current_build_id.as_deref()),
+            known: kube.children.iter().map(|child| format!("Deployment/{}", child.name)).collect(),
+        };
+        carry_out(&work, &plan.actions, memory).await
+    }
+
+    /// Writes status and events. Gives back whether a change of the status waits for its turn.
+    async fn report(
+        &self,
+        fleet: &Fleet,
+        kube: &KubeState,
+        temporal: &TemporalState,
+        done: (&Plan, &Outcome),
+        memory: &mut Memory,
+    ) -> Result<bool, Error> {
+        let (plan, outcome) = done;
+        let blocked = outcome.failure.as_ref().and_then(report::blocked_by);
+        let input = StatusInput {
+            generation: self.wd.metadata.generation.unwrap_or(0),
+            previous: &self.previous_status(memory),
+            blocked: blocked.as_ref(),
+            planned: Some((fleet, plan)),
+            kube,
+            temporal,
+            scaled_to: outcome.scaled_to,
+            now: Timestamp::now(),
+        };
+        let mut events = outcome.events.clone();
+        if !fleet.child.replaced_variables.is_empty() && outcome.events.iter().any(|event| event.action == "Apply") {
+            events.push(operator_core::events::variables_replaced(&fleet.child.replaced_variables));
+        }
+        self.ctx.shared.metrics.observed(self.id, self.key.namespace, self.key.name, plan, kube);
+        report::report(self.ctx, &self.key, &input, events, memory).await.map_err(Error::from)
+    }
+
+    async fn report_blocked(&self, blocked: &Blocked, kube: &KubeState, memory: &mut Memory) -> Result<Requeue, Error> {
+        let input = StatusInput {
+            generation: self.wd.metadata.generation.unwrap_or(0),
+            previous: &self.previous_status(memory),
+            blocked: Some(blocked),
+            planned: None,
+            kube,
+            temporal: &TemporalState { deployment: Observation::Unknown, ..TemporalState::default() },
+            scaled_to: None,
+            now: Timestamp::now(),
+        };
+        report::report(self.ctx, &self.key, &input, Vec::new(), memory).await?;
+        Ok(Requeue::requeue(CREDENTIALS_RECHECK))
+    }
+
+    fn previous_status(&self, memory: &Memory) -> operator_core::api::WorkerDeploymentStatus {
+        let written = memory.written.as_ref().map(|(status, _)| status.clone());
+        written.or_else(|| self.wd.status.clone()).unwrap_or_default()
+    }
+
+    fn next(&self, fleet: &Fleet, plan: &Plan, outcome: Outcome, pending: bool) -> Result<Requeue, Error> {
+        match outcome.failure {
+            Some(Failure::Outdated) => return Ok(Requeue::requeue(AGAIN)),
+            Some(Failure::NotLeader) => return Ok(Requeue::await_change()),
+            Some(failure) => return Err(failure.into()),
+            None => {}
+        }
+        let mut after = RESYNC;
+        if let Some(decision) = &plan.decision {
+            after = after.min(decision.recheck_after);
+        }
+        if fleet.child.object["spec"]["template"]["spec"]["volumes"].is_array() {
+            after = after.min(CREDENTIALS_RECHECK);
+        }
+        if pending {
+            after = after.min(operator_core::status::QUIET_WRITE_INTERVAL);
+        }
+        Ok(Requeue::requeue(after.max(AGAIN)))
+    }
+}

@@ -1,0 +1,97 @@
+//! What the operator remembers of a fleet from one reconcile to the next. All of it may be lost: a fleet without a
+//! memory is not scaled down until its windows have passed again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use operator_core::api::WorkerDeploymentStatus;
+use operator_core::backoff::Backoff;
+use operator_core::scaling::State;
+use parking_lot::Mutex;
+
+use crate::changes::FleetId;
+
+/// Memory of one fleet.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Kubernetes namespace and name.
+    pub key: (String, String),
+    /// Name of the child that [`Memory::scaling`] is about.
+    pub child: String,
+    /// State of the scaling decision.
+    pub scaling: State,
+    /// What was applied, by `Kind/name`.
+    pub applied: BTreeMap<String, Applied>,
+    /// The status as it was last written, and when.
+    pub written: Option<(WorkerDeploymentStatus, Instant)>,
+    /// Failures in a row.
+    pub backoff: Backoff,
+}
+
+/// An object that was applied.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// Digest of what was applied.
+    pub digest: String,
+    /// Its generation afterwards: another one means that somebody changed its spec.
+    pub generation: Option<i64>,
+}
+
+impl Memory {
+    /// Digests of what stands as it was applied, given the generations that Deployments have now.
+    #[must_use]
+    pub fn standing(&self, generations: &BTreeMap<String, i64>) -> BTreeMap<String, String> {
+        let stands = |key: &String, applied: &Applied| match key.strip_prefix("Deployment/") {
+            Some(name) => applied.generation.is_some() && generations.get(name).copied() == applied.generation,
+            None => true,
+        };
+        let standing = self.applied.iter().filter(|(key, applied)| stands(key, applied));
+        standing.map(|(key, applied)| (key.clone(), applied.digest.clone())).collect()
+    }
+}
+
+/// Memories of all fleets.
+#[derive(Default)]
+pub struct Memories(Mutex<HashMap<FleetId, Memory>>);
+
+impl Memories {
+    /// A copy of a fleet's memory; empty for a new fleet.
+    pub fn get(&self, fleet: &FleetId) -> Memory {
+        self.0.lock().get(fleet).cloned().unwrap_or_default()
+    }
+
+    /// Keeps a fleet's memory.
+    pub fn put(&self, fleet: &FleetId, memory: Memory) {
+        self.0.lock().insert(fleet.clone(), memory);
+    }
+
+    /// Forgets a fleet.
+    pub fn remove(&self, fleet: &FleetId) {
+        self.0.lock().remove(fleet);
+    }
+
+    /// Kubernetes namespace and name of a fleet.
+    pub fn key(&self, fleet: &FleetId) -> Option<(String, String)> {
+        self.0.lock().get(fleet).map(|memory| memory.key.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deployment_that_somebody_changed_does_not_stand() {
+        let applied = |generation| Applied { digest: "d".into(), generation };
+        let memory = Memory {
+            applied: BTreeMap::from([
+                ("Deployment/a".into(), applied(Some(1))),
+                ("Deployment/b".into(), applied(Some(1))),
+                ("ConfigMap/a".into(), applied(None)),
+            ]),
+            ..Memory::default()
+        };
+        let standing = memory.standing(&BTreeMap::from([("a".into(), 1), ("b".into(), 2)]));
+        assert_eq!(standing.keys().collect::<Vec<_>>(), ["ConfigMap/a", "Deployment/a"]);
+    }
+}

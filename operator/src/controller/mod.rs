@@ -1,0 +1,61 @@
+//! One reconcile: see, decide, write, report.
+//!
+//! The Kubernetes side and the Temporal side meet here. [`fleet`] is the driver; each of its steps is a call into
+//! another module or into the core.
+
+pub mod carry_out;
+pub mod connect;
+pub mod fleet;
+pub mod memory;
+pub mod report;
+pub mod scopes;
+
+use std::sync::Arc;
+
+use kube::Client;
+
+use crate::kube::events::Events;
+use crate::kube::lease::Leadership;
+use crate::kube::secrets::Secrets;
+use crate::kube::watches::Caches;
+use crate::metrics::Metrics;
+use crate::temporal::{Poller, Pool};
+use crate::workers::Scraper;
+
+use memory::Memories;
+
+/// What every reconcile shares.
+pub struct Context {
+    /// Client for work.
+    pub client: Client,
+    /// Whether this replica may write.
+    pub leadership: Arc<Leadership>,
+    /// Caches of the scope that the fleet is in.
+    pub caches: Arc<Caches>,
+    /// What is common to all scopes.
+    pub shared: Arc<Shared>,
+}
+
+/// What all scopes share.
+pub struct Shared {
+    /// Secrets that were read lately.
+    pub secrets: Secrets,
+    /// Connections to Temporal.
+    pub pool: Arc<Pool>,
+    /// Reader of backlog and routing.
+    pub poller: Arc<Poller>,
+    /// Reader of the pods' metrics.
+    pub scraper: Arc<Scraper>,
+    /// What is remembered of each fleet.
+    pub memories: Memories,
+    /// Publisher of events.
+    pub events: Events,
+    /// The operator's own metrics.
+    pub metrics: Metrics,
+    /// Image of the runtime for new versions that name none.
+    pub runtime_image: String,
+    /// Identity towards Temporal.
+    pub identity: String,
+    /// Start of the operator's monotonic clock.
+    pub started: tokio::time::Instant,
+}

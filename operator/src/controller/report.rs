@@ -1,0 +1,55 @@
+//! Status and events of a fleet, written on change only.
+
+use std::time::Instant;
+
+use operator_core::api::Reason;
+use operator_core::events::{self, EventData};
+use operator_core::observed::FailureClass;
+use operator_core::status::{self, Blocked, StatusInput};
+
+use super::Context;
+use super::carry_out::Failure;
+use super::memory::Memory;
+use crate::kube::client::CallError;
+use crate::kube::events::Regarding;
+use crate::kube::observe::FleetKey;
+
+/// Writes the status if it must be written now, and publishes events. Gives back whether a change waits for its turn.
+///
+/// # Errors
+/// [`CallError`] when the status could not be written.
+pub async fn report(
+    ctx: &Context,
+    key: &FleetKey<'_>,
+    input: &StatusInput<'_>,
+    mut events: Vec<EventData>,
+    memory: &mut Memory,
+) -> Result<bool, CallError> {
+    let new = status::compute(input);
+    let since = memory.written.as_ref().map_or(status::QUIET_WRITE_INTERVAL, |(_, at)| at.elapsed());
+    let write = status::must_write(input.previous, &new, since) && ctx.leadership.may_write();
+    let pending = !write && *input.previous != new;
+    if write {
+        events.extend(events::readiness_changed(input.previous, &new));
+        crate::kube::status::write(&ctx.client, key.namespace, key.name, &new).await?;
+        memory.written = Some((new, Instant::now()));
+    }
+    let about = Regarding { namespace: key.namespace, name: key.name, uid: key.uid };
+    for event in &events {
+        tracing::info!(namespace = key.namespace, name = key.name, reason = event.reason, note = event.note, "event");
+        ctx.shared.events.publish(&about, event).await;
+    }
+    Ok(pending)
+}
+
+/// What a failure to carry out a plan says in the status; nothing for those that pass at once.
+#[must_use]
+pub fn blocked_by(failure: &Failure) -> Option<Blocked> {
+    let reason = match failure {
+        Failure::NotLeader | Failure::Outdated => return None,
+        // The routing changed while it was being decided: it is read again and decided again.
+        Failure::Routing { failure, .. } if failure.class == FailureClass::FailedPrecondition => return None,
+        Failure::Routing { .. } | Failure::Apply { .. } | Failure::Call { .. } => Reason::PlanExecutionFailed,
+    };
+    Some(Blocked { reason, message: format!("{failure}.") })
+}

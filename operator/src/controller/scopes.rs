@@ -1,0 +1,138 @@
+//! Runs the controller of each scope until the process ends.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::{BoxStream, select};
+use kube::Client;
+use kube::runtime::Controller;
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::reflector::ObjectRef;
+use operator_core::api::WorkerDeployment;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::fleet::{self, Error};
+use super::{Context, Shared};
+use crate::changes::{Changes, FleetId};
+use crate::kube::lease::Leadership;
+use crate::kube::watches::{self, FleetRef, Guarded};
+
+/// Fleets that a channel between the poller and a scope may hold before the oldest is dropped: all of them are looked at
+/// again at the resync.
+const BACKLOG: usize = 65_536;
+
+/// What every scope is started with.
+#[derive(Clone)]
+pub struct Start {
+    /// Client for work.
+    pub client: Client,
+    /// Whether this replica may write.
+    pub leadership: Arc<Leadership>,
+    /// What all scopes share.
+    pub shared: Arc<Shared>,
+    /// Most reconciles at a time.
+    pub concurrency: u16,
+    /// Ends the scopes.
+    pub stop: CancellationToken,
+    /// Told of a scope whose caches are complete.
+    pub ready: Arc<watch::Sender<usize>>,
+}
+
+/// Runs the scopes; all namespaces when none is named.
+pub async fn run(start: Start, namespaces: Vec<String>, changes: Arc<Changes>) {
+    let scopes: Vec<Option<String>> =
+        if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
+    let (fleets, _) = broadcast::channel(BACKLOG);
+    let route = route(changes, start.shared.clone(), fleets.clone());
+    let scopes = scopes.into_iter().map(|namespace| scope(start.clone(), namespace, fleets.subscribe()));
+    tokio::select! {
+        () = route => {}
+        _ = futures::future::join_all(scopes) => {}
+    }
+}
+
+/// Turns the fleets of the poller and the scraper into references.
+async fn route(changes: Arc<Changes>, shared: Arc<Shared>, fleets: broadcast::Sender<FleetRef>) {
+    loop {
+        let fleet = changes.next().await;
+        if let Some((namespace, name)) = shared.memories.key(&fleet) {
+            // No receiver: every scope has ended, and so does the process.
+            let _ = fleets.send(ObjectRef::new(&name).within(&namespace));
+        }
+    }
+}
+
+async fn scope(start: Start, namespace: Option<String>, fleets: broadcast::Receiver<FleetRef>) {
+    let shared = start.shared.clone();
+    let scope = watches::start(&start.client, namespace.as_deref(), move |uid| {
+        let fleet = FleetId::from(uid);
+        shared.poller.remove(&fleet);
+        shared.scraper.remove(&fleet);
+        shared.memories.remove(&fleet);
+        shared.metrics.forget(&fleet);
+    });
+    let caches = scope.caches.clone();
+    let ctx = Arc::new(Context {
+        client: start.client.clone(),
+        leadership: start.leadership.clone(),
+        caches: caches.clone(),
+        shared: start.shared.clone(),
+    });
+    let touched = select(scope.touched, only(namespace, fleets));
+    let ready = start.ready.clone();
+    tokio::spawn(async move {
+        caches.wait_until_ready().await;
+        ready.send_modify(|scopes| *scopes += 1);
+    });
+    let led = start.leadership.clone().gained();
+    let caches = scope.caches.clone();
+    Controller::for_stream(scope.changed, scope.caches.fleets.clone())
+        .with_config(Config::default().concurrency(start.concurrency))
+        .reconcile_on(touched)
+        .reconcile_all_on(led)
+        .graceful_shutdown_on(start.stop.clone().cancelled_owned())
+        .run(
+            move |object, ctx| {
+                let caches = caches.clone();
+                async move {
+                    // Nothing is decided on a cache that has not been filled.
+                    caches.wait_until_ready().await;
+                    fleet::reconcile(object, ctx).await
+                }
+            },
+            on_error,
+            ctx,
+        )
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::warn!(%error, "reconcile failed");
+            }
+        })
+        .await;
+}
+
+fn only(namespace: Option<String>, fleets: broadcast::Receiver<FleetRef>) -> BoxStream<'static, FleetRef> {
+    futures::stream::unfold((fleets, namespace), |(mut fleets, namespace)| async move {
+        loop {
+            match fleets.recv().await {
+                Ok(fleet) if namespace.is_none() || fleet.namespace == namespace => {
+                    return Some((fleet, (fleets, namespace)));
+                }
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    })
+    .boxed()
+}
+
+/// Each fleet has a backoff of its own.
+fn on_error(object: Arc<Guarded<WorkerDeployment>>, error: &Error, ctx: Arc<Context>) -> Action {
+    let fleet = FleetId::from(kube::ResourceExt::uid(&*object).unwrap_or_default());
+    let mut memory = ctx.shared.memories.get(&fleet);
+    let (backoff, after) = memory.backoff.next(error.class(), rand::random());
+    memory.backoff = backoff;
+    ctx.shared.memories.put(&fleet, memory);
+    Action::requeue(after)
+}

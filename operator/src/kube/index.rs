@@ -1,0 +1,155 @@
+//! An in-memory index of what the operator needs of one kind, grouped by Kubernetes namespace and a label.
+//!
+//! A watch's objects are pruned to a view before they are stored: a whole Pod costs twenty times as much.
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
+use std::sync::Arc;
+
+use kube::runtime::watcher::Event;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+/// Kubernetes namespace and value of the grouping label.
+pub type Group = (String, String);
+
+/// A pruned object.
+pub trait View: Sized + Send + Sync + 'static {
+    /// The kind that it is made from.
+    type Object;
+
+    /// The view of an object.
+    fn of(object: &Self::Object) -> Self;
+
+    /// Where it is kept.
+    fn group(&self) -> Group;
+
+    /// Its name.
+    fn name(&self) -> &str;
+}
+
+type Groups<V> = HashMap<Group, BTreeMap<String, Arc<V>>>;
+
+/// An index of views, fed by a watch.
+pub struct Index<V> {
+    groups: RwLock<Groups<V>>,
+    filling: RwLock<Groups<V>>,
+    ready: watch::Sender<bool>,
+}
+
+impl<V: View> Default for Index<V> {
+    fn default() -> Self {
+        Self { groups: RwLock::default(), filling: RwLock::default(), ready: watch::Sender::new(false) }
+    }
+}
+
+impl<V: View> Index<V> {
+    /// Takes one event of the watch, and gives back the groups that it touched.
+    pub fn take(&self, event: &Event<V::Object>) -> Vec<Group> {
+        match event {
+            Event::Init => self.filling.write().clear(),
+            Event::InitApply(object) => {
+                insert(&mut self.filling.write(), V::of(object));
+            }
+            Event::InitDone => return self.swap(),
+            Event::Apply(object) => return vec![insert(&mut self.groups.write(), V::of(object))],
+            Event::Delete(object) => return vec![remove(&mut self.groups.write(), &V::of(object))],
+        }
+        Vec::new()
+    }
+
+    /// A finished list replaces what was known: what it does not name is gone.
+    fn swap(&self) -> Vec<Group> {
+        let fresh = mem::take(&mut *self.filling.write());
+        let mut groups = self.groups.write();
+        let mut touched: Vec<_> = groups.keys().chain(fresh.keys()).cloned().collect();
+        touched.sort_unstable();
+        touched.dedup();
+        *groups = fresh;
+        self.ready.send_replace(true);
+        touched
+    }
+
+    /// The views of a group, by name.
+    pub fn group(&self, namespace: &str, label: &str) -> Vec<Arc<V>> {
+        let groups = self.groups.read();
+        let group = groups.get(&(namespace.to_owned(), label.to_owned()));
+        group.into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    /// Waits for the first finished list.
+    pub async fn wait_until_ready(&self) {
+        // The sender lives as long as `self`, so the wait can't fail.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+}
+
+fn insert<V: View>(groups: &mut Groups<V>, view: V) -> Group {
+    let group = view.group();
+    groups.entry(group.clone()).or_default().insert(view.name().to_owned(), Arc::new(view));
+    group
+}
+
+fn remove<V: View>(groups: &mut Groups<V>, view: &V) -> Group {
+    let group = view.group();
+    if let Some(members) = groups.get_mut(&group) {
+        members.remove(view.name());
+        if members.is_empty() {
+            groups.remove(&group);
+        }
+    }
+    group
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Named(String);
+
+    impl View for Named {
+        type Object = String;
+
+        fn of(object: &String) -> Self {
+            Self(object.clone())
+        }
+
+        fn group(&self) -> Group {
+            ("ns".into(), self.0[..1].into())
+        }
+
+        fn name(&self) -> &str {
+            &self.0
+        }
+    }
+
+    fn names(index: &Index<Named>, label: &str) -> Vec<String> {
+        index.group("ns", label).iter().map(|view| view.0.clone()).collect()
+    }
+
+    #[test]
+    fn what_a_new_list_does_not_name_is_gone_and_its_group_is_told() {
+        let index = Index::<Named>::default();
+        for event in [Event::Init, Event::InitApply("a1".into()), Event::InitApply("b1".into())] {
+            assert!(index.take(&event).is_empty());
+        }
+        assert!(names(&index, "a").is_empty(), "an unfinished list shows nothing");
+        index.take(&Event::InitDone);
+        index.take(&Event::Apply("a2".into()));
+        assert_eq!(names(&index, "a"), ["a1", "a2"]);
+        index.take(&Event::Init);
+        index.take(&Event::InitApply("a2".into()));
+        assert_eq!(names(&index, "b"), ["b1"], "the old list stands until the new one is finished");
+        let touched = index.take(&Event::InitDone);
+        assert_eq!(touched, [("ns".into(), "a".into()), ("ns".to_owned(), "b".to_owned())]);
+        assert_eq!((names(&index, "a"), names(&index, "b")), (vec!["a2".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn a_deleted_object_leaves_its_group() {
+        let index = Index::<Named>::default();
+        index.take(&Event::Apply("a1".into()));
+        assert_eq!(index.take(&Event::Delete("a1".into())), [("ns".to_owned(), "a".to_owned())]);
+        assert!(names(&index, "a").is_empty());
+    }
+}

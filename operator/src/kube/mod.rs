@@ -1,0 +1,12 @@
+//! The Kubernetes side: caches that are pruned before they store, reads, writes. It knows nothing of Temporal.
+
+pub mod apply;
+pub mod client;
+pub mod events;
+pub mod index;
+pub mod lease;
+pub mod observe;
+pub mod secrets;
+pub mod status;
+pub mod views;
+pub mod watches;

@@ -1,0 +1,219 @@
+//! What the operator keeps of Deployments and Pods.
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use operator_core::observed::{ChildState, Waiting};
+use operator_core::{contract, names};
+
+use super::index::{Group, View};
+
+/// Annotation by which a ReplicaSet chooses the pods to remove first.
+pub const DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// Reasons of a waiting container that do not pass by themselves.
+const STUCK: [&str; 7] = [
+    "ImagePullBackOff",
+    "ErrImagePull",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "CrashLoopBackOff",
+];
+
+/// A Deployment with the label of a fleet.
+pub struct DeploymentView {
+    namespace: String,
+    label: String,
+    /// UID of the controlling owner.
+    pub owner_uid: Option<String>,
+    /// `metadata.generation`: a change of the spec by anybody.
+    pub generation: i64,
+    /// What the core needs.
+    pub child: ChildState,
+}
+
+/// A Pod with the label of a fleet.
+pub struct PodView {
+    namespace: String,
+    label: String,
+    name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its Build ID label.
+    pub build_id: Option<String>,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// Whether it has ended.
+    pub ended: bool,
+    /// Where its metrics are.
+    pub metrics_url: Option<String>,
+    /// Why it does not start.
+    pub waiting: Option<Waiting>,
+    /// Its deletion cost.
+    pub deletion_cost: i32,
+}
+
+fn label(meta: &ObjectMeta, key: &str) -> Option<String> {
+    meta.labels.as_ref().and_then(|labels| labels.get(key)).cloned()
+}
+
+fn annotation(meta: &ObjectMeta, key: &str) -> Option<String> {
+    meta.annotations.as_ref().and_then(|annotations| annotations.get(key)).cloned()
+}
+
+impl View for DeploymentView {
+    type Object = Deployment;
+
+    fn of(object: &Deployment) -> Self {
+        let meta = &object.metadata;
+        let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+        let spec_replicas = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let ready = object.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
+        let child = ChildState {
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            build_id: label(meta, names::BUILD_ID_LABEL),
+            spec_replicas: u32::try_from(spec_replicas).unwrap_or(0),
+            ready_replicas: u32::try_from(ready).unwrap_or(0),
+            available_since: available_since(object),
+            resource_version: meta.resource_version.clone().unwrap_or_default(),
+            runtime_image: annotation(meta, names::RUNTIME_IMAGE_ANNOTATION),
+            failure: failure(object),
+        };
+        Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            label: label(meta, names::DEPLOYMENT_NAME_LABEL).unwrap_or_default(),
+            owner_uid: owner.map(|owner| owner.uid.clone()),
+            generation: meta.generation.unwrap_or(0),
+            child,
+        }
+    }
+
+    fn group(&self) -> Group {
+        (self.namespace.clone(), self.label.clone())
+    }
+
+    fn name(&self) -> &str {
+        &self.child.name
+    }
+}
+
+fn available_since(object: &Deployment) -> Option<Timestamp> {
+    let conditions = object.status.as_ref()?.conditions.as_ref()?;
+    let available = conditions.iter().find(|condition| condition.type_ == "Available" && condition.status == "True")?;
+    available.last_transition_time.as_ref().map(|time| time.0)
+}
+
+fn failure(object: &Deployment) -> Option<String> {
+    let conditions = object.status.as_ref()?.conditions.as_ref()?;
+    let failed = conditions.iter().find(|condition| match condition.type_.as_str() {
+        "ReplicaFailure" => condition.status == "True",
+        "Progressing" => condition.status == "False",
+        _ => false,
+    })?;
+    let reason = failed.reason.as_deref().unwrap_or_default();
+    Some(format!("{reason}: {}", failed.message.as_deref().unwrap_or_default()))
+}
+
+impl View for PodView {
+    type Object = Pod;
+
+    fn of(object: &Pod) -> Self {
+        let meta = &object.metadata;
+        let status = object.status.as_ref();
+        let ready = status
+            .and_then(|status| status.conditions.as_ref())
+            .is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"));
+        let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            label: label(meta, names::DEPLOYMENT_NAME_LABEL).unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            build_id: label(meta, names::BUILD_ID_LABEL),
+            ready,
+            terminating: meta.deletion_timestamp.is_some(),
+            ended: matches!(phase, "Succeeded" | "Failed"),
+            metrics_url: metrics_url(object),
+            waiting: waiting(object),
+            deletion_cost: annotation(meta, DELETION_COST_ANNOTATION).and_then(|cost| cost.parse().ok()).unwrap_or(0),
+        }
+    }
+
+    fn group(&self) -> Group {
+        (self.namespace.clone(), self.label.clone())
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The runtime's port, else the container port named `metrics`.
+fn metrics_url(pod: &Pod) -> Option<String> {
+    let ip = pod.status.as_ref()?.pod_ip.as_deref().filter(|ip| !ip.is_empty())?;
+    let containers = &pod.spec.as_ref()?.containers;
+    let mut ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+    let port = ports.find(|port| port.name.as_deref() == Some(contract::METRICS_PORT_NAME))?.container_port;
+    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+    Some(format!("http://{host}:{port}/metrics"))
+}
+
+fn waiting(pod: &Pod) -> Option<Waiting> {
+    let status = pod.status.as_ref()?;
+    let statuses = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    statuses.filter_map(stuck).next()
+}
+
+fn stuck(status: &ContainerStatus) -> Option<Waiting> {
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.clone().filter(|reason| STUCK.contains(&reason.as_str()))?;
+    Some(Waiting {
+        container: status.name.clone(),
+        image: status.image.clone(),
+        reason,
+        message: waiting.message.clone().unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(value: serde_json::Value) -> PodView {
+        PodView::of(&serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn a_running_pod_says_where_its_metrics_are() {
+        let view = pod(json!({
+            "metadata": {"name": "p", "namespace": "ns", "uid": "u", "labels": {
+                "temporal.io/deployment-name": "fleet", "temporal.io/build-id": "b1"}},
+            "spec": {"containers": [
+                {"name": "side", "ports": [{"containerPort": 9}]},
+                {"name": "w", "ports": [{"name": "metrics", "containerPort": 8080}]}]},
+            "status": {"podIP": "10.1.2.3", "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+        }));
+        assert_eq!(view.group(), ("ns".into(), "fleet".into()));
+        assert_eq!(view.metrics_url.as_deref(), Some("http://10.1.2.3:8080/metrics"));
+        assert!(view.ready && !view.terminating && view.waiting.is_none());
+    }
+
+    #[test]
+    fn a_pod_that_can_not_start_says_why_and_one_that_is_starting_does_not() {
+        let waiting = |reason: &str| {
+            pod(json!({"metadata": {}, "spec": {"containers": []}, "status": {"containerStatuses": [{
+                "name": "w", "image": "nowhere/x:1", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": {"reason": reason, "message": "no"}}}]}}))
+            .waiting
+        };
+        assert_eq!(waiting("ImagePullBackOff").unwrap().image, "nowhere/x:1");
+        assert_eq!(waiting("ContainerCreating"), None);
+    }
+}

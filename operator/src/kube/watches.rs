@@ -1,0 +1,169 @@
+//! Watches of one scope (all namespaces, or one): they feed the caches and say which fleets to look at.
+
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt, future};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{Predicate, WatchStreamExt, predicates};
+use kube::{Api, Client, Resource, ResourceExt};
+use operator_core::api::{Connection, WorkerDeployment};
+use operator_core::names;
+
+use super::index::{Group, Index, View};
+use super::views::{DeploymentView, PodView};
+
+/// A WorkerDeployment, or why what is stored under its name is none.
+pub type Guarded<K> = DeserializeGuard<K>;
+/// Reference to a WorkerDeployment.
+pub type FleetRef = ObjectRef<Guarded<WorkerDeployment>>;
+
+/// Caches of one scope.
+pub struct Caches {
+    /// WorkerDeployments.
+    pub fleets: Store<Guarded<WorkerDeployment>>,
+    /// Connections.
+    pub connections: Store<Guarded<Connection>>,
+    /// Deployments with the label of a fleet, by that label.
+    pub deployments: Index<DeploymentView>,
+    /// Pods with the label of a fleet, by that label.
+    pub pods: Index<PodView>,
+}
+
+impl Caches {
+    /// Waits until every first list is complete.
+    pub async fn wait_until_ready(&self) {
+        // A store's wait fails only once its writer is gone: then the watch has ended, and the process with it.
+        let _ = tokio::join!(
+            self.fleets.wait_until_ready(),
+            self.connections.wait_until_ready(),
+            self.deployments.wait_until_ready(),
+            self.pods.wait_until_ready(),
+        );
+    }
+
+    /// Fleets of a namespace whose label is this one.
+    fn fleets_labelled(&self, (namespace, label): &Group) -> Vec<FleetRef> {
+        let matches = |fleet: &Guarded<WorkerDeployment>| {
+            fleet.namespace().as_deref() == Some(namespace) && &names::deployment_name_label(&fleet.name_any()) == label
+        };
+        self.fleets.state_filter(matches).iter().map(|fleet| ObjectRef::from_obj(&**fleet)).collect()
+    }
+
+    /// Fleets that use a Connection.
+    fn fleets_connected(&self, connection: &Guarded<Connection>) -> Vec<FleetRef> {
+        let (namespace, name) = (connection.namespace(), connection.name_any());
+        let matches = |fleet: &Guarded<WorkerDeployment>| {
+            let uses = fleet.0.as_ref().is_ok_and(|fleet| fleet.spec.worker_options.connection_ref.name == name);
+            uses && fleet.namespace() == namespace
+        };
+        self.fleets.state_filter(matches).iter().map(|fleet| ObjectRef::from_obj(&**fleet)).collect()
+    }
+}
+
+/// A started scope: its caches, the stream of changed WorkerDeployments, and that of fleets to look at for another
+/// reason.
+pub struct Scope {
+    /// The caches.
+    pub caches: Arc<Caches>,
+    /// WorkerDeployments whose spec changed.
+    pub changed: futures::stream::BoxStream<'static, Result<Guarded<WorkerDeployment>, watcher::Error>>,
+    /// Fleets whose surroundings changed.
+    pub touched: futures::stream::BoxStream<'static, FleetRef>,
+}
+
+/// Starts the watches of a scope. `deleted` is told of every WorkerDeployment that is gone.
+pub fn start(client: &Client, namespace: Option<&str>, deleted: impl Fn(&str) + Send + Sync + 'static) -> Scope {
+    let (fleets, fleet_writer) = kube::runtime::reflector::store();
+    let (connections, connection_writer) = kube::runtime::reflector::store();
+    let caches = Arc::new(Caches { fleets, connections, deployments: Index::default(), pods: Index::default() });
+    let labelled = watcher::Config::default().labels(names::DEPLOYMENT_NAME_LABEL);
+    let changed = fleets_stream(api(client, namespace), fleet_writer, deleted);
+    let connections = connections_stream(api(client, namespace), connection_writer, caches.clone());
+    let deployments = watcher(api::<Deployment>(client, namespace), labelled.clone());
+    let deployments = indexed(deployments, caches.clone(), |caches| &caches.deployments);
+    let pods = watcher(api::<Pod>(client, namespace), labelled);
+    let pods = indexed(pods, caches.clone(), |caches| &caches.pods);
+    let touched = futures::stream::select_all([connections.boxed(), deployments.boxed(), pods.boxed()]);
+    Scope { caches, changed: changed.boxed(), touched: touched.boxed() }
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Changes of the spec and of annotations; what the operator itself writes into the status does not wake it.
+fn fleets_stream(
+    api: Api<Guarded<WorkerDeployment>>,
+    writer: Writer<Guarded<WorkerDeployment>>,
+    deleted: impl Fn(&str) + Send + Sync + 'static,
+) -> impl Stream<Item = Result<Guarded<WorkerDeployment>, watcher::Error>> + Send {
+    watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|fleet| fleet.managed_fields_mut().clear())
+        .inspect(move |event| match event {
+            Ok(Event::Delete(fleet)) => deleted(fleet.uid().as_deref().unwrap_or_default()),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, kind = "WorkerDeployment", "watch interrupted"),
+        })
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(
+            predicates::generation.combine(predicates::annotations),
+            kube::runtime::PredicateConfig::default(),
+        )
+}
+
+fn connections_stream(
+    api: Api<Guarded<Connection>>,
+    writer: Writer<Guarded<Connection>>,
+    caches: Arc<Caches>,
+) -> impl Stream<Item = FleetRef> + Send {
+    watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|connection| connection.managed_fields_mut().clear())
+        .inspect(log_errors("Connection"))
+        .reflect(writer)
+        .touched_objects()
+        .filter_map(|connection| future::ready(connection.ok()))
+        .flat_map(move |connection| futures::stream::iter(caches.fleets_connected(&connection)))
+}
+
+/// Feeds an index, and says which fleets its changes are about.
+fn indexed<V: View>(
+    events: impl Stream<Item = Result<Event<V::Object>, watcher::Error>> + Send,
+    caches: Arc<Caches>,
+    index: impl Fn(&Caches) -> &Index<V> + Send,
+) -> impl Stream<Item = FleetRef> + Send
+where
+    V::Object: Resource<DynamicType = ()> + Send,
+{
+    events
+        .default_backoff()
+        .inspect(log_errors(std::any::type_name::<V>().rsplit(':').next().unwrap_or_default()))
+        .filter_map(|event| future::ready(event.ok()))
+        .map(move |event| {
+            let groups = index(&caches).take(&event);
+            let fleets: Vec<_> = groups.iter().flat_map(|group| caches.fleets_labelled(group)).collect();
+            futures::stream::iter(fleets)
+        })
+        .flatten()
+}
+
+fn log_errors<T>(kind: &'static str) -> impl Fn(&Result<T, watcher::Error>) {
+    move |event| {
+        if let Err(error) = event {
+            tracing::warn!(%error, kind, "watch interrupted");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Wires the operator together and runs it until it is told to end, or until a part of it that it can't do without ends.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client};
+use prometheus::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::changes::Changes;
+use crate::controller::{Shared, memory::Memories, scopes};
+use crate::kube::client::{bounded, clients};
+use crate::kube::events::Events;
+use crate::kube::lease::Leadership;
+use crate::kube::secrets::Secrets;
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+use crate::temporal::{Limits, Poller, Pool};
+use crate::workers::Scraper;
+use crate::{http, temporal, workers};
+
+/// Runs the operator.
+///
+/// # Errors
+/// When it can't start, or when a part of it fails; the process then ends and is started anew.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let (client, lease_client) = clients().await.context("no way to the Kubernetes API")?;
+    let registry = Registry::new();
+    let metrics = Metrics::register(&registry)?;
+    let changes = Changes::new();
+    let identity = identity(&client, &settings).await;
+    let shared = shared(&client, &settings, &registry, (metrics.clone(), changes.clone(), identity))?;
+    let stop = CancellationToken::new();
+    let ready = Arc::new(watch::Sender::new(0));
+    let namespaces = settings.namespaces();
+    let scope_count = namespaces.len().max(1);
+    // Unique to this process: a container that is started anew in the same pod is another candidate.
+    let me = format!("{}_{:08x}", settings.pod_name, rand::random::<u32>());
+    let leadership = Arc::new(Leadership::new(settings.leader_elect, metrics));
+    let start = scopes::Start {
+        client,
+        leadership: leadership.clone(),
+        shared,
+        concurrency: settings.concurrent_reconciles,
+        stop: stop.clone(),
+        ready: ready.clone(),
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?namespaces, "operator starts");
+    tokio::select! {
+        result = http::serve_metrics(settings.metrics_bind_address, registry, stop.clone()) => result.context("metrics")?,
+        result = http::serve_probes(settings.health_probe_bind_address, ready, scope_count, stop.clone()) => {
+            result.context("probes")?;
+        }
+        result = leadership.keep(lease_client.clone(), &settings.pod_namespace, &me) => {
+            result.context("leader election")?;
+        }
+        () = scopes::run(start, namespaces, changes) => {}
+        () = told_to_end() => tracing::info!("operator ends"),
+    }
+    stop.cancel();
+    leadership.release(lease_client, &settings.pod_namespace, &me).await;
+    Ok(())
+}
+
+fn shared(
+    client: &Client,
+    settings: &Settings,
+    registry: &Registry,
+    (metrics, changes, identity): (Metrics, Arc<Changes>, String),
+) -> anyhow::Result<Arc<Shared>> {
+    let temporal = temporal::Metrics::register(registry)?;
+    let limits = Limits { calls_per_second: settings.temporal_calls_per_second };
+    let scraper = Scraper::new(workers::Settings::default(), changes.clone(), workers::Metrics::register(registry)?)?;
+    Ok(Arc::new(Shared {
+        secrets: Secrets::new(client.clone()),
+        pool: Pool::new(limits, temporal.clone()),
+        poller: Poller::new(changes, temporal),
+        scraper,
+        memories: Memories::default(),
+        events: Events::new(client.clone(), settings.pod_name.clone()),
+        metrics,
+        runtime_image: settings.runtime_image.clone(),
+        identity,
+        started: tokio::time::Instant::now(),
+    }))
+}
+
+/// The identity towards Temporal: unique to this installation, by the UID of its namespace.
+async fn identity(client: &Client, settings: &Settings) -> String {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let uid = match bounded(api.get(&settings.pod_namespace)).await {
+        Ok(namespace) => namespace.metadata.uid,
+        Err(error) => {
+            tracing::warn!(%error, namespace = settings.pod_namespace, "UID of the namespace can't be read; the identity goes without");
+            None
+        }
+    };
+    [Some(settings.controller_identity.clone()), uid].into_iter().flatten().collect::<Vec<_>>().join("/")
+}
+
+async fn told_to_end() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals can't be listened for");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
