@@ -87,14 +87,22 @@ pub struct Claim {
 /// What a candidate remembers. The default is a candidate that has seen nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseState {
-    /// The record, and when it was first seen like this.
-    seen: Option<(LeaseRecord, Duration)>,
+    seen: Option<Seen>,
     /// When the first write was begun of those that are not confirmed, and what it was based on.
     pending: Option<Pending>,
     /// When the last write was begun.
     tried: Option<Duration>,
     /// When the last confirmed renewal was begun.
     renewed: Option<Duration>,
+}
+
+/// The Lease as it was last read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    resource_version: String,
+    record: LeaseRecord,
+    /// When the record was first seen like this.
+    since: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,20 +142,24 @@ pub fn step(view: &LeaseView, me: &str, state: &LeaseState, now: Duration, jitte
     (action, next)
 }
 
-/// Gives the Lease up on shutdown, so that another candidate can take it at once. The right to write ends before the write.
-/// Nothing is to be done, and none returned, when `view` says that another candidate holds it.
+/// Gives the Lease up on shutdown, so that another candidate can take it at once. The right to write ends before the
+/// write. There is nothing to do when the Lease was last seen in other hands.
 #[must_use]
-pub fn release(view: &LeaseView, me: &str, state: &LeaseState) -> (Option<LeaseAction>, LeaseState) {
+pub fn release(me: &str, state: &LeaseState) -> (LeaseAction, LeaseState) {
     let next = LeaseState { renewed: None, pending: None, ..state.clone() };
-    let LeaseView::Present { resource_version, record } = view else { return (None, next) };
-    let claim = Claim {
-        holder: String::new(),
-        duration: Duration::from_secs(1),
-        transitions: record.transitions,
-        acquires: false,
+    let action = match &state.seen {
+        Some(seen) if seen.record.holder == me => LeaseAction::Update {
+            resource_version: seen.resource_version.clone(),
+            claim: Claim {
+                holder: String::new(),
+                duration: Duration::from_secs(1),
+                transitions: seen.record.transitions,
+                acquires: false,
+            },
+        },
+        Some(_) | None => LeaseAction::Wait(RETRY_PERIOD),
     };
-    let update = LeaseAction::Update { resource_version: resource_version.clone(), claim };
-    ((record.holder == me).then_some(update), next)
+    (action, next)
 }
 
 impl LeaseState {
@@ -157,10 +169,11 @@ impl LeaseState {
             LeaseView::Absent => {
                 (self.seen, self.renewed) = (None, None);
             }
-            LeaseView::Present { record, .. } => {
-                if self.seen.as_ref().is_none_or(|(seen, _)| seen != record) {
-                    self.seen = Some((record.clone(), now));
-                }
+            LeaseView::Present { resource_version, record } => {
+                let unchanged = self.seen.as_ref().filter(|seen| seen.record == *record);
+                let since = unchanged.map_or(now, |seen| seen.since);
+                let resource_version = resource_version.clone();
+                self.seen = Some(Seen { resource_version, record: record.clone(), since });
                 self.confirm(record, me);
             }
         }
@@ -201,9 +214,9 @@ impl LeaseState {
         if record.holder.is_empty() {
             return None;
         }
-        let (_, seen) = self.seen.as_ref()?;
+        let since = self.seen.as_ref()?.since;
         let duration = record.duration.filter(|duration| !duration.is_zero()).unwrap_or(LEASE_DURATION);
-        let left = seen.saturating_add(duration).saturating_sub(now);
+        let left = since.saturating_add(duration).saturating_sub(now);
         (!left.is_zero()).then_some(left)
     }
 
@@ -211,7 +224,7 @@ impl LeaseState {
         if matches!(action, LeaseAction::Wait(_)) {
             return;
         }
-        let based_on = self.seen.as_ref().map(|(record, _)| record.clone());
+        let based_on = self.seen.as_ref().map(|seen| seen.record.clone());
         self.tried = Some(now);
         self.pending.get_or_insert(Pending { begun: now, based_on });
     }

@@ -96,11 +96,12 @@ fn a_released_lease_is_taken_at_once() {
 
 #[test]
 fn a_holder_gives_the_lease_up_and_its_right_before_it() {
-    let (action, state) = release(&held_by(ME, 1), ME, &leader());
+    let (action, state) = release(ME, &leader());
     let claim = Claim { holder: String::new(), duration: seconds(1), transitions: 4, acquires: false };
-    assert_eq!(action, Some(LeaseAction::Update { resource_version: "rv1".into(), claim }));
+    assert_eq!(action, LeaseAction::Update { resource_version: "rv1".into(), claim });
     assert!(!may_write(&state, seconds(101)));
-    assert_eq!(release(&held_by(OTHER, 1), ME, &LeaseState::default()).0, None, "not its own to give");
+    let (_, standby) = step(&held_by(OTHER, 1), ME, &LeaseState::default(), seconds(0), 0.0);
+    assert_eq!(release(ME, &standby).0, LeaseAction::Wait(RETRY_PERIOD), "not its own to give");
 }
 
 #[test]
@@ -329,11 +330,11 @@ impl World {
         let restarts = &mut self.restarts;
         let candidate = &mut self.candidates[at];
         if fault == Fault::Restart {
-            let (action, _) = release(&view, &candidate.name, &candidate.state);
+            let (action, _) = release(&candidate.name, &candidate.state);
             *restarts += 1;
             candidate.name = format!("c{at}-{restarts}");
             candidate.state = LeaseState::default();
-            action.iter().for_each(|action| self.server.write(action, millis));
+            self.server.write(&action, millis);
             return;
         }
         let now = candidate.clock(millis);
