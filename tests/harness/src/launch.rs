@@ -245,6 +245,15 @@ impl Namespace {
         &self.init
     }
 
+    /// The process that waits for process 1 to end, when this process started it.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn starter(&self) -> Result<Option<ProcessId>> {
+        let id = self.wrapper.as_ref().map(|wrapper| ProcessId::of(wrapper.id().cast_signed(), "unshare"));
+        Ok(id.transpose()?)
+    }
+
     /// Lets the namespaces live on after this process.
     ///
     /// # Errors

@@ -34,12 +34,13 @@ impl ProcessId {
         Ok(Self { pid, start_ticks: stat.start_ticks, boot: boot_id()?, mark: mark.to_owned() })
     }
 
-    /// Whether this very process still runs (a zombie does not).
+    /// Whether this very process still runs. A zombie does not, once all its threads have ended.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         let Ok(stat) = Stat::read(self.pid) else { return false };
+        let has_threads = || fs::read_dir(format!("/proc/{}/task", self.pid)).is_ok_and(|tasks| tasks.count() > 1);
         stat.start_ticks == self.start_ticks
-            && !matches!(stat.state, 'Z' | 'X')
+            && (!matches!(stat.state, 'Z' | 'X') || has_threads())
             && boot_id().is_ok_and(|boot| boot == self.boot)
             && command_line(self.pid).is_none_or(|line| line.contains(&self.mark))
     }

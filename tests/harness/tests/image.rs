@@ -83,7 +83,7 @@ fn the_layer_holds_program_libraries_loader_users_and_certificates() {
     assert!(layer.contains_key("etc/ssl/certs/ca-certificates.crt"));
     assert!(String::from_utf8_lossy(&layer["etc/passwd"].1).contains("nonroot:x:65532:65532:"));
     assert_eq!(layer["etc/worker/config.yaml"].1, b"a: 1\n");
-    assert_eq!(layer["tmp/"].0.mode().unwrap(), 0o1777);
+    assert_eq!(layer["tmp"].0.mode().unwrap(), 0o1777);
     assert!(layer.values().all(|(header, _)| header.uid().unwrap() == 0 && header.mtime().unwrap() == 0));
 }
 

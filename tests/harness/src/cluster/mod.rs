@@ -290,7 +290,8 @@ async fn start(tools: Tools, mut undo: Undo, name: &str) -> Result<Cluster> {
 fn make_room(tools: &Tools, state: &StateDir, name: &str) -> Result<(Namespace, Network, String)> {
     let log = state.subdirectory("logs")?.join("namespaces.log");
     let namespace = Namespace::create(tools.program("pause")?, &state.path().display().to_string(), &log)?;
-    let mut record = Record { init: Some(namespace.init().clone()), ..Record::default() };
+    let processes = namespace.starter()?.into_iter().collect();
+    let mut record = Record { init: Some(namespace.init().clone()), processes, ..Record::default() };
     state.write(&record)?;
     let network = Network::create(name, namespace.init().pid)?;
     record.network = Some(network);

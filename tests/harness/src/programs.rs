@@ -1,0 +1,166 @@
+//! The project's own programs, always built from the tree, and the images that are made of them.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::images::{self, ImageSpec};
+
+/// Image of the operator, with the entry point `/temporal-worker-operator`.
+pub const OPERATOR_IMAGE: &str = "temporal-worker-operator:dev";
+/// Image of the shared worker runtime, with the entry point `/worker-runtime`.
+pub const RUNTIME_IMAGE: &str = "temporal-worker-runtime:dev";
+/// The runtime's image with a team's program on top: `/thumbnail`, and the pictures that it reads.
+pub const HANDLERS_IMAGE: &str = "pictures-handlers:dev";
+/// Image of the example Worker in Rust, a Workflow and its check.
+pub const WORKER_IMAGE: &str = "pictures-worker:dev";
+/// Folder of the pictures in [`HANDLERS_IMAGE`].
+pub const PICTURES_FOLDER: &str = "/pictures";
+/// How many pictures there are.
+pub const PICTURES: u32 = 12;
+
+/// How programs are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Quick to build, slow to run.
+    Dev,
+    /// As users get them.
+    Release,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// Programs that are built and ready to run.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    executables: BTreeMap<String, PathBuf>,
+}
+
+/// The folder of the sources.
+#[must_use]
+pub fn source_root() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.canonicalize().unwrap_or(root)
+}
+
+impl Programs {
+    /// Builds the operator, the worker runtime and the example Workers, with one run of cargo that shows its progress
+    /// on standard error. Takes minutes the first time. Cargo is ended when the future is dropped.
+    ///
+    /// # Errors
+    /// Cargo can't be started or fails.
+    pub async fn build(profile: Profile) -> Result<Self> {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command
+            .current_dir(source_root())
+            .args(["build", "--profile", profile.name(), "--bins", "--examples"])
+            .args(["--package", "temporal-worker-operator", "--package", "worker-runtime"])
+            .args(["--message-format", "json-render-diagnostics"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit());
+        let output = tokio::process::Command::from(command).kill_on_drop(true).output().await.context("start cargo")?;
+        ensure!(output.status.success(), "cargo could not build the programs: {}", output.status);
+        Ok(Self { executables: executables(&String::from_utf8_lossy(&output.stdout)) })
+    }
+
+    /// Path of a program: `temporal-worker-operator`, `worker-runtime`, `pictures` or `thumbnail`.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn program(&self, name: &str) -> Result<&Path> {
+        self.executables.get(name).map(PathBuf::as_path).with_context(|| format!("cargo built no program {name}"))
+    }
+
+    /// The operator's image.
+    ///
+    /// # Errors
+    /// The program is missing.
+    pub fn operator_image(&self) -> Result<ImageSpec> {
+        let name = "temporal-worker-operator";
+        let image = ImageSpec::new(OPERATOR_IMAGE, ["/temporal-worker-operator"]);
+        Ok(image.program(self.program(name)?, "/temporal-worker-operator"))
+    }
+
+    /// The image of the shared worker runtime, under a name of its own when more is added to it.
+    ///
+    /// # Errors
+    /// The program is missing.
+    pub fn runtime_image(&self, name: &str) -> Result<ImageSpec> {
+        Ok(ImageSpec::new(name, ["/worker-runtime"]).program(self.program("worker-runtime")?, "/worker-runtime"))
+    }
+
+    /// The image that a team makes from the runtime's: with its program, and pictures drawn into `folder`.
+    ///
+    /// # Errors
+    /// A program is missing, or the pictures can't be drawn.
+    pub fn handlers_image(&self, folder: &Path) -> Result<ImageSpec> {
+        let thumbnail = self.program("thumbnail")?;
+        let output =
+            Command::new(thumbnail).arg("--make-pictures").arg(folder).arg(PICTURES.to_string()).output()?;
+        ensure!(output.status.success(), "draw pictures: {}", String::from_utf8_lossy(&output.stderr).trim());
+        let image = self.runtime_image(HANDLERS_IMAGE)?.program(thumbnail, "/thumbnail");
+        Ok(image.tree(folder, PICTURES_FOLDER))
+    }
+
+    /// The image of the example Worker.
+    ///
+    /// # Errors
+    /// The program is missing.
+    pub fn worker_image(&self) -> Result<ImageSpec> {
+        Ok(ImageSpec::new(WORKER_IMAGE, ["/pictures"]).program(self.program("pictures")?, "/pictures"))
+    }
+}
+
+/// Builds images and loads them into the cluster's node.
+///
+/// # Errors
+/// An image can't be built or loaded.
+pub fn load(cluster: &Cluster, images: &[ImageSpec]) -> Result<()> {
+    let scratch = tempfile::tempdir_in(cluster.state_path())?;
+    for image in images {
+        let archive = scratch.path().join("image.tar");
+        images::build(image, &archive)?;
+        cluster.load_image(&archive)?;
+    }
+    Ok(())
+}
+
+/// Paths of the programs in cargo's messages, by the names of their targets.
+fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let programs = messages.filter_map(|message| {
+        let path = message["executable"].as_str()?;
+        Some((message["target"]["name"].as_str()?.to_owned(), path.into()))
+    });
+    programs.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_cargos_messages_by_their_target() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"name":"operator_core","kind":["lib"]},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"thumbnail","kind":["example"]},"executable":"/t/thumbnail"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        assert_eq!(executables(messages), [("thumbnail".to_owned(), PathBuf::from("/t/thumbnail"))].into());
+    }
+}
