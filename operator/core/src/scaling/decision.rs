@@ -18,8 +18,8 @@ const SHORTEST_RECHECK: Duration = Duration::from_millis(100);
 pub struct Decision {
     /// Replicas that the fleet should have.
     pub desired: u32,
-    /// Names of the pods that should go, if any should: idle ones, never more than the replicas that are taken away. They
-    /// get a lower deletion cost than all others before the number is lowered.
+    /// Names of the pods that should go: idle ones, never more than exist above `desired`. They get a lower deletion cost
+    /// than all others before the number is lowered, and are named until they are gone: a ReplicaSet chooses only then.
     pub victims: Vec<String>,
     /// Tasks that wait, over all lanes; none unless every lane's reading is fresh.
     pub backlog: Option<u64>,
@@ -172,7 +172,7 @@ impl Scene<'_> {
     fn numbers(&self, lowest: u32, wanted: u32) -> Numbers {
         let current = self.input.current;
         let goal = self.held(wanted).min(self.policy.max_replicas).max(wanted);
-        let kept = u32::try_from(self.fleet.kept(current)).unwrap_or(u32::MAX);
+        let kept = u32::try_from(self.fleet.kept()).unwrap_or(u32::MAX);
         let desired = if goal < current { goal.max(kept.min(current)) } else { goal };
         Numbers { lowest, wanted, goal, desired }
     }
@@ -197,7 +197,7 @@ impl Scene<'_> {
     fn cause(&self, numbers: &Numbers) -> Cause<'_> {
         let (current, max) = (self.input.current, self.policy.max_replicas);
         let Numbers { lowest, wanted, goal, desired } = *numbers;
-        let busy = Cause::Busy { need: wanted, kept: self.fleet.kept(current) };
+        let busy = Cause::Busy { need: wanted, kept: self.fleet.kept() };
         match (self.doubt, &self.input.floor) {
             _ if desired > max => Cause::OverMaximum,
             _ if desired == 0 && current > 0 => Cause::ToZero,
@@ -233,12 +233,8 @@ impl Scene<'_> {
     }
 
     fn victims(&self, desired: u32) -> Vec<String> {
-        if desired >= self.input.current {
-            return Vec::new();
-        }
         let too_many = self.fleet.existing.saturating_sub(usize::try_from(desired).unwrap_or(usize::MAX));
-        let most = usize::try_from(self.input.current - desired).unwrap_or(usize::MAX);
-        self.fleet.idle.iter().take(too_many.min(most)).map(|pod| pod.name.clone()).collect()
+        self.fleet.idle.iter().take(too_many).map(|pod| pod.name.clone()).collect()
     }
 }
 

@@ -88,12 +88,9 @@ impl<'a> Fleet<'a> {
         fleet
     }
 
-    /// Pods that a decrease must leave, so that none but idle ones can be hit. All of them, when a ReplicaSet would choose
-    /// others than the victims: pods that are not Ready, or those that are too many already.
-    pub fn kept(&self, current: u32) -> usize {
-        let busy = self.existing - self.idle.len();
-        let too_many = u32::try_from(self.existing).map_or(true, |existing| existing > current);
-        if busy > 0 && (self.unready_may_work || too_many) { self.existing } else { busy }
+    /// Pods that a decrease must leave, so that none but idle ones can be hit.
+    pub fn kept(&self) -> usize {
+        if self.unready_may_work { self.existing } else { self.existing - self.idle.len() }
     }
 
     fn add_load(&mut self, pod: &'a Pod) {
@@ -149,11 +146,9 @@ fn work<'a>(pod: &'a Pod, input: &'a Input, state: &State) -> Work<'a> {
 }
 
 fn work_by_load<'a>(pod: &'a Pod, load: &PodLoad, input: &'a Input) -> Work<'a> {
-    if load.values().any(|slots| slots.used > 0) {
-        return Work::Busy;
-    }
     match input.lanes.keys().find(|lane| !load.contains_key(*lane)) {
         Some(lane) => Work::Unproven(Unproven::Lane { pod: &pod.name, lane }),
+        None if load.values().any(|slots| slots.used > 0) => Work::Busy,
         None => Work::Idle,
     }
 }
