@@ -41,7 +41,7 @@ pub async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> R
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The API server or the transport said so.
-    #[error("{0}")]
+    #[error("{}", said(.0))]
     Api(#[from] Box<kube::Error>),
     /// No answer in time.
     #[error("the API server did not answer within {} s", KUBE_CALL_DEADLINE.as_secs())]
@@ -81,5 +81,13 @@ impl CallError {
     #[must_use]
     pub fn is_invalid(&self) -> bool {
         self.is(kube::core::Status::is_invalid)
+    }
+}
+
+/// What the API server said, without the structure around it.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => format!("{} ({})", status.message, status.reason),
+        other => other.to_string(),
     }
 }

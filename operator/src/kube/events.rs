@@ -50,7 +50,7 @@ impl Events {
     fn object(&self, about: &Regarding<'_>, event: &EventData) -> Event {
         Event {
             metadata: ObjectMeta {
-                generate_name: Some(format!("{}.", about.name.chars().take(200).collect::<String>())),
+                generate_name: Some(format!("{}-", about.name)),
                 namespace: Some(about.namespace.to_owned()),
                 ..ObjectMeta::default()
             },

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use kube::runtime::watcher::Event;
 use parking_lot::RwLock;
-use tokio::sync::watch;
+
+use super::gate::Gate;
 
 /// Kubernetes namespace and value of the grouping label.
 pub type Group = (String, String);
@@ -34,12 +35,12 @@ type Groups<V> = HashMap<Group, BTreeMap<String, Arc<V>>>;
 pub struct Index<V> {
     groups: RwLock<Groups<V>>,
     filling: RwLock<Groups<V>>,
-    ready: watch::Sender<bool>,
+    ready: Gate,
 }
 
 impl<V: View> Default for Index<V> {
     fn default() -> Self {
-        Self { groups: RwLock::default(), filling: RwLock::default(), ready: watch::Sender::new(false) }
+        Self { groups: RwLock::default(), filling: RwLock::default(), ready: Gate::default() }
     }
 }
 
@@ -66,7 +67,7 @@ impl<V: View> Index<V> {
         touched.sort_unstable();
         touched.dedup();
         *groups = fresh;
-        self.ready.send_replace(true);
+        self.ready.open();
         touched
     }
 
@@ -79,8 +80,7 @@ impl<V: View> Index<V> {
 
     /// Waits for the first finished list.
     pub async fn wait_until_ready(&self) {
-        // The sender lives as long as `self`, so the wait can't fail.
-        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
+        self.ready.passed().await;
     }
 }
 

@@ -112,13 +112,16 @@ impl Leadership {
 
     /// Gives the Lease up, so that another replica need not wait for it to expire.
     pub async fn release(&self, client: Client, namespace: &str, me: &str) {
-        let (action, next) = lease::release(me, &self.state.lock());
-        *self.state.lock() = next;
-        if self.alone || matches!(action, LeaseAction::Wait(_)) {
+        if self.alone {
             return;
         }
         let api: Api<Lease> = Api::namespaced(client, namespace);
         let found = timeout(CALL, api.get_opt(LEASE_NAME)).await.ok().and_then(Result::ok).flatten();
+        let (action, next) = lease::release(me, &self.state.lock());
+        *self.state.lock() = next;
+        if matches!(action, LeaseAction::Wait(_)) {
+            return;
+        }
         if let Err(error) = write(&api, found, action).await {
             tracing::warn!(%error, "the Lease was not released; another replica takes it when it expires");
         }

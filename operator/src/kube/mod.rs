@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod client;
 pub mod events;
+pub mod gate;
 pub mod index;
 pub mod lease;
 pub mod observe;

@@ -13,6 +13,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use operator_core::api::{Connection, WorkerDeployment};
 use operator_core::names;
 
+use super::gate::Gate;
 use super::index::{Group, Index, View};
 use super::views::{DeploymentView, PodView};
 
@@ -27,6 +28,10 @@ pub struct Caches {
     pub fleets: Store<Guarded<WorkerDeployment>>,
     /// Connections.
     pub connections: Store<Guarded<Connection>>,
+    /// Open once [`Caches::fleets`] is filled.
+    fleets_filled: Gate,
+    /// Open once [`Caches::connections`] is filled.
+    connections_filled: Gate,
     /// Deployments with the label of a fleet, by that label.
     pub deployments: Index<DeploymentView>,
     /// Pods with the label of a fleet, by that label.
@@ -36,13 +41,10 @@ pub struct Caches {
 impl Caches {
     /// Waits until every first list is complete.
     pub async fn wait_until_ready(&self) {
-        // A store's wait fails only once its writer is gone: then the watch has ended, and the process with it.
-        let _ = tokio::join!(
-            self.fleets.wait_until_ready(),
-            self.connections.wait_until_ready(),
-            self.deployments.wait_until_ready(),
-            self.pods.wait_until_ready(),
-        );
+        self.fleets_filled.passed().await;
+        self.connections_filled.passed().await;
+        self.deployments.wait_until_ready().await;
+        self.pods.wait_until_ready().await;
     }
 
     /// Fleets of a namespace whose label is this one.
@@ -79,9 +81,16 @@ pub struct Scope {
 pub fn start(client: &Client, namespace: Option<&str>, deleted: impl Fn(&str) + Send + Sync + 'static) -> Scope {
     let (fleets, fleet_writer) = kube::runtime::reflector::store();
     let (connections, connection_writer) = kube::runtime::reflector::store();
-    let caches = Arc::new(Caches { fleets, connections, deployments: Index::default(), pods: Index::default() });
+    let caches = Arc::new(Caches {
+        fleets,
+        connections,
+        fleets_filled: Gate::default(),
+        connections_filled: Gate::default(),
+        deployments: Index::default(),
+        pods: Index::default(),
+    });
     let labelled = watcher::Config::default().labels(names::DEPLOYMENT_NAME_LABEL);
-    let changed = fleets_stream(api(client, namespace), fleet_writer, deleted);
+    let changed = fleets_stream(api(client, namespace), fleet_writer, caches.clone(), deleted);
     let connections = connections_stream(api(client, namespace), connection_writer, caches.clone());
     let deployments = watcher(api::<Deployment>(client, namespace), labelled.clone());
     let deployments = indexed(deployments, caches.clone(), |caches| &caches.deployments);
@@ -106,6 +115,7 @@ where
 fn fleets_stream(
     api: Api<Guarded<WorkerDeployment>>,
     writer: Writer<Guarded<WorkerDeployment>>,
+    caches: Arc<Caches>,
     deleted: impl Fn(&str) + Send + Sync + 'static,
 ) -> impl Stream<Item = Result<Guarded<WorkerDeployment>, watcher::Error>> + Send {
     watcher(api, watcher::Config::default())
@@ -117,6 +127,7 @@ fn fleets_stream(
             Err(error) => tracing::warn!(%error, kind = "WorkerDeployment", "watch interrupted"),
         })
         .reflect(writer)
+        .inspect(move |event| open_when_filled(event, &caches.fleets_filled))
         .applied_objects()
         .predicate_filter(
             predicates::generation.combine(predicates::annotations),
@@ -129,11 +140,13 @@ fn connections_stream(
     writer: Writer<Guarded<Connection>>,
     caches: Arc<Caches>,
 ) -> impl Stream<Item = FleetRef> + Send {
+    let filled = caches.clone();
     watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|connection| connection.managed_fields_mut().clear())
         .inspect(log_errors("Connection"))
         .reflect(writer)
+        .inspect(move |event| open_when_filled(event, &filled.connections_filled))
         .touched_objects()
         .filter_map(|connection| future::ready(connection.ok()))
         .flat_map(move |connection| futures::stream::iter(caches.fleets_connected(&connection)))
@@ -165,5 +178,11 @@ fn log_errors<T>(kind: &'static str) -> impl Fn(&Result<T, watcher::Error>) {
         if let Err(error) = event {
             tracing::warn!(%error, kind, "watch interrupted");
         }
+    }
+}
+
+fn open_when_filled<K>(event: &Result<Event<K>, watcher::Error>, gate: &Gate) {
+    if matches!(event, Ok(Event::InitDone)) {
+        gate.open();
     }
 }

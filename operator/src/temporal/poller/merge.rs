@@ -75,19 +75,16 @@ fn lane(fleet: &Fleet, key: &LaneKey, lane: Option<&Lane>, now: Instant) -> Opti
     })
 }
 
-/// The sum over partitions. Complete only if all were read lately; a partial sum counts while it is more than nothing.
+/// The sum over partitions. A sum over some of them counts while it is more than nothing: there is that much at least.
 fn live(lane: &Lane, now: Instant) -> Option<Reading> {
-    let fresh: Vec<_> = lane.live.iter().flatten().filter(|(_, taken)| age(*taken, now) <= LIVE_FRESH).collect();
-    let complete = fresh.len() == lane.live.len();
-    let used = if complete || fresh.iter().any(|(backlog, _)| *backlog > 0) {
-        fresh
-    } else if lane.live.iter().all(Option::is_some) {
-        lane.live.iter().flatten().collect()
-    } else {
-        return None;
+    let sum = |oldest: Option<Duration>| {
+        let read = lane.live.iter().flatten();
+        let used: Vec<_> = read.filter(|(_, taken)| oldest.is_none_or(|oldest| age(*taken, now) <= oldest)).collect();
+        let backlog: u64 = used.iter().map(|(backlog, _)| backlog).sum();
+        let taken = used.iter().map(|(_, taken)| *taken).min()?;
+        (backlog > 0 || used.len() == lane.live.len()).then_some((backlog, taken))
     };
-    let taken = used.iter().map(|(_, taken)| *taken).min()?;
-    let backlog = used.iter().map(|(backlog, _)| backlog).sum();
+    let (backlog, taken) = sum(Some(LIVE_FRESH)).or_else(|| sum(None))?;
     Some(Reading { stats: LaneStats { backlog, add_rate: None }, taken, fresh: age(taken, now) <= LIVE_FRESH })
 }
 
