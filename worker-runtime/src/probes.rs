@@ -61,6 +61,8 @@ impl Ports {
     ) -> Result<(), BindError> {
         let error = |source| BindError { address, what, flag, source };
         let listener = TcpListener::bind(address).await.map_err(error)?;
+        // Port 0 stands for a free one.
+        let address = listener.local_addr().unwrap_or(address);
         tracing::info!(%address, what, "listening");
         let close = self.close.clone();
         let server = axum::serve(listener, app).with_graceful_shutdown(close.cancelled_owned());

@@ -1,0 +1,198 @@
+//! From start to exit of a Worker process: readiness, versions, slots, drain, and a server that goes away.
+
+mod runtime_support;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use runtime_support::{Activity, SOON, Server, Worker, config, exec, wait_for};
+use serde_json::json;
+use temporalio_protos::temporal::api::enums::v1::PendingActivityState;
+
+const WORK: &str = r#"task_queue="q",task_type="activity""#;
+
+#[tokio::test]
+async fn a_configuration_that_cannot_run_is_refused_with_every_problem() -> Result<()> {
+    let mut configuration = config(json!({"name": "worker", "http": {"url": "http://10.1.2.3/"}}));
+    configuration["activities"][0]["handler"] = json!("wroker");
+    let mut worker = Worker::start("127.0.0.1:1", &configuration, &json!({}), &[])?;
+    assert_eq!(worker.exit(SOON).await?.code(), Some(1));
+    for part in ["handlers[worker].http.url", "http://10.1.2.3/", "activities[Work].handler", "wroker"] {
+        assert!(worker.log().contains(part), "{part} in {}", worker.log());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn ready_once_the_server_lists_its_polls() -> Result<()> {
+    let mut server = Server::start().await?;
+    server.temporal.stop()?;
+    let worker = Worker::start(&server.temporal.host_port(), &exec(&["cat"]), &json!({}), &[])?;
+    worker.wait_log("cannot connect to Temporal").await;
+    assert!(worker.log().contains(&server.temporal.host_port()) && worker.log().contains("check the address"));
+    assert_eq!(worker.probe("/readyz").await.map(|answer| answer.0), Some(503));
+    assert_eq!(worker.probe("/healthz").await.map(|answer| answer.0), Some(200));
+    server.temporal.restart().await?;
+    worker.wait_ready().await;
+    let listed = server.cli(&["task-queue", "describe", "--task-queue", "q", "--task-queue-type", "activity"])?;
+    assert!(listed.to_string().contains("pod-"), "{listed}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unknown_namespace_is_named_and_healed() -> Result<()> {
+    let server = Server::start().await?;
+    let environment = [("TEMPORAL_NAMESPACE", "orders")];
+    let worker = Worker::start(&server.temporal.host_port(), &exec(&["cat"]), &json!({}), &environment)?;
+    worker.wait_log("create it, correct the name").await;
+    assert!(worker.log().contains("orders"), "{}", worker.log());
+    assert_eq!(worker.probe("/readyz").await.map(|answer| answer.0), Some(503));
+    server.cli(&["operator", "namespace", "create", "--namespace", "orders"])?;
+    worker.wait_ready().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_versioned_worker_registers_its_build_id() -> Result<()> {
+    let server = Server::start().await?;
+    let environment = [("TEMPORAL_DEPLOYMENT_NAME", "team/orders"), ("TEMPORAL_WORKER_BUILD_ID", "build-7")];
+    let worker = Worker::start(&server.temporal.host_port(), &exec(&["cat"]), &json!({}), &environment)?;
+    worker.wait_ready().await;
+    let arguments =
+        ["worker", "deployment", "describe-version", "--deployment-name", "team/orders", "--build-id", "build-7"];
+    let version =
+        wait_for("the version", SOON, async || server.cli(&arguments).ok().filter(|v| v.to_string().contains("\"q\"")))
+            .await;
+    assert!(version.to_string().contains("build-7"), "{version}");
+    // Tasks go to the Current version alone.
+    let activity_id = server.start_activity(Activity::default()).await?;
+    assert_eq!(server.describe(&activity_id).await?.run_state(), PendingActivityState::Scheduled);
+    server.cli(&[
+        "worker",
+        "deployment",
+        "set-current-version",
+        "--deployment-name",
+        "team/orders",
+        "--build-id",
+        "build-7",
+        "--yes",
+    ])?;
+    assert_eq!(server.end_of(&activity_id).await.result(), json!([{"n": 1}]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn slots_are_counted_while_tasks_run_and_saturation_stays_ready() -> Result<()> {
+    let server = Server::start().await?;
+    let gate = tempfile::tempdir()?;
+    let script = format!("while [ ! -e {}/open ]; do sleep 0.05; done; echo 1", gate.path().display());
+    let limits = json!({"maxConcurrentActivities": {"q": 2}});
+    let worker = Worker::ready(&server, exec(&["sh", "-c", &script]), limits).await?;
+    assert_eq!(worker.metric("slots_available", WORK).await, Some(2.0));
+    let mut activities = Vec::new();
+    for _ in 0..3 {
+        activities.push(server.start_activity(Activity::default()).await?);
+    }
+    worker.wait_metric("slots_used", WORK, 2.0).await;
+    assert_eq!(worker.metric("slots_available", WORK).await, Some(0.0));
+    assert_eq!(worker.metric("tasks_started_total", WORK).await, Some(2.0));
+    assert_eq!(worker.probe("/readyz").await.map(|answer| answer.0), Some(200));
+    std::fs::write(gate.path().join("open"), "")?;
+    for activity_id in activities {
+        assert_eq!(server.end_of(&activity_id).await.result(), json!(1));
+    }
+    worker.wait_metric("slots_used", WORK, 0.0).await;
+    assert_eq!(worker.metric("slots_available", WORK).await, Some(2.0));
+    assert_eq!(worker.metric("tasks_started_total", WORK).await, Some(3.0));
+    assert_eq!(worker.metric("tasks_ended_total", &format!(r#"outcome="completed",{WORK}"#)).await, Some(3.0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_runs_and_leaves_the_rest_on_the_queue() -> Result<()> {
+    let server = Server::start().await?;
+    let script = "sleep 4; echo 1";
+    let mut worker = Worker::ready(&server, exec(&["sh", "-c", script]), json!({"drainTimeoutMs": 20_000})).await?;
+    let running = server.start_activity(Activity::default()).await?;
+    worker.wait_metric("slots_used", WORK, 1.0).await;
+    worker.terminate()?;
+    worker.wait_readiness(503).await;
+    // The hook of a handler's container is answered when the last task has ended, and not before.
+    let hook = worker.probe("/drained");
+    let polls_end = tokio::time::sleep(Duration::from_secs(2));
+    tokio::pin!(hook, polls_end);
+    tokio::select! {
+        answer = &mut hook => panic!("the hook was answered while a task runs: {answer:?}"),
+        () = &mut polls_end => {}
+    }
+    let later = server.start_activity(Activity::default()).await?;
+    assert_eq!(hook.await, Some((200, "drained".to_owned())));
+    assert!(worker.exit(Duration::from_secs(10)).await?.success());
+    assert_eq!(server.end_of(&running).await.result(), json!(1));
+    assert_eq!(server.describe(&running).await?.attempt, 1);
+    let info = server.describe(&later).await?;
+    assert_eq!((info.run_state(), info.attempt), (PendingActivityState::Scheduled, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_task_over_the_drain_timeout_is_handed_back() -> Result<()> {
+    let server = Server::start().await?;
+    let configuration = exec(&["sh", "-c", "sleep 600"]);
+    let mut worker = Worker::ready(&server, configuration, json!({"drainTimeoutMs": 1500})).await?;
+    let activity_id = server.start_activity(Activity { attempts: 0, ..Activity::default() }).await?;
+    worker.wait_metric("slots_used", WORK, 1.0).await;
+    let begun = Instant::now();
+    worker.terminate()?;
+    assert!(worker.exit(Duration::from_secs(5)).await?.success());
+    assert!(begun.elapsed() >= Duration::from_millis(1500), "the task had its time");
+    let info = wait_for("the second attempt", SOON, async || {
+        server.describe(&activity_id).await.ok().filter(|info| info.attempt == 2)
+    })
+    .await;
+    let failure = info.last_failure.unwrap_or_default();
+    assert!(failure.message.contains("drain timeout"), "{failure:?}");
+    // Another Worker finishes it.
+    let _other = Worker::ready(&server, exec(&["cat"]), json!({})).await?;
+    assert_eq!(server.end_of(&activity_id).await.result(), json!([{"n": 1}]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_that_never_connected_ends_at_once() -> Result<()> {
+    let mut worker = Worker::start("127.0.0.1:1", &exec(&["cat"]), &json!({}), &[])?;
+    worker.wait_log("cannot connect").await;
+    worker.terminate()?;
+    assert!(worker.exit(Duration::from_secs(5)).await?.success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_result_outlives_an_outage_of_the_server() -> Result<()> {
+    let mut server = Server::start().await?;
+    let worker = Worker::ready(&server, exec(&["sh", "-c", "sleep 3; echo 1"]), json!({})).await?;
+    let activity_id = server.start_activity(Activity { attempts: 0, ..Activity::default() }).await?;
+    worker.wait_metric("slots_used", WORK, 1.0).await;
+    server.temporal.stop()?;
+    // The task ended while nobody could be told, and for longer than core itself tries to.
+    worker.wait_log("cannot report the end of an activity").await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(worker.metric("slots_used", WORK).await, Some(1.0));
+    assert_eq!(worker.probe("/readyz").await.map(|answer| answer.0), Some(200), "cut off, and still ready");
+    server.temporal.restart().await?;
+    assert_eq!(server.end_of(&activity_id).await.result(), json!(1));
+    assert_eq!(server.describe(&activity_id).await?.attempt, 1);
+    worker.wait_metric("slots_used", WORK, 0.0).await;
+    assert_eq!(server.run(Activity::default()).await?.result(), json!(1), "and it polls again");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_drained_command_does_not_wait_for_nobody() -> Result<()> {
+    // Nobody listens there, so that there is nothing to wait for.
+    let status = std::process::Command::new(runtime_support::program("worker-runtime"))
+        .args(["drained", "--address", "127.0.0.1:1"])
+        .status()?;
+    assert!(status.success());
+    Ok(())
+}
