@@ -1,0 +1,151 @@
+//! The poller on a real Temporal server: what it sees, and how soon.
+
+mod temporal_support;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use operator_core::observed::{FailureClass, Observation, TemporalState, VersionInfo, VersionStatus};
+use temporal_support::{Bed, NAMESPACE, known, lanes, quantile, workflow_lane};
+use temporal_worker_operator::temporal::{Phase, Routing, set_current};
+use tokio::time::Instant;
+
+const SOON: Duration = Duration::from_secs(15);
+
+#[tokio::test]
+async fn a_task_on_a_queue_at_zero_is_signalled_at_the_next_sweep() -> Result<()> {
+    let bed = Bed::start().await?;
+    bed.poller.set(bed.watch("f", &["q".into()], Phase::AtZero)?);
+    bed.when("f", SOON, |state| known(state, "q").is_some_and(|stats| stats.backlog == 0)).await?;
+    let mut delays = Vec::new();
+    for number in 1..=60 {
+        // Tasks come at any moment of a sweep.
+        tokio::time::sleep(Duration::from_millis(number * 137 % 500)).await;
+        bed.start_workflow("q").await?;
+        let accepted = Instant::now();
+        bed.when("f", SOON, |state| known(state, "q").is_some_and(|stats| stats.backlog == number)).await?;
+        delays.push(accepted.elapsed());
+    }
+    let (p50, p95) = (quantile(&mut delays, 0.5), quantile(&mut delays, 0.95));
+    println!("accepted to signalled: p50 {p50:?}, p95 {p95:?}");
+    assert!(p50 <= Duration::from_millis(400), "p50 {p50:?}");
+    assert!(p95 <= Duration::from_millis(800), "p95 {p95:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_version_is_absent_until_it_polls_and_then_becomes_current() -> Result<()> {
+    let bed = Bed::start().await?;
+    bed.poller.set(bed.versioned("f", "ns/app", "b1", &["q"], Phase::Registering)?);
+    let state = bed.when("f", SOON, |state| state.deployment.known().is_some()).await?;
+    assert_eq!(state.deployment.known(), Some(&None), "the server has no such deployment");
+
+    let _polls = bed.poll_as_worker("q", "ns/app", "b1");
+    let registered = |state: &TemporalState| {
+        let info = state.deployment.known().and_then(Option::as_ref);
+        info.is_some_and(|info| info.versions.get("b1").is_some_and(|version| version.lanes == lanes(&["q"])))
+    };
+    let state = bed.when("f", SOON, registered).await?;
+    let info = state.deployment.known().and_then(Option::as_ref).context("registered")?;
+    assert_eq!((info.versions["b1"].status, info.current_build_id.as_deref()), (VersionStatus::Inactive, None));
+
+    let connection = bed.connection("main")?;
+    let routing = Routing {
+        namespace: NAMESPACE,
+        deployment: "ns/app",
+        build_id: "b1",
+        conflict_token: b"stale",
+        identity: "operator/test",
+    };
+    let refused = set_current(&connection, routing).await.expect_err("a stale conflict token");
+    assert_eq!(refused.class, FailureClass::FailedPrecondition, "{}", refused.message);
+    let routing = Routing { conflict_token: &info.conflict_token, ..routing };
+    set_current(&connection, routing).await.map_err(|failure| anyhow::anyhow!(failure.message))?;
+    bed.poller.poke(&"f".into());
+    let current = bed.when("f", Duration::from_secs(3), |state| {
+        let info = state.deployment.known().and_then(Option::as_ref);
+        let is_current = |version: &VersionInfo| version.status == VersionStatus::Current;
+        info.is_some_and(|info| info.versions.get("b1").is_some_and(is_current) && info.current_build_id.is_some())
+    });
+    let info = current.await?.deployment.known().cloned().flatten().context("current")?;
+    assert_eq!(info.current_build_id.as_deref(), Some("b1"));
+    assert_eq!(info.last_modifier_identity, "operator/test");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_version_that_never_polled_is_never_made_current() -> Result<()> {
+    let bed = Bed::start().await?;
+    let _polls = bed.poll_as_worker("q", "ns/app", "b1");
+    bed.poller.set(bed.versioned("f", "ns/app", "b2", &["q"], Phase::Registering)?);
+    let exists = |state: &TemporalState| matches!(state.deployment.known(), Some(Some(_)));
+    let state = bed.when("f", SOON, exists).await?;
+    let info = state.deployment.known().cloned().flatten().context("exists")?;
+    assert!(!info.versions.contains_key("b2"), "b2 is a known absence");
+    let routing = Routing {
+        namespace: NAMESPACE,
+        deployment: "ns/app",
+        build_id: "b2",
+        conflict_token: &info.conflict_token,
+        identity: "operator/test",
+    };
+    let refused = set_current(&*bed.connection("main")?, routing).await.expect_err("b2 has no pollers");
+    assert!(matches!(refused.class, FailureClass::Other | FailureClass::FailedPrecondition), "{refused:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn pinned_tasks_wake_a_fleet_at_zero() -> Result<()> {
+    let bed = Bed::start().await?;
+    let polls = bed.poll_as_worker("q", "ns/app", "b1");
+    bed.poller.set(bed.versioned("f", "ns/app", "b1", &["q"], Phase::Registering)?);
+    bed.when("f", SOON, |state| known(state, "q").is_some()).await?;
+    drop(polls);
+    bed.poller.set(bed.versioned("f", "ns/app", "b1", &["q"], Phase::AtZero)?);
+    // The server takes pinned Workflows once the version has reached the Task Queue itself.
+    let end = Instant::now() + SOON;
+    while let Err(error) = bed.start_pinned_workflow("q", "ns/app", "b1").await {
+        anyhow::ensure!(Instant::now() < end, "{error:#}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let started = Instant::now();
+    bed.when("f", Duration::from_secs(20), |state| known(state, "q").is_some_and(|stats| stats.backlog == 1)).await?;
+    println!("pinned task seen after {:?}", started.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_burst_is_seen_in_full_while_the_fleet_wakes() -> Result<()> {
+    let bed = Bed::start().await?;
+    bed.poller.set(bed.watch("f", &["q".into()], Phase::AtZero)?);
+    bed.when("f", SOON, |state| known(state, "q").is_some()).await?;
+    for _ in 0..30 {
+        bed.start_workflow("q").await?;
+    }
+    bed.when("f", SOON, |state| known(state, "q").is_some_and(|stats| stats.backlog > 0)).await?;
+    bed.poller.set(bed.watch("f", &["q".into()], Phase::Running)?);
+    let woken = Instant::now();
+    bed.when("f", SOON, |state| known(state, "q").is_some_and(|stats| stats.backlog == 30)).await?;
+    println!("burst of 30 seen in full after {:?}", woken.elapsed());
+    assert!(woken.elapsed() < Duration::from_secs(2), "{:?}", woken.elapsed());
+    // And it stays in sight when the live readings end.
+    tokio::time::sleep(Duration::from_secs(13)).await;
+    assert_eq!(bed.backlog("f", "q"), Some(30));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_fleet_that_is_no_longer_watched_costs_no_calls() -> Result<()> {
+    let bed = Bed::start().await?;
+    bed.poller.set(bed.watch("f", &["q".into()], Phase::AtZero)?);
+    bed.when("f", SOON, |state| known(state, "q").is_some()).await?;
+    bed.poller.remove(&"f".into());
+    assert!(matches!(bed.state("f").deployment, Observation::Unknown));
+    assert!(!bed.state("f").lanes.contains_key(&workflow_lane("q")));
+    // What was under way may still end.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let before = bed.calls(None, None);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(bed.calls(None, None), before);
+    Ok(())
+}
