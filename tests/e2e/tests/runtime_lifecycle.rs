@@ -118,15 +118,18 @@ async fn a_drain_finishes_what_runs_and_leaves_the_rest_on_the_queue() -> Result
     worker.terminate()?;
     worker.wait_readiness(503).await;
     // The hook of a handler's container is answered when the last task has ended, and not before.
-    let hook = worker.probe("/drained");
-    let polls_end = tokio::time::sleep(Duration::from_secs(2));
-    tokio::pin!(hook, polls_end);
-    tokio::select! {
-        answer = &mut hook => panic!("the hook was answered while a task runs: {answer:?}"),
-        () = &mut polls_end => {}
-    }
-    let later = server.start_activity(Activity::default()).await?;
-    assert_eq!(hook.await, Some((200, "drained".to_owned())));
+    let later = {
+        let hook = worker.probe("/drained");
+        let polls_end = tokio::time::sleep(Duration::from_secs(2));
+        tokio::pin!(hook);
+        tokio::select! {
+            answer = &mut hook => panic!("the hook was answered while a task runs: {answer:?}"),
+            () = polls_end => {}
+        }
+        let later = server.start_activity(Activity::default()).await?;
+        assert_eq!(hook.await, Some((200, "drained".to_owned())));
+        later
+    };
     assert!(worker.exit(Duration::from_secs(10)).await?.success());
     assert_eq!(server.end_of(&running).await.result(), json!(1));
     assert_eq!(server.describe(&running).await?.attempt, 1);
