@@ -2,7 +2,9 @@
 //!
 //! Nothing here has a client, a clock, an environment, a file or a log: `now` is an argument, and what could not be read
 //! is a value. `make check-layers` holds this crate to it.
-#![warn(missing_docs)]
+#![deny(missing_docs)]
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(feature = "k8s")]
 pub mod api;
