@@ -78,8 +78,14 @@ pub fn readiness_changed(old: &WorkerDeploymentStatus, new: &WorkerDeploymentSta
         let reason = failure_word(&reason);
         return Some(EventData { severity: Severity::Warning, reason, action: "Reconcile", note: message });
     }
-    let recovered = failing(old) && !failing(new);
-    recovered.then(|| EventData { severity: Severity::Normal, reason: "Recovered", action: "Reconcile", note: message })
+    let known = ready(new).is_some_and(|(status, ..)| status != "Unknown");
+    let recovered = failing(old) && !failing(new) && known;
+    recovered.then_some(EventData {
+        severity: Severity::Normal,
+        reason: "Recovered",
+        action: "Reconcile",
+        note: message,
+    })
 }
 
 /// The condition's word, as one that lives for ever.

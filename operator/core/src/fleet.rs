@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::api::{
-    GoDuration, Handler, RolloutStrategy, RuntimeMode, RuntimeSpec, TaskQueueType, Versioning, WorkerDeployment,
-    unsupported_fields,
+    GoDuration, Handler, RolloutStrategy, RuntimeMode, RuntimeSpec, ScalingSpec, TaskQueueType, Versioning,
+    WorkerDeployment, unsupported_fields,
 };
 use crate::build::deployment::{self, Child, ChildInput, Owner};
 use crate::build::runtime::{self, RuntimePod};
@@ -102,12 +102,7 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
     let template = spec.template.as_ref().map_or(Value::Null, |template| template.0.clone());
     check_names(&name, spec.versioning, &mut wrong);
     check_template(&template, spec.runs_shared_runtime(), &mut wrong);
-    let scaling = spec.scaling.as_ref().map(|scaling| Policy {
-        min_replicas: count(scaling.min_replicas),
-        max_replicas: count(scaling.max_replicas),
-        target_latency: duration(&scaling.target_latency, "spec.scaling.targetLatency", &mut wrong),
-        idle_window: duration(&scaling.idle_window, "spec.scaling.idleWindow", &mut wrong),
-    });
+    let scaling = spec.scaling.as_ref().map(|scaling| policy(scaling, &mut wrong));
     let build_id = match spec.versioning {
         Versioning::Enabled => target_build_id(object, &template, &mut wrong),
         Versioning::Disabled => None,
@@ -123,11 +118,6 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
     }
     let owner = Owner { namespace: &namespace, name: &name, uid: &uid };
     let deployment_name = names::temporal_deployment_name(&namespace, &name);
-    let connection_hash = build_id::connection_spec_hash(
-        &around.connection.host_port,
-        around.connection.server_name.as_deref(),
-        around.connection.credential_secret(),
-    );
     let child = deployment::child(&ChildInput {
         owner,
         name: &child_name,
@@ -136,11 +126,10 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         temporal_namespace: &spec.worker_options.temporal_namespace,
         template: &template,
         template_hash: &template_hash,
-        connection_hash: &connection_hash,
         connection: around.connection,
         runtime: runtime.as_ref(),
         min_ready_seconds: spec.min_ready_seconds,
-        progress_deadline_seconds: Some(spec.progress_deadline_seconds),
+        progress_deadline_seconds: spec.progress_deadline_seconds,
     });
     let config_maps = runtime.iter().flat_map(|runtime| config_maps(owner, runtime, build_id.is_some())).collect();
     Ok(Fleet {
@@ -159,6 +148,15 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         config_maps,
         scaling,
     })
+}
+
+fn policy(scaling: &ScalingSpec, wrong: &mut Vec<String>) -> Policy {
+    Policy {
+        min_replicas: count(scaling.min_replicas),
+        max_replicas: count(scaling.max_replicas),
+        target_latency: duration(&scaling.target_latency, "spec.scaling.targetLatency", wrong),
+        idle_window: duration(&scaling.idle_window, "spec.scaling.idleWindow", wrong),
+    }
 }
 
 fn count(value: i32) -> u32 {

@@ -1,6 +1,8 @@
 //! Carries out a plan, in its order. The right to write is checked before each write; the first failure ends it.
 
 use kube::core::DynamicObject;
+use std::time::Instant;
+
 use operator_core::events::{self, EventData};
 use operator_core::fleet::Fleet;
 use operator_core::observed::TemporalFailure;
@@ -77,10 +79,10 @@ pub struct Work<'a> {
 pub async fn carry_out(work: &Work<'_>, actions: &[Action], memory: &mut Memory) -> Outcome {
     let mut outcome = Outcome::default();
     for action in actions {
-        if !work.ctx.leadership.may_write() {
+        let Some(_permit) = work.ctx.leadership.permit().await else {
             outcome.failure = Some(Failure::NotLeader);
             break;
-        }
+        };
         if let Err(failure) = one(work, action, memory, &mut outcome).await {
             outcome.failure = Some(failure);
             break;
@@ -96,12 +98,18 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
         Action::Apply { object, digest } => {
             let key = object_key(object);
             let known = work.known.contains(&key) || memory.applied.contains_key(&key);
+            if memory.only_aged(&key, digest)
+                && apply::stands(client, object).await.map_err(|error| Failure::Call { what: key.clone(), error })?
+            {
+                memory.confirm(&key);
+                return Ok(());
+            }
             let applied = apply::apply(client, object, known)
                 .await
                 .map_err(|error| Failure::Apply { what: key.clone(), error })?;
             remember(memory, &key, digest, &applied);
-            if !known && key.starts_with("Deployment/") {
-                outcome.events.push(events::created(&work.fleet.child_name));
+            if key.starts_with("Deployment/") {
+                report_apply(work.fleet, known, outcome);
             }
         }
         Action::SetDeletionCost { pod, cost } => {
@@ -135,7 +143,16 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
     Ok(())
 }
 
+fn report_apply(fleet: &Fleet, known: bool, outcome: &mut Outcome) {
+    if !known {
+        outcome.events.push(events::created(&fleet.child_name));
+    }
+    if !fleet.child.replaced_variables.is_empty() {
+        outcome.events.push(events::variables_replaced(&fleet.child.replaced_variables));
+    }
+}
+
 fn remember(memory: &mut Memory, key: &str, digest: &str, applied: &DynamicObject) {
     let generation = applied.metadata.generation;
-    memory.applied.insert(key.to_owned(), Applied { digest: digest.to_owned(), generation });
+    memory.applied.insert(key.to_owned(), Applied { digest: digest.to_owned(), generation, at: Instant::now() });
 }

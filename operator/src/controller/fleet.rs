@@ -274,12 +274,8 @@ impl Reconcile<'_> {
             scaled_to: outcome.scaled_to,
             now: Timestamp::now(),
         };
-        let mut events = outcome.events.clone();
-        if !fleet.child.replaced_variables.is_empty() && outcome.events.iter().any(|event| event.action == "Apply") {
-            events.push(operator_core::events::variables_replaced(&fleet.child.replaced_variables));
-        }
         self.ctx.shared.metrics.observed(self.id, self.key.namespace, self.key.name, plan, kube);
-        report::report(self.ctx, &self.key, &input, events, memory).await.map_err(Error::from)
+        report::report(self.ctx, &self.key, &input, outcome.events.clone(), memory).await.map_err(Error::from)
     }
 
     async fn report_blocked(&self, blocked: &Blocked, kube: &KubeState, memory: &mut Memory) -> Result<Requeue, Error> {

@@ -2,7 +2,7 @@
 //! memory is not scaled down until its windows have passed again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use operator_core::api::WorkerDeploymentStatus;
 use operator_core::backoff::Backoff;
@@ -35,7 +35,12 @@ pub struct Applied {
     pub digest: String,
     /// Its generation afterwards: another one means that somebody changed its spec.
     pub generation: Option<i64>,
+    /// When that was last known to stand.
+    pub at: Instant,
 }
+
+/// Time that an unwatched object, such as a ConfigMap, is taken to stand as it was applied.
+const UNWATCHED_STANDS: Duration = Duration::from_secs(600);
 
 impl Memory {
     /// Digests of what stands as it was applied, given the generations that Deployments have now.
@@ -43,10 +48,23 @@ impl Memory {
     pub fn standing(&self, generations: &BTreeMap<String, i64>) -> BTreeMap<String, String> {
         let stands = |key: &String, applied: &Applied| match key.strip_prefix("Deployment/") {
             Some(name) => applied.generation.is_some() && generations.get(name).copied() == applied.generation,
-            None => true,
+            None => applied.at.elapsed() < UNWATCHED_STANDS,
         };
         let standing = self.applied.iter().filter(|(key, applied)| stands(key, applied));
         standing.map(|(key, applied)| (key.clone(), applied.digest.clone())).collect()
+    }
+
+    /// Whether an unwatched object was applied like this before, only too long ago to be sure that it still stands.
+    #[must_use]
+    pub fn only_aged(&self, key: &str, digest: &str) -> bool {
+        !key.starts_with("Deployment/") && self.applied.get(key).is_some_and(|applied| applied.digest == digest)
+    }
+
+    /// Notes that an object stands as it was applied.
+    pub fn confirm(&mut self, key: &str) {
+        if let Some(applied) = self.applied.get_mut(key) {
+            applied.at = Instant::now();
+        }
     }
 }
 
@@ -82,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_deployment_that_somebody_changed_does_not_stand() {
-        let applied = |generation| Applied { digest: "d".into(), generation };
+        let applied = |generation| Applied { digest: "d".into(), generation, at: Instant::now() };
         let memory = Memory {
             applied: BTreeMap::from([
                 ("Deployment/a".into(), applied(Some(1))),

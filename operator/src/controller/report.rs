@@ -27,7 +27,8 @@ pub async fn report(
 ) -> Result<bool, CallError> {
     let new = status::compute(input);
     let since = memory.written.as_ref().map_or(status::QUIET_WRITE_INTERVAL, |(_, at)| at.elapsed());
-    let write = status::must_write(input.previous, &new, since) && ctx.leadership.may_write();
+    let permit = ctx.leadership.permit().await;
+    let write = status::must_write(input.previous, &new, since) && permit.is_some();
     let pending = !write && *input.previous != new;
     if write {
         events.extend(events::readiness_changed(input.previous, &new));

@@ -25,6 +25,17 @@ pub async fn apply(client: &Client, object: &Value, known: bool) -> Result<Dynam
     Ok(bounded(api.patch(&name, &params, &Patch::Apply(object))).await?)
 }
 
+/// Whether a ConfigMap is as it was applied.
+///
+/// # Errors
+/// [`CallError`].
+pub async fn stands(client: &Client, object: &Value) -> Result<bool, CallError> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let api = dynamic_api(client, object, &text(&object["metadata"]["namespace"]));
+    let found = bounded(api.get_opt(&text(&object["metadata"]["name"]))).await?;
+    Ok(found.is_some_and(|found| found.data["data"] == object["data"]))
+}
+
 /// Why an apply failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {

@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 use operator_core::lease::{self, Claim, LeaseAction, LeaseRecord, LeaseState, LeaseView, RETRY_PERIOD};
 use operator_core::names::LEASE_NAME;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, RwLockReadGuard, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::metrics::Metrics;
@@ -27,6 +27,7 @@ pub struct Leadership {
     state: Mutex<LeaseState>,
     alone: bool,
     leading: watch::Sender<bool>,
+    writes: RwLock<()>,
     metrics: Metrics,
 }
 
@@ -35,13 +36,20 @@ impl Leadership {
     #[must_use]
     pub fn new(by_lease: bool, metrics: Metrics) -> Self {
         metrics.lead(!by_lease);
-        Self { state: Mutex::default(), alone: !by_lease, leading: watch::Sender::new(!by_lease), metrics }
+        let leading = watch::Sender::new(!by_lease);
+        Self { state: Mutex::default(), alone: !by_lease, leading, writes: RwLock::default(), metrics }
     }
 
-    /// Whether this replica may write now. Checked before each write: the right ends by the clock, without a call.
+    /// Whether this replica may write now: the right ends by the clock, without a call.
     #[must_use]
     pub fn may_write(&self) -> bool {
         self.alone || lease::may_write(&self.state.lock(), boot_time())
+    }
+
+    /// The right to one write, held until that write is done; none when this replica may not write.
+    pub async fn permit(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        let permit = self.writes.read().await;
+        self.may_write().then_some(permit)
     }
 
     /// An item when this replica begins to lead; a loss ends the process, so there is one at most.
@@ -115,6 +123,8 @@ impl Leadership {
         if self.alone {
             return;
         }
+        // What was begun with the right to write ends before anybody else gets it.
+        let _no_writes = self.writes.write().await;
         let api: Api<Lease> = Api::namespaced(client, namespace);
         let found = timeout(CALL, api.get_opt(LEASE_NAME)).await.ok().and_then(Result::ok).flatten();
         let (action, next) = lease::release(me, &self.state.lock());

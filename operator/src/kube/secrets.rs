@@ -27,10 +27,13 @@ pub struct SecretData {
     pub data: BTreeMap<String, Vec<u8>>,
 }
 
+/// When a Secret was read, and what was found.
+type Read = (Instant, Option<SecretData>);
+
 /// Secrets that were read lately.
 pub struct Secrets {
     client: Client,
-    read: Mutex<HashMap<(String, String), (Instant, Option<SecretData>)>>,
+    read: Mutex<HashMap<(String, String), Read>>,
 }
 
 impl Secrets {

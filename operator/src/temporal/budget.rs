@@ -168,10 +168,11 @@ impl Budget {
         }
     }
 
-    /// Calls a second that sweeps of queues at zero may use: what the rest does not need. Shared among the pollers of
+    /// Calls a second that sweeps of queues at zero may use: what the rest does not need, and the server allows. Shared among the pollers of
     /// one budget by the `own` calls that each needs for one sweep.
     pub(super) fn sweep_share(&self, own: usize) -> f64 {
-        let share = (self.rate - DEPLOYMENT_READS.0).max(self.rate / 2.0);
+        let rate = self.rate * self.buckets.lock().all.factor;
+        let share = (rate - DEPLOYMENT_READS.0).max(rate / 2.0);
         let all = self.sweep_calls.load(Ordering::Relaxed).max(own).max(1);
         share * own as f64 / all as f64
     }

@@ -60,6 +60,7 @@ impl JsonSchema for PodTemplate {
 }
 
 /// The structural schema of a pod template.
+#[expect(clippy::expect_used, reason = "the file is part of the program, and a test reads it")]
 pub(super) fn schema() -> Value {
     serde_json::from_str(SCHEMA).expect("the schema compiled into the program is JSON")
 }

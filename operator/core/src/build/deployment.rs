@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::environment::{self, WorkerIdentity};
 use super::runtime::{self, RuntimePod};
 use super::{list, object};
-use crate::build_id::RUNTIME_HASH_SCHEME;
+use crate::build_id::{self, RUNTIME_HASH_SCHEME};
 use crate::connection::ConnectionFacts;
 use crate::names;
 
@@ -27,8 +27,6 @@ pub struct ChildInput<'a> {
     pub template: &'a Value,
     /// Hash of the user's template, as the contract has it.
     pub template_hash: &'a str,
-    /// Hash of the connection, as the contract has it.
-    pub connection_hash: &'a str,
     /// The connection.
     pub connection: &'a ConnectionFacts,
     /// The runtime, if the fleet runs it.
@@ -36,7 +34,7 @@ pub struct ChildInput<'a> {
     /// `spec.minReadySeconds`.
     pub min_ready_seconds: i32,
     /// `spec.progressDeadlineSeconds`.
-    pub progress_deadline_seconds: Option<i32>,
+    pub progress_deadline_seconds: i32,
 }
 
 /// The owning WorkerDeployment.
@@ -69,17 +67,15 @@ pub fn child(input: &ChildInput<'_>) -> Child {
     labels.extend(selector.clone());
     let annotations = object_in(object(&mut template, "metadata"), "annotations");
     let own_annotations = annotations.clone();
-    annotations.insert(names::CONNECTION_SPEC_HASH_ANNOTATION.into(), input.connection_hash.into());
+    annotations.insert(names::CONNECTION_SPEC_HASH_ANNOTATION.into(), connection_hash(input.connection).into());
     annotations.insert(names::POD_TEMPLATE_SPEC_HASH_ANNOTATION.into(), input.template_hash.into());
     let replaced_variables = finish_pod(&mut template, input);
-    let mut spec = json!({
+    let spec = json!({
         "selector": {"matchLabels": selector},
         "template": template,
         "minReadySeconds": input.min_ready_seconds,
+        "progressDeadlineSeconds": input.progress_deadline_seconds,
     });
-    if let Some(seconds) = input.progress_deadline_seconds {
-        spec["progressDeadlineSeconds"] = seconds.into();
-    }
     let mut metadata = metadata(input.owner, input.name);
     object_in(&mut metadata, "labels").extend(selector);
     object_in(&mut metadata, "labels").extend(common_labels(input));
@@ -93,6 +89,11 @@ pub fn child(input: &ChildInput<'_>) -> Child {
     }
     let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec});
     Child { object, replaced_variables }
+}
+
+fn connection_hash(connection: &ConnectionFacts) -> String {
+    let server_name = connection.server_name.as_deref();
+    build_id::connection_spec_hash(&connection.host_port, server_name, connection.credential_secret())
 }
 
 /// A ConfigMap of the fleet.

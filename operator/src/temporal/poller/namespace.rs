@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use operator_core::observed::TemporalState;
+use operator_core::observed::{TemporalFailure, TemporalState};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -124,16 +124,29 @@ impl NamespacePoller {
 
     fn finish(&self, (job, asked, outcome): Done) {
         let now = Instant::now();
-        let (changed, gap) = {
-            let mut state = self.state.lock();
-            let before = state.last_live(&job);
-            (state.finish(&job, outcome, (asked, now), &self.budget), before)
-        };
-        if let Some(before) = gap {
+        let mut state = self.state.lock();
+        let read_before = state.last_live(&job);
+        let was_down = state.health.failure.is_some();
+        let changed = state.finish(&job, outcome, (asked, now), &self.budget);
+        let down = state.health.failure.clone();
+        drop(state);
+        if let Some(before) = read_before {
             self.metrics.swept(asked.saturating_duration_since(before));
         }
+        self.log(was_down, down);
         for fleet in &changed {
             self.changes.send(fleet);
+        }
+    }
+
+    fn log(&self, was_down: bool, down: Option<TemporalFailure>) {
+        let (server, namespace) = (self.connection.host_port(), self.namespace.as_str());
+        match down {
+            Some(failure) if !was_down => {
+                tracing::warn!(server, namespace, class = ?failure.class, reason = failure.message, "Temporal can't be read");
+            }
+            None if was_down => tracing::info!(server, namespace, "Temporal can be read again"),
+            _ => {}
         }
     }
 }
