@@ -35,13 +35,11 @@ impl Target {
     }
 }
 
-/// Options of the build, the same for every call of cargo so that nothing is compiled twice.
-pub fn cargo(root: &Path, release: bool) -> Command {
+/// `cargo test` of the whole workspace in the profile of the programs, so that no dependency is compiled twice and the
+/// programs under test are those that are shipped.
+pub fn cargo_test(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root).args(["test", "--workspace"]);
-    if release {
-        command.arg("--release");
-    }
+    command.current_dir(root).args(["test", "--locked", "--release", "--workspace"]);
     command
 }
 
@@ -49,8 +47,8 @@ pub fn cargo(root: &Path, release: bool) -> Command {
 ///
 /// # Errors
 /// Something does not compile; the compiler has said what on standard error.
-pub fn build(root: &Path, release: bool) -> Result<Vec<Target>> {
-    let output = cargo(root, release)
+pub fn build(root: &Path) -> Result<Vec<Target>> {
+    let output = cargo_test(root)
         .args(["--no-run", "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::binaries::cargo;
+use crate::binaries::cargo_test;
 use crate::libtest::{Report, follow, lines_of};
 use crate::summary::Outcome;
 
@@ -18,8 +18,8 @@ const DEADLINE: Duration = Duration::from_secs(10 * 60);
 ///
 /// # Errors
 /// The examples can't be built, or take longer than ten minutes.
-pub fn run(root: &Path, release: bool, filter: &str, mut tell: impl FnMut(&Report)) -> Result<()> {
-    let mut child = cargo(root, release)
+pub fn run(root: &Path, filter: &str, mut tell: impl FnMut(&Report)) -> Result<()> {
+    let mut child = cargo_test(root)
         .args(["--doc", "--quiet", "--no-fail-fast", "--", "--format", "pretty", filter])
         .stdout(Stdio::piped())
         .spawn()?;

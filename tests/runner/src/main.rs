@@ -31,9 +31,6 @@ struct Cli {
     /// The tests that are too slow for every run, and no others.
     #[arg(long)]
     long: bool,
-    /// Build with cargo's release profile.
-    #[arg(long)]
-    release: bool,
 }
 
 /// The tests of one binary that are to run.
@@ -53,7 +50,7 @@ fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
     let root = root()?;
     let start = Instant::now();
-    let targets = binaries::build(&root, cli.release)?;
+    let targets = binaries::build(&root)?;
     println!("built the tests in {:.0} s", start.elapsed().as_secs_f64());
 
     let mut summary = Summary::default();
@@ -65,7 +62,7 @@ fn main() -> Result<ExitCode> {
         })?;
     }
     if !cli.long {
-        documentation::run(&root, cli.release, &cli.filter, |report| summary.add("doc", Kind::Unit, report))?;
+        documentation::run(&root, &cli.filter, |report| summary.add("doc", Kind::Unit, report))?;
     }
     let file = root.join("target/test/summary.json");
     summary.write(&file)?;

@@ -1,0 +1,69 @@
+CARGO ?= cargo
+# Programs, images and tests are of one profile, so that no dependency is compiled twice, and what is tested is what is
+# shipped. All of the workspace is built at a time for the same reason: a part alone may get other features of a dependency.
+PROGRAMS = $(or $(CARGO_TARGET_DIR),target)/release
+DEV_CLUSTER = $(PROGRAMS)/dev-cluster
+
+.PHONY: help
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build all programs and examples into target/release
+	$(CARGO) build --locked --release --workspace --bins --examples
+
+# Only when it is missing: to end a cluster, the code of the moment does not have to compile.
+$(DEV_CLUSTER):
+	$(MAKE) build
+
+.PHONY: tools
+tools: build ## Build the third-party programs of the test cluster into the cache
+	$(DEV_CLUSTER) build-tools
+
+.PHONY: test
+test: build ## Run unit, property, API server and end-to-end tests; FILTER=text for those with it in their name
+	$(PROGRAMS)/test-runner --filter '$(FILTER)'
+
+.PHONY: test-long
+test-long: build ## Run the tests that are too slow for every run (docs/development.md)
+	$(PROGRAMS)/test-runner --long --filter '$(FILTER)'
+
+.PHONY: fmt
+fmt: ## Format the Rust code
+	$(CARGO) fmt --all
+
+.PHONY: crds
+crds: tools ## Write what is generated: crds/, the charts' copies, the kustomize base, docs/reference.md
+	.ci/generate
+
+.PHONY: check
+check: check-format check-layers check-lints check-docs check-drift ## Run all checks but the tests
+
+.PHONY: check-format
+check-format: ## Check that the Rust code is formatted and no file is too long
+	$(CARGO) fmt --all --check
+	.ci/check-sizes
+
+.PHONY: check-layers
+check-layers: ## Check that the core is pure and the sides do not know each other
+	.ci/check-layers
+
+.PHONY: check-lints
+check-lints: ## Check that clippy has nothing to say
+	$(CARGO) clippy --locked --release --workspace --all-targets -- -D warnings
+
+.PHONY: check-docs
+check-docs: ## Check the documentation comments
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --locked --release --workspace --no-deps --document-private-items
+
+.PHONY: check-drift
+check-drift: tools ## Check that what is generated is what would be generated
+	.ci/generate --check
+
+.PHONY: cluster-up
+cluster-up: build ## Start a Kubernetes cluster on this machine and print KUBECONFIG (docs/test-cluster.md)
+	@$(DEV_CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: $(DEV_CLUSTER) ## End that cluster and remove everything of it
+	@$(DEV_CLUSTER) down
