@@ -19,6 +19,8 @@ mod outcome;
 mod pace;
 mod schedule;
 mod state;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 use std::collections::{BTreeSet, HashMap};

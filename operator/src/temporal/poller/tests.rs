@@ -1,0 +1,408 @@
+//! What is read when, and what is made of it, with a clock that the test turns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use operator_core::observed::{FailureClass, LaneKey, LaneStats, Observation, TaskType, TemporalState, VersionStatus};
+use tokio::time::Instant;
+
+use super::outcome::Answer;
+use super::schedule::{Job, Next};
+use super::state::State;
+use super::{LIVE_FRESH, Phase, STATS_FRESH, Watch};
+use crate::changes::FleetId;
+use crate::temporal::api::{DeploymentReading, Partitions, VersionReading};
+use crate::temporal::budget::Budget;
+use crate::temporal::errors::CallError;
+use crate::temporal::{Connection, ConnectionSpec, Credentials, Limits, Metrics, Pool, PoolKey};
+
+const PARTITIONS: Partitions = Partitions { workflow: 2, activity: 2 };
+
+struct Bed {
+    state: State,
+    budget: Arc<Budget>,
+    connection: Arc<Connection>,
+    now: Instant,
+    in_flight: usize,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let key = PoolKey {
+            kubernetes_namespace: "tests".into(),
+            connection_uid: "c".into(),
+            connection_generation: 1,
+            secret: None,
+            ca_secret: None,
+        };
+        let spec = ConnectionSpec {
+            host_port: "localhost:1".into(),
+            server_name: None,
+            credentials: Credentials::None,
+            ca_cert: None,
+        };
+        let connection = Pool::new(Limits::default(), metrics).connect(key, &spec).unwrap();
+        let budget = connection.budget("default");
+        Self { state: State::default(), budget, connection, now: Instant::now(), in_flight: 0 }
+    }
+
+    fn watch(&self, deployment: Option<&str>, build_ids: &[&str], phase: Phase) -> Watch {
+        Watch {
+            fleet: fleet(),
+            namespace: "default".into(),
+            connection: self.connection.clone(),
+            deployment_name: deployment.map(str::to_owned),
+            build_ids: build_ids.iter().map(|id| (*id).to_owned()).collect(),
+            lanes: BTreeSet::from([lane()]),
+            phase,
+        }
+    }
+
+    fn set(&mut self, deployment: Option<&str>, build_ids: &[&str], phase: Phase) {
+        let watch = self.watch(deployment, build_ids, phase);
+        self.state.set(watch, None, self.now);
+    }
+
+    fn next(&mut self) -> Next {
+        self.state.next(self.now, self.in_flight, &self.budget)
+    }
+
+    /// Every read that is due now; all are under way afterwards.
+    fn due(&mut self) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        while let Next::Read(job) = self.next() {
+            jobs.push(job);
+            self.in_flight += 1;
+        }
+        jobs
+    }
+
+    fn finish(&mut self, job: &Job, outcome: Result<Answer, CallError>) -> Vec<FleetId> {
+        self.in_flight -= 1;
+        self.state.finish(job, outcome, (self.now, self.now), &self.budget)
+    }
+
+    /// Lets time pass, and answers every read with what a server would say: no backlog, unless `answer` says otherwise.
+    fn run(&mut self, time: Duration, answer: impl Fn(&Job) -> Option<Answer>) -> Vec<(Instant, Job)> {
+        let end = self.now + time;
+        let mut made = Vec::new();
+        while self.now < end {
+            match self.next() {
+                Next::Read(job) => {
+                    self.in_flight += 1;
+                    made.push((self.now, job.clone()));
+                    let said = answer(&job).unwrap_or_else(|| usual(&job));
+                    self.finish(&job, Ok(said));
+                }
+                Next::WaitUntil(at) => self.now = at.max(self.now + Duration::from_millis(1)).min(end),
+            }
+        }
+        made
+    }
+
+    fn snapshot(&self) -> TemporalState {
+        self.state.snapshot(&fleet(), self.now)
+    }
+
+    fn lane(&self) -> Option<Observation<LaneStats>> {
+        self.snapshot().lanes.get(&lane()).cloned()
+    }
+}
+
+fn fleet() -> FleetId {
+    "f".into()
+}
+
+fn lane() -> LaneKey {
+    LaneKey { task_queue: "q".into(), task_type: TaskType::Activity }
+}
+
+fn stats(backlog: u64) -> LaneStats {
+    LaneStats { backlog, add_rate: Some(1.0) }
+}
+
+fn version(backlog: u64) -> VersionReading {
+    let lanes = BTreeSet::from([lane()]);
+    VersionReading { status: VersionStatus::Current, lanes, stats: BTreeMap::from([(lane(), stats(backlog))]) }
+}
+
+fn usual(job: &Job) -> Answer {
+    match job {
+        Job::Partitions { .. } => Answer::Partitions(PARTITIONS),
+        Job::Live { .. } => Answer::Live(Some(0)),
+        Job::Stats { .. } => Answer::Stats(stats(0)),
+        Job::Deployment { .. } => Answer::Deployment(Some(DeploymentReading::default())),
+        Job::Version { .. } => Answer::Version(Some(version(0))),
+    }
+}
+
+fn unreachable() -> CallError {
+    CallError::local(FailureClass::Unreachable, "connection refused")
+}
+
+fn backlog(observation: Option<Observation<LaneStats>>) -> Option<u64> {
+    observation.as_ref().and_then(Observation::known).map(|stats| stats.backlog)
+}
+
+#[tokio::test]
+async fn a_lane_at_zero_is_read_partition_by_partition() {
+    let mut bed = Bed::new();
+    bed.set(None, &[], Phase::AtZero);
+    assert_eq!(bed.due(), [Job::Partitions { queue: "q".into() }]);
+    bed.finish(&Job::Partitions { queue: "q".into() }, Ok(Answer::Partitions(PARTITIONS)));
+    let made = bed.run(Duration::from_secs(10), |_| None);
+    let partitions: Vec<usize> = made
+        .iter()
+        .filter_map(|(_, job)| match job {
+            Job::Live { partition, .. } => Some(*partition),
+            _ => None,
+        })
+        .collect();
+    assert!((36..=44).contains(&partitions.len()), "{} reads in 10 s", partitions.len());
+    assert!(partitions.iter().enumerate().all(|(n, partition)| n % 2 == *partition), "{partitions:?}");
+}
+
+#[tokio::test]
+async fn zero_is_known_only_once_every_partition_was_read_and_more_than_zero_at_once() {
+    let mut bed = Bed::new();
+    bed.set(None, &[], Phase::AtZero);
+    let read = |partition| Job::Live { lane: lane(), partition };
+    let take = |bed: &mut Bed, partition, backlog| {
+        bed.in_flight += 1;
+        bed.finish(&read(partition), Ok(Answer::Live(Some(backlog))))
+    };
+    bed.due();
+    bed.in_flight = 1;
+    bed.finish(&Job::Partitions { queue: "q".into() }, Ok(Answer::Partitions(PARTITIONS)));
+    take(&mut bed, 0, 0);
+    assert_eq!(bed.lane(), None);
+    assert_eq!(take(&mut bed, 1, 3), [fleet()]);
+    assert_eq!(backlog(bed.lane()), Some(3));
+    assert_eq!(take(&mut bed, 1, 3), [], "nothing new");
+    bed.now += LIVE_FRESH * 2;
+    assert!(matches!(bed.lane(), Some(Observation::Stale { value, .. }) if value.backlog == 3));
+}
+
+#[tokio::test]
+async fn a_server_without_live_status_is_read_by_statistics_and_asked_again_later() {
+    let mut bed = Bed::new();
+    bed.set(None, &[], Phase::AtZero);
+    let silent = |job: &Job| matches!(job, Job::Live { .. }).then_some(Answer::Live(None));
+    let made = bed.run(Duration::from_secs(60), silent);
+    let live = made.iter().filter(|(_, job)| matches!(job, Job::Live { .. })).count();
+    let ordinary = made.iter().filter(|(_, job)| matches!(job, Job::Stats { .. })).count();
+    assert_eq!(live, 1);
+    assert!((50..=60).contains(&ordinary), "{ordinary} statistics in 60 s");
+    assert_eq!(backlog(bed.lane()), Some(0));
+    let made = bed.run(Duration::from_secs(600), silent);
+    assert_eq!(made.iter().filter(|(_, job)| matches!(job, Job::Live { .. })).count(), 1);
+}
+
+#[tokio::test]
+async fn a_version_that_was_not_asked_for_is_not_one_that_is_missing() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::Running);
+    bed.run(Duration::from_secs(1), |_| None);
+    assert!(bed.snapshot().deployment.known().is_some());
+    bed.set(Some("d"), &["b2", "b1"], Phase::Registering);
+    assert!(matches!(bed.snapshot().deployment, Observation::Stale { .. }));
+    bed.run(Duration::from_secs(1), |job| match job {
+        Job::Version { build_id, .. } if build_id == "b2" => Some(Answer::Version(None)),
+        _ => None,
+    });
+    let state = bed.snapshot();
+    let info = state.deployment.known().and_then(Option::as_ref).expect("known");
+    assert_eq!(info.versions.keys().collect::<Vec<_>>(), ["b1"]);
+}
+
+#[tokio::test]
+async fn versions_of_a_missing_deployment_are_not_asked_for_until_it_is_there() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::Registering);
+    let missing = |job: &Job| match job {
+        Job::Deployment { .. } => Some(Answer::Deployment(None)),
+        Job::Version { .. } => Some(Answer::Version(None)),
+        _ => None,
+    };
+    bed.run(Duration::from_secs(2), missing);
+    assert_eq!(bed.snapshot().deployment.known(), Some(&None));
+    let made = bed.run(Duration::from_secs(5), missing);
+    assert!(!made.iter().any(|(_, job)| matches!(job, Job::Version { .. })));
+    let made = bed.run(Duration::from_secs(2), |_| None);
+    assert!(made.iter().any(|(_, job)| matches!(job, Job::Version { .. })));
+}
+
+#[tokio::test]
+async fn the_backlog_of_a_fleet_is_that_of_all_its_versions_and_fresh_only_if_all_are() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b2", "b1"], Phase::Running);
+    let answer = |job: &Job| match job {
+        Job::Version { build_id, .. } => Some(Answer::Version(Some(version(if build_id == "b1" { 30 } else { 4 })))),
+        _ => None,
+    };
+    bed.run(Duration::from_secs(1), answer);
+    assert_eq!(backlog(bed.lane()), Some(34));
+    let failing = Job::Version { fleet: fleet(), name: "d".into(), build_id: "b1".into() };
+    let end = bed.now + STATS_FRESH + Duration::from_secs(10);
+    while bed.now < end {
+        for job in bed.due() {
+            let outcome =
+                if job == failing { Err(CallError::local(FailureClass::Other, "internal")) } else { Ok(usual(&job)) };
+            bed.finish(&job, outcome);
+        }
+        bed.now += Duration::from_secs(1);
+    }
+    assert!(matches!(bed.lane(), Some(Observation::Stale { .. })), "{:?}", bed.lane());
+    assert!(bed.snapshot().failure.is_some());
+}
+
+#[tokio::test]
+async fn statistics_replace_a_live_reading_only_once_they_must_be_newer() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::AtZero);
+    bed.run(Duration::from_secs(2), |job| match job {
+        Job::Live { partition: 0, .. } => Some(Answer::Live(Some(7))),
+        _ => None,
+    });
+    bed.set(Some("d"), &["b1"], Phase::Running);
+    bed.run(Duration::from_secs(1), |job| matches!(job, Job::Live { .. }).then_some(Answer::Live(Some(7))));
+    assert_eq!(backlog(bed.lane()), Some(14), "statistics of zero may be as old as their cache");
+    bed.run(Duration::from_secs(20), |job| match job {
+        Job::Live { .. } => Some(Answer::Live(Some(7))),
+        Job::Version { .. } => Some(Answer::Version(Some(version(2)))),
+        _ => None,
+    });
+    assert_eq!(backlog(bed.lane()), Some(2));
+}
+
+#[tokio::test]
+async fn pinned_tasks_count_at_zero_though_no_live_reading_has_them() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::AtZero);
+    bed.run(Duration::from_secs(12), |job| {
+        matches!(job, Job::Version { .. }).then(|| Answer::Version(Some(version(5))))
+    });
+    assert_eq!(backlog(bed.lane()), Some(5));
+}
+
+#[tokio::test]
+async fn a_lane_that_no_version_knows_is_read_by_its_queue() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::Running);
+    let unregistered = |job: &Job| match job {
+        Job::Version { .. } => Some(Answer::Version(Some(VersionReading::default()))),
+        Job::Stats { .. } => Some(Answer::Stats(stats(9))),
+        _ => None,
+    };
+    bed.run(Duration::from_secs(1), unregistered);
+    assert_eq!(backlog(bed.lane()), Some(9));
+    bed.run(Duration::from_secs(6), |_| None);
+    let made = bed.run(Duration::from_secs(20), |_| None);
+    assert!(!made.iter().any(|(_, job)| matches!(job, Job::Stats { .. })), "its version tells of it now");
+}
+
+#[tokio::test]
+async fn rates_of_a_queue_that_was_just_loaded_are_left_out() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::Running);
+    bed.run(Duration::from_secs(1), |_| None);
+    let rate = |bed: &Bed| bed.lane().and_then(|lane| lane.known().and_then(|stats| stats.add_rate));
+    assert_eq!(rate(&bed), None);
+    bed.run(Duration::from_secs(15), |_| None);
+    assert_eq!(rate(&bed), Some(1.0));
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_is_probed_by_one_call_at_a_time_and_read_in_full_when_it_is_back() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::AtZero);
+    bed.run(Duration::from_secs(2), |_| None);
+    let (mut probes, mut told) = (Vec::new(), 0);
+    let end = bed.now + Duration::from_secs(60);
+    while bed.now < end {
+        let due = bed.due();
+        if !due.is_empty() {
+            probes.push((bed.now, due.len()));
+        }
+        for job in due {
+            told += bed.finish(&job, Err(unreachable())).len();
+        }
+        bed.now += Duration::from_millis(50);
+    }
+    let down = &probes[3..];
+    assert!(down.iter().all(|(_, calls)| *calls == 1), "{down:?}");
+    assert!((8..=40).contains(&down.len()), "{} probes in a minute", down.len());
+    let longest = down.windows(2).map(|pair| pair[1].0 - pair[0].0).max().expect("probes");
+    assert!(longest <= Duration::from_millis(5100), "{longest:?}");
+    assert!(told <= 5, "the fleet was told {told} times of one failure");
+    assert_eq!(bed.snapshot().failure.map(|failure| failure.class), Some(FailureClass::Unreachable));
+    assert!(matches!(bed.lane(), Some(Observation::Stale { .. })));
+
+    bed.run(Duration::from_secs(6), |_| None);
+    assert_eq!(bed.snapshot().failure, None);
+    assert_eq!(backlog(bed.lane()), Some(0));
+}
+
+#[tokio::test]
+async fn one_read_that_fails_stops_no_other() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::AtZero);
+    let (mut live, end) = (0, bed.now + Duration::from_secs(20));
+    while bed.now < end {
+        for job in bed.due() {
+            let fails = matches!(job, Job::Deployment { .. });
+            live += usize::from(matches!(job, Job::Live { .. }));
+            bed.finish(&job, if fails { Err(unreachable()) } else { Ok(usual(&job)) });
+        }
+        bed.now += Duration::from_millis(10);
+    }
+    assert!(live > 60, "{live} live reads in 20 s");
+    assert_eq!(backlog(bed.lane()), Some(0));
+    assert!(bed.snapshot().failure.is_some());
+    assert!(matches!(bed.snapshot().deployment, Observation::Unknown), "nothing is made up");
+}
+
+#[tokio::test]
+async fn a_poke_reads_again_even_what_is_under_way() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::Running);
+    bed.run(Duration::from_secs(1), |_| None);
+    bed.state.poke(&fleet(), bed.now);
+    let first = bed.due();
+    assert!(first.iter().any(|job| matches!(job, Job::Deployment { .. })), "{first:?}");
+    bed.state.poke(&fleet(), bed.now);
+    assert!(bed.due().is_empty(), "not twice at a time");
+    for job in &first {
+        bed.finish(job, Ok(usual(job)));
+    }
+    let again = bed.due();
+    assert_eq!(again.len(), first.len(), "{again:?}");
+}
+
+#[tokio::test]
+async fn an_answer_about_another_deployment_is_dropped() {
+    let mut bed = Bed::new();
+    bed.set(Some("old"), &["b1"], Phase::Running);
+    let under_way = bed.due();
+    bed.set(Some("new"), &["b1"], Phase::Running);
+    for job in &under_way {
+        bed.finish(job, Ok(usual(job)));
+    }
+    assert_eq!(bed.snapshot().deployment, Observation::Unknown);
+}
+
+#[tokio::test]
+async fn a_fleet_that_moves_to_another_connection_keeps_what_was_read() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::Running);
+    bed.run(Duration::from_secs(1), |_| None);
+    let carried = bed.state.remove(&fleet(), &bed.budget);
+    assert!(bed.state.lanes.is_empty() && bed.state.queues.is_empty());
+    let watch = bed.watch(Some("d"), &["b1"], Phase::Running);
+    let mut other = State::default();
+    other.set(watch, carried, bed.now);
+    assert!(other.snapshot(&fleet(), bed.now).deployment.known().is_some());
+    assert!(matches!(other.next(bed.now, 0, &bed.budget), Next::Read(_)), "and is read anew");
+}
