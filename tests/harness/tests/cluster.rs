@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -95,12 +96,27 @@ async fn pods_run_find_names_and_reach_services_and_a_temporal_server() {
     let said = pods.logs("client", &LogParams::default()).await.unwrap();
     assert!(said.contains("200 OK"), "{said}");
 
+    let reachable = listening_beyond(&cluster);
+    assert_eq!(reachable, Vec::<String>::new(), "nothing listens beyond loopback and the link");
     let nodes = cluster.run("kubectl", &["get", "nodes", "--no-headers"]).unwrap();
     assert!(nodes.contains(" Ready "), "{nodes}");
     cut_off(&cluster, &pods).await;
     kill_container(&cluster, &pods).await;
     cluster.stop().unwrap();
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
+/// Addresses in the cluster's network that something listens on, other than loopback's and the node's.
+fn listening_beyond(cluster: &Cluster) -> Vec<String> {
+    const LISTEN: &str = "0A";
+    let allowed = [Ipv4Addr::LOCALHOST, cluster.network().node()]
+        .map(|address| format!("{:08X}", u32::from(address).swap_bytes()));
+    let sockets = cluster.namespace().run_script("cat /proc/net/tcp /proc/net/tcp6").unwrap();
+    let local = sockets.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (*fields.get(3)? == LISTEN).then(|| fields[1].to_owned())
+    });
+    local.filter(|address| !allowed.iter().any(|allowed| address.starts_with(allowed))).collect()
 }
 
 async fn cut_off(cluster: &Cluster, pods: &Api<Pod>) {

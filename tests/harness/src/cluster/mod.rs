@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::audit::{self, AuditEvent};
-use crate::control_plane::{Layout, Servers, client_of};
+use crate::control_plane::{Clients, Layout, Servers};
 use crate::images::{self, ImageSpec};
 use crate::launch::{Namespace, Place, Running};
 use crate::state::{self, Record, StateDir};
@@ -55,7 +55,7 @@ pub struct Cluster {
     namespace: Namespace,
     network: Network,
     tools: Tools,
-    client: Client,
+    clients: Clients,
     components: Vec<Running>,
 }
 
@@ -86,7 +86,7 @@ impl Cluster {
         let running = record.init.filter(process::ProcessId::is_alive).zip(record.network);
         let (init, network) =
             running.with_context(|| format!("no cluster {name} runs: start it by `dev-cluster up --name {name}`"))?;
-        let client = client_of(&directory.join("kubeconfig")).await?;
+        let clients = Clients::read(&directory.join("kubeconfig")).await?;
         Ok(Self {
             name: name.to_owned(),
             directory,
@@ -94,7 +94,7 @@ impl Cluster {
             namespace: Namespace::attach(init),
             network,
             tools: Tools::ensure_async(Tools::ALL).await?,
-            client,
+            clients,
             components: Vec::new(),
         })
     }
@@ -105,10 +105,10 @@ impl Cluster {
         &self.name
     }
 
-    /// A client with all rights.
+    /// A new client with all rights. To be called inside the async runtime that uses it.
     #[must_use]
     pub fn client(&self) -> Client {
-        self.client.clone()
+        self.clients.client()
     }
 
     /// A kubeconfig with all rights.
@@ -274,16 +274,17 @@ async fn start(tools: Tools, mut undo: Undo, name: &str) -> Result<Cluster> {
     let mut servers = Servers::start(&tools, &layout).await?;
     progress("API server ready");
     components.append(&mut servers.processes);
-    objects::create(&servers.client).await?;
+    let client = servers.clients.client();
+    objects::create(&client).await?;
     load_pause(&tools, state)?;
     components.append(&mut node.start(&servers)?);
-    wait_ready(&servers.client, &network, &components).await?;
+    wait_ready(&client, &network, &components).await?;
     progress("node ready and DNS answering");
 
     let directory = state.path().to_owned();
     let state = undo.0.take();
-    let client = servers.client;
-    Ok(Cluster { name: name.to_owned(), directory, state, namespace, network, tools, client, components })
+    let clients = servers.clients;
+    Ok(Cluster { name: name.to_owned(), directory, state, namespace, network, tools, clients, components })
 }
 
 /// Makes namespaces, network and control group, each recorded as soon as it is there.

@@ -103,15 +103,20 @@ impl Run {
                 let attempt = attributes["attempt"].as_i64().unwrap_or(1);
                 self.task(event)?.started = Some((attempt, text(&attributes["identity"])));
             }
-            kind @ ("ACTIVITY_TASK_COMPLETED" | "ACTIVITY_TASK_FAILED" | "ACTIVITY_TASK_TIMED_OUT"
+            kind @ ("ACTIVITY_TASK_COMPLETED"
+            | "ACTIVITY_TASK_FAILED"
+            | "ACTIVITY_TASK_TIMED_OUT"
             | "ACTIVITY_TASK_CANCELED") => {
                 let result = payload(&attributes["result"])?;
                 let task = self.task(event)?;
                 task.ends.push((event.time, kind.to_owned()));
                 task.result = result;
             }
-            kind @ ("WORKFLOW_EXECUTION_COMPLETED" | "WORKFLOW_EXECUTION_FAILED" | "WORKFLOW_EXECUTION_TIMED_OUT"
-            | "WORKFLOW_EXECUTION_CANCELED" | "WORKFLOW_EXECUTION_TERMINATED") => {
+            kind @ ("WORKFLOW_EXECUTION_COMPLETED"
+            | "WORKFLOW_EXECUTION_FAILED"
+            | "WORKFLOW_EXECUTION_TIMED_OUT"
+            | "WORKFLOW_EXECUTION_CANCELED"
+            | "WORKFLOW_EXECUTION_TERMINATED") => {
                 self.closed = Some((event.time, kind.to_owned()));
                 self.result = payload(&attributes["result"])?;
             }

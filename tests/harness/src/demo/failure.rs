@@ -1,0 +1,35 @@
+//! When the demo fails: what a user would look at, in that order.
+
+use super::stage::Stage;
+use super::{NAMESPACE, OPERATOR};
+use crate::logs;
+
+const LINES: usize = 25;
+
+/// Prints objects, events and the ends of logs.
+pub async fn explain(stage: &Stage) {
+    println!("\nThe demo failed. What there is:");
+    let conditions = r#"jsonpath={range .items[*]}{.metadata.name}{"\n"}{range .status.conditions[*]}{"  "}{.type}={.status} {.reason}: {.message}{"\n"}{end}{end}"#;
+    let operator_logs =
+        ["--namespace", OPERATOR, "logs", "--selector", "app.kubernetes.io/name=temporal-worker-operator"];
+    let worker_logs = ["--namespace", NAMESPACE, "logs", "--selector", "temporal.io/deployment-name"];
+    let tail = ["--prefix", "--tail", "15", "--all-containers"];
+    let looks: [(&str, Vec<&str>); 5] = [
+        ("Objects", vec!["get", "pods,deployments,workerdeployments", "--all-namespaces", "--output", "wide"]),
+        ("Conditions", vec!["--namespace", NAMESPACE, "get", "workerdeployments", "--output", conditions]),
+        ("Events", vec!["get", "events", "--all-namespaces", "--sort-by", ".metadata.creationTimestamp"]),
+        ("Log of the operator", [operator_logs.as_slice(), &tail].concat()),
+        ("Logs of the Workers", [worker_logs.as_slice(), &tail].concat()),
+    ];
+    for (title, arguments) in looks {
+        let said = stage.run("kubectl", &arguments).await.unwrap_or_else(|error| format!("{error:#}"));
+        println!("\n{title}\n{}", end_of(&said));
+    }
+    println!("\nLog of the Temporal server\n{}", logs::tail(&stage.server.log()));
+}
+
+fn end_of(text: &str) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    let shown = lines[lines.len().saturating_sub(LINES)..].iter().map(|line| format!("  {line}"));
+    shown.collect::<Vec<_>>().join("\n")
+}
