@@ -131,7 +131,9 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         min_ready_seconds: spec.min_ready_seconds,
         progress_deadline_seconds: spec.progress_deadline_seconds,
     });
-    let config_maps = runtime.iter().flat_map(|runtime| config_maps(owner, runtime, build_id.is_some())).collect();
+    // A Build ID of the user's own stands for whatever the manifest says now.
+    let immutable = build_id.is_some() && spec.worker_options.unsafe_custom_build_id.is_none();
+    let config_maps = runtime.iter().flat_map(|runtime| config_maps(owner, runtime, immutable)).collect();
     Ok(Fleet {
         temporal_namespace: spec.worker_options.temporal_namespace.clone(),
         replicas: spec.replicas.map(count),
@@ -301,10 +303,10 @@ fn limits(runtime: &RuntimeSpec, wrong: &mut Vec<String>) -> RuntimeLimits {
 }
 
 /// The version's configuration never changes under it; with versioning off it does, and so do the limits.
-fn config_maps(owner: Owner<'_>, runtime: &RuntimePod, versioned: bool) -> Vec<Value> {
+fn config_maps(owner: Owner<'_>, runtime: &RuntimePod, immutable: bool) -> Vec<Value> {
     let [(config_map, config_file, config), (limits_map, limits_file, limits)] = runtime::files(runtime);
     vec![
-        deployment::config_map(owner, config_map, config_file, &config, versioned),
+        deployment::config_map(owner, config_map, config_file, &config, immutable),
         deployment::config_map(owner, limits_map, limits_file, &limits, false),
     ]
 }

@@ -49,6 +49,8 @@ fn fields_without_behaviour_are_named_by_path() {
         (json!({ "sunset": { "scaledownDelay": "60m", "deleteDelay": "24h0m" } }), vec![]),
         (json!({ "sunset": { "scaledownDelay": "2h" } }), vec!["spec.sunset.scaledownDelay"]),
         (json!({ "sunset": { "deleteDelay": "0" } }), vec!["spec.sunset.deleteDelay"]),
+        (json!({ "scaling": { "targetLatency": "5000ms" } }), vec![]),
+        (json!({ "scaling": { "targetLatency": "1s" } }), vec!["spec.scaling.targetLatency"]),
         (json!({ "workerOptions": options("ClusterConnection") }), vec!["spec.workerOptions.connectionRef.kind"]),
         (json!({ "runtime": encrypted }), vec!["spec.runtime.encryption"]),
         (json!({ "sidecar": {} }), vec!["spec.sidecar"]),

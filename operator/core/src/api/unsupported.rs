@@ -1,6 +1,6 @@
 //! Fields whose behaviour comes with a later release.
 
-use super::{ConnectionKind, RolloutSpec, RolloutStrategy, SunsetSpec, WorkerDeployment};
+use super::{ConnectionKind, RolloutSpec, RolloutStrategy, ScalingSpec, SunsetSpec, WorkerDeployment};
 
 /// Paths of the fields of `object` that are set and have no behaviour yet, in the order of the spec. They are accepted,
 /// and named in condition `Unsupported` so that nobody takes them for working.
@@ -22,6 +22,11 @@ pub fn unsupported_fields(object: &WorkerDeployment) -> Vec<String> {
         if differs(&sunset.delete_delay, &default.delete_delay) {
             paths.push("spec.sunset.deleteDelay".to_owned());
         }
+    }
+    // The present rule gives every waiting task a slot; it does not trade slots for latency.
+    let default = ScalingSpec::default().target_latency.get();
+    if spec.scaling.as_ref().is_some_and(|scaling| scaling.target_latency.get() != default) {
+        paths.push("spec.scaling.targetLatency".to_owned());
     }
     if spec.worker_options.connection_ref.kind == ConnectionKind::ClusterConnection {
         paths.push("spec.workerOptions.connectionRef.kind".to_owned());
