@@ -97,13 +97,18 @@ fn run_command(
     let lines = lines_of(child.stdout.take());
     let mut open: BTreeSet<&str> = paths.iter().map(String::as_str).collect();
     let mut started = BTreeMap::new();
+    let mut failed = false;
     let status = follow(&mut child, &lines, deadline, |line| {
         let Some(event) = event_of(line) else { return eprintln!("{line}") };
         let Some(name) = event.name.as_deref().filter(|_| event.subject == "test") else { return };
         match event.event.as_str() {
             "started" => drop(started.insert(name.to_owned(), Instant::now())),
             "timeout" => eprintln!("{name} is still running"),
-            _ if open.remove(name) => tell(&report_of(name, &event)),
+            _ if open.remove(name) => {
+                let report = report_of(name, &event);
+                failed |= report.outcome == Outcome::Failed;
+                tell(&report);
+            }
             _ => {}
         }
     })?;
@@ -111,6 +116,11 @@ fn run_command(
         None => format!("did not finish: all tests of its binary together took longer than {} s", deadline.as_secs()),
         Some(status) => format!("did not finish: its binary ended with {status}"),
     };
+    // What starts before the first test and ends after the last belongs to none of them.
+    if !failed && open.is_empty() && !status.is_some_and(|status| status.success()) {
+        let output = why.replace("did not finish", "failed after its last test");
+        tell(&Report { path: "(binary)".to_owned(), outcome: Outcome::Failed, seconds: 0.0, output });
+    }
     for path in open {
         let seconds = started.get(path).map_or(0.0, |start| start.elapsed().as_secs_f64());
         let why = if started.contains_key(path) { why.clone() } else { format!("did not start; {why}") };
@@ -238,6 +248,13 @@ mod tests {
     #[test]
     fn a_binary_that_ends_well_without_a_result_fails_its_tests() {
         assert_eq!(reports("exit 0", &["a"], LIMIT)[0].outcome, Outcome::Failed);
+    }
+
+    #[test]
+    fn a_binary_that_fails_after_its_tests_is_a_failure() {
+        let found = reports(&format!("{OK}; exit 1"), &["a"], LIMIT);
+        assert_eq!(found[0].outcome, Outcome::Passed);
+        assert_eq!((found[1].path.as_str(), found[1].outcome), ("(binary)", Outcome::Failed));
     }
 
     #[test]
