@@ -145,6 +145,9 @@ async fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 #[cfg(test)]
+mod tls_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -23,6 +23,8 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let config = process.config.as_ref().context("no configuration; name its file with --config")?;
     let handlers = HandlerTable::new(config, &process.limits)?;
     let task_queues = config.task_queues.clone();
+    // Handlers run as the same user, and could otherwise read the API key from this process's environment.
+    nix::sys::prctl::set_dumpable(false).context("cannot hide the environment from handlers")?;
     process.run(async |process| serve(process, task_queues, handlers).await).await
 }
 
