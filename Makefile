@@ -53,8 +53,9 @@ check-lints: ## Check that clippy has nothing to say
 	$(CARGO) clippy --locked --release --workspace --all-targets -- -D warnings
 
 .PHONY: check-docs
+# With the examples, so that the dependencies get the features that check-lints gave them.
 check-docs: ## Check the documentation comments
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --locked --release --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --locked --release --workspace --no-deps --lib --bins --examples --document-private-items
 
 .PHONY: check-drift
 check-drift: tools ## Check that what is generated is what would be generated
