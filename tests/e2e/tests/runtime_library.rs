@@ -113,6 +113,27 @@ async fn a_library_worker_finishes_its_activity_in_a_drain() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_library_worker_s_result_outlives_an_outage_of_the_server() -> Result<()> {
+    let mut server = Server::start().await?;
+    let folder = tempfile::tempdir()?;
+    let _fleet = thumbnails(&server, folder.path()).await?;
+    let example = example(&server, &queues(), &[])?;
+    example.wait_ready().await;
+    start_workflow(&server, 3)?;
+    let checks = r#"task_queue="pictures-local",task_type="activity""#;
+    example.wait_metric("slots_used", checks, 1.0).await;
+    server.temporal.stop()?;
+    // The check ends meanwhile, and core by itself would give its result up after ten seconds.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(example.metric("slots_used", checks).await, Some(1.0), "the result is not given up");
+    assert_eq!(example.probe("/readyz").await.map(|answer| answer.0), Some(200));
+    server.temporal.restart().await?;
+    assert_eq!(result(&server).await["checked"], json!(3));
+    assert_eq!(attempts(&server)?, vec![json!(1); 4]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_versioned_library_worker_registers_both_kinds_of_queues() -> Result<()> {
     let server = Server::start().await?;
     let environment = [("TEMPORAL_DEPLOYMENT_NAME", "team/pictures"), ("TEMPORAL_WORKER_BUILD_ID", "v1")];

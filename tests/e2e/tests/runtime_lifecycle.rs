@@ -139,6 +139,41 @@ async fn a_drain_finishes_what_runs_and_leaves_the_rest_on_the_queue() -> Result
 }
 
 #[tokio::test]
+async fn drains_under_load_lose_no_task() -> Result<()> {
+    const ACTIVITIES: u32 = 250;
+    let server = Server::start().await?;
+    let completed = format!(r#"outcome="completed",{WORK}"#);
+    let (configuration, limits) = (exec(&["sh", "-c", "sleep 0.3; cat"]), json!({"maxConcurrentActivities": {"q": 5}}));
+    let mut worker = Worker::ready(&server, configuration.clone(), limits.clone()).await?;
+    let mut activities = Vec::new();
+    for _ in 0..ACTIVITIES {
+        // A task that a cut poll took with it would come back after this time, on its second attempt.
+        let activity = Activity { start_to_close: Duration::from_secs(20), attempts: 0, ..Activity::default() };
+        activities.push(server.start_activity(activity).await?);
+    }
+    for _ in 0..3 {
+        wait_for("some work", SOON, async || {
+            (worker.metric("tasks_ended_total", &completed).await? >= 5.0).then_some(())
+        })
+        .await;
+        worker.terminate()?;
+        let next = Worker::ready(&server, configuration.clone(), limits.clone()).await?;
+        assert!(worker.exit(Duration::from_secs(10)).await?.success());
+        worker = next;
+    }
+    let mut waiting = 0;
+    for activity_id in &activities {
+        waiting += u32::from(server.describe(activity_id).await?.run_state() == PendingActivityState::Scheduled);
+    }
+    assert!(waiting > 0, "there was a backlog to the end of the last drain");
+    for activity_id in activities {
+        assert_eq!(server.end_of(&activity_id).await.result(), json!([{"n": 1}]));
+        assert_eq!(server.describe(&activity_id).await?.attempt, 1, "{activity_id}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_task_over_the_drain_timeout_is_handed_back() -> Result<()> {
     let server = Server::start().await?;
     let configuration = exec(&["sh", "-c", "sleep 600"]);
