@@ -148,15 +148,17 @@ pub fn decide(policy: &Policy, input: &Input, state: &State) -> (Decision, State
     let scene = Scene { policy, input, fleet: &fleet, need: &need, doubt: doubt.as_ref(), state: &next };
     let numbers = scene.numbers(lowest, wanted);
     let cause = scene.cause(&numbers);
+    let victims = scene.victims(numbers.desired);
     let decision = Decision {
         desired: numbers.desired,
-        victims: scene.victims(numbers.desired),
+        victims: victims.clone(),
         backlog,
         in_flight: fleet.unproven.is_none().then_some(fleet.in_flight),
         outcome: outcome(&cause),
         reason: reason::sentence(&cause, numbers.desired, policy, &need),
         recheck_after: recheck_after(&cause),
     };
+    next.see_victims(&victims);
     (decision, next)
 }
 
@@ -186,7 +188,7 @@ impl Scene<'_> {
         } else if self.doubt.is_some() {
             current
         } else {
-            self.state.highest_need(self.input.now, self.window()).map_or(current, |higher| higher.need.min(current))
+            self.state.highest_need(self.input.now, self.window()).map_or(wanted, |higher| higher.need.min(current))
         }
     }
 

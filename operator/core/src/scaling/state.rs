@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fleet::{Fleet, LaneLoad};
 use super::{Input, LONGEST_GAP, STABILIZATION};
-use crate::observed::{LaneKey, LaneStats, Observation, PodLoad};
+use crate::observed::{LaneKey, LaneStats, Observation};
 
 /// Readings of a backlog that no pod takes in before it counts as a ghost: tasks that the server still counts though their
 /// Workflow has ended.
@@ -54,8 +54,14 @@ struct PodMemory {
     worked: bool,
     /// Tasks started, over all lanes, if it ever told.
     started: Option<u64>,
-    /// Tasks running, over all lanes, when it last told.
-    used: u64,
+    /// Whether it was being deleted, or named to go, when last seen.
+    going: bool,
+}
+
+impl PodMemory {
+    fn never_worked(self) -> bool {
+        self.from_birth && !self.worked
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,7 +91,7 @@ impl State {
         }
     }
 
-    /// Notes the pods. Says whether they prove that no task started and none was lost since the last decision.
+    /// Notes the pods. Says whether they prove that no task started since the last decision.
     pub(super) fn see_pods(&mut self, input: &Input) -> bool {
         let resumed = self.memory.last.is_some();
         let mut before = std::mem::take(&mut self.memory.pods);
@@ -93,22 +99,32 @@ impl State {
         for pod in &input.pods {
             let known = before.remove(&pod.name);
             let mut seen = known.unwrap_or(PodMemory { from_birth: resumed, ..PodMemory::default() });
+            seen.going = pod.terminating;
             seen.worked |= pod.ready || pod.load.last().is_some();
             if let Some(load) = pod.load.last() {
-                let started = total(load, |slots| slots.started);
+                let started = load.values().fold(0_u64, |sum, slots| sum.saturating_add(slots.started));
                 // A counter that went down is a new process: what it started counts as well.
                 quiet &= !resumed || started == seen.started.unwrap_or(0);
                 seen.started = Some(started);
-                seen.used = total(load, |slots| slots.used);
             }
             self.memory.pods.insert(pod.name.clone(), seen);
         }
-        quiet && before.values().all(|vanished| vanished.used == 0)
+        // A pod that vanished unexpectedly may have started a task that nobody will tell of.
+        quiet && before.values().all(|vanished| vanished.going || vanished.never_worked())
+    }
+
+    /// Notes the pods that should go.
+    pub(super) fn see_victims(&mut self, victims: &[String]) {
+        for victim in victims {
+            if let Some(pod) = self.memory.pods.get_mut(victim) {
+                pod.going = true;
+            }
+        }
     }
 
     /// Whether a pod was never Ready and never told a load, in all its life.
     pub(super) fn never_worked(&self, pod: &str) -> bool {
-        self.memory.pods.get(pod).is_some_and(|seen| seen.from_birth && !seen.worked)
+        self.memory.pods.get(pod).is_some_and(|seen| seen.never_worked())
     }
 
     /// Notes the load of every lane.
@@ -215,10 +231,6 @@ fn stuck_again(before: Option<Stuck>, backlog: &Observation<LaneStats>, now: Dur
         Some(stuck) => stuck,
         None => Stuck { since: now, readings: 1, taken },
     }
-}
-
-fn total(load: &PodLoad, of: impl Fn(&crate::observed::SlotUse) -> u64) -> u64 {
-    load.values().fold(0, |sum, slots| sum.saturating_add(of(slots)))
 }
 
 /// A map by lane as a list: JSON has no keys but strings.

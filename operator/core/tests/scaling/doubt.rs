@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use operator_core::observed::{LaneStats, Observation};
-use operator_core::scaling::{Input, Outcome, State, decide};
+use operator_core::scaling::{Input, Outcome, Policy, State, decide};
 
 use crate::fixtures::*;
 
@@ -72,6 +72,8 @@ fn no_doubt_ever_shrinks_a_fleet_and_each_is_named() {
         assert_eq!((decision.desired, decision.outcome), (3, Outcome::MetricsStale), "{name}: {}", decision.reason);
         assert_eq!(decision.reason, format!("Kept at 3: {words}, a lower need is not proven."), "{name}");
         assert!(decision.victims.is_empty(), "{name}");
+        let hasty = Policy { idle_window: seconds(0), ..policy() };
+        assert_eq!(settled(&hasty, &input).desired, 3, "{name}");
     }
 }
 

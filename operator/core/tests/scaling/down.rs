@@ -26,6 +26,9 @@ fn a_short_idle_window_shortens_the_minute() {
     let mut input = fleet(0, &[5, 0, 0]);
     assert_eq!(watch(&policy, &mut input, &mut state, seconds(9)).desired, 3);
     assert_eq!(watch(&policy, &mut input, &mut state, seconds(1)).desired, 1);
+    assert_eq!(first(&input).desired, 3);
+    let hasty = Policy { idle_window: seconds(0), ..policy };
+    assert_eq!(decide(&hasty, &input, &State::default()).0.desired, 1);
 }
 
 #[test]

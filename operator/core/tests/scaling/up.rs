@@ -139,6 +139,11 @@ fn a_pod_that_took_a_task_while_it_goes_does_not_bring_its_replica_back() {
     let mut input = fleet(0, &[1]);
     input.current = 0;
     assert_eq!(settled(&policy(), &input).desired, 0);
+    let mut input = fleet(0, &[10, 10, 1]);
+    input.current = 2;
+    assert_eq!(settled(&policy(), &input).desired, 2);
+    input.lanes.insert(lane(), live(1));
+    assert_eq!(settled(&policy(), &input).desired, 3, "the control: a task that waits needs a slot");
 }
 
 #[test]

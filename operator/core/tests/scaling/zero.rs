@@ -1,7 +1,7 @@
 //! To zero: only when nothing started, ran or waited for the idle window.
 
 use operator_core::observed::Observation;
-use operator_core::scaling::{Input, Outcome, Policy, State};
+use operator_core::scaling::{Input, Outcome, Pod, Policy, State};
 
 use crate::fixtures::*;
 
@@ -78,20 +78,23 @@ fn a_new_pod_that_started_nothing_is_no_activity() {
     let mut state = State::default();
     let mut input = fleet(0, &[0]);
     watch(&policy(), &mut input, &mut state, seconds(170));
-    input.pods = vec![pod("p1", known(load(0, 0)))];
+    input.pods.push(pod("p1", known(load(0, 0))));
     assert_eq!(watch(&policy(), &mut input, &mut state, seconds(10)).desired, 0);
 }
 
 #[test]
-fn a_pod_that_vanished_with_a_task_is_activity() {
-    for (used, expected) in [(1, 1), (0, 0)] {
+fn a_pod_that_vanished_unexpectedly_is_activity() {
+    let working = || pod("p1", known(load(0, 0)));
+    let going = Pod { terminating: true, ..working() };
+    let cases = [("working", working(), 1), ("going", going, 0), ("never worked", starting("p1"), 0)];
+    for (name, second, expected) in cases {
         let mut state = State::default();
-        let mut input = fleet(0, &[0, used]);
-        input.current = 1;
-        watch(&policy(), &mut input, &mut state, seconds(170));
+        let mut input = fleet(0, &[0]);
+        watch(&policy(), &mut input, &mut state, seconds(160));
+        input.pods.push(second);
+        watch(&policy(), &mut input, &mut state, seconds(10));
         input.pods.truncate(1);
-        input.now += STEP;
-        assert_eq!(watch(&policy(), &mut input, &mut state, seconds(175)).desired, expected, "used {used}");
+        assert_eq!(watch(&policy(), &mut input, &mut state, seconds(10)).desired, expected, "{name}");
     }
 }
 
