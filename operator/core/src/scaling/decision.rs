@@ -78,30 +78,30 @@ pub(super) enum Doubt<'a> {
     Pod(&'a Unproven<'a>),
 }
 
-/// What a decision is made of, for its reason.
+/// What decided, with the numbers for the sentence that says so.
 pub(super) enum Cause<'a> {
+    /// The idle window is over.
     ToZero,
+    /// Nothing waits.
     AtZero,
+    /// The tasks need so many.
     Need,
+    /// They need more than the maximum, or that is zero.
     Maximum,
+    /// The pods above the maximum may run tasks.
     OverMaximum,
+    /// The user's minimum.
     Minimum,
+    /// The rollout's floor, with its reason.
     Floor(&'a str),
+    /// Fewer may be enough, but that is not proven.
     Doubt(&'a Doubt<'a>),
-    /// A higher need was seen so long ago.
-    Settling {
-        need: u32,
-        since: Duration,
-        window: Duration,
-        left: Duration,
-    },
-    Waiting {
-        left: Duration,
-    },
-    Busy {
-        need: u32,
-        kept: usize,
-    },
+    /// Fewer are enough `since` so long, and may be taken in `left`.
+    Settling { need: u32, since: Duration, window: Duration, left: Duration },
+    /// The last pod waits for the idle window, of which so much is left.
+    Waiting { left: Duration },
+    /// Fewer are enough, but so many pods may run tasks.
+    Busy { need: u32, kept: usize },
 }
 
 /// Everything that is known when the number is chosen.
@@ -202,10 +202,10 @@ impl Scene<'_> {
         let busy = Cause::Busy { need: wanted, kept: self.fleet.kept() };
         match (self.doubt, &self.input.floor) {
             _ if desired > max => Cause::OverMaximum,
+            _ if self.need.pods > max || max == 0 => Cause::Maximum,
             _ if desired == 0 && current > 0 => Cause::ToZero,
             (Some(doubt), _) if desired == 0 => Cause::Doubt(doubt),
             _ if desired == 0 => Cause::AtZero,
-            _ if self.need.pods > max => Cause::Maximum,
             _ if desired > goal => busy,
             (Some(doubt), _) if desired > wanted => Cause::Doubt(doubt),
             _ if desired > wanted => self.settling(wanted),

@@ -15,6 +15,7 @@ pub(super) fn sentence(cause: &Cause<'_>, desired: u32, policy: &Policy, need: &
         }
         Cause::AtZero => "At zero: no task waits.".into(),
         Cause::Need => format!("{}: {}.", replicas(desired), work(need)),
+        Cause::Maximum if need.pods == 0 => format!("{}: the maximum.", replicas(desired)),
         Cause::Maximum => format!("{} (the maximum): {}, {} pods.", replicas(desired), work(need), need.pods),
         Cause::OverMaximum => format!(
             "Kept at {desired}, above the maximum of {}: the pods run tasks, or may; only idle pods are removed.",

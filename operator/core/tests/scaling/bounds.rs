@@ -54,6 +54,8 @@ fn a_maximum_of_zero_is_a_command_too() {
     let none = Policy { max_replicas: 0, ..policy() };
     assert_eq!(decide(&none, &at_zero(live(100)), &State::default()).0.desired, 0);
     assert_eq!(decide(&none, &fleet(0, &[0, 1]), &State::default()).0.desired, 1);
+    let decision = decide(&none, &fleet(0, &[0, 0]), &State::default()).0;
+    assert_eq!((decision.desired, decision.reason), (0, "0 replicas: the maximum.".into()));
 }
 
 #[test]

@@ -109,8 +109,7 @@ fn a_burst_from_zero_gets_its_pods_at_once_and_all_of_them_go() {
 
 #[test]
 fn a_second_burst_finds_the_pods_of_the_first() {
-    let mut world = World::default();
-    world.waiting = 45;
+    let mut world = World { waiting: 45, ..World::default() };
     assert_eq!(world.until(60), [(0, 5)]);
     world.waiting = 45;
     assert_eq!(world.until(400), [(140, 1), (261, 0)]);
