@@ -78,6 +78,13 @@ pub fn children(parent: i32) -> Vec<i32> {
     processes().filter(|pid| Stat::read(*pid).is_ok_and(|stat| stat.parent == parent)).collect()
 }
 
+/// Path that a process's program was called by.
+#[must_use]
+pub fn program(pid: i32) -> Option<String> {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    Some(String::from_utf8_lossy(raw.split(|byte| *byte == 0).next()?).into_owned())
+}
+
 /// The id that a process has in its own process namespace.
 #[must_use]
 pub fn innermost_id(pid: i32) -> Option<i32> {

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::images::build;
-use harness::process::{ProcessId, children, wait_until};
+use harness::process::{self, ProcessId, children, wait_until};
 use harness::{Cluster, ClusterOptions, ImageSpec, TemporalOptions, TemporalServer};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -102,6 +102,7 @@ async fn pods_run_find_names_and_reach_services_and_a_temporal_server() {
     assert!(nodes.contains(" Ready "), "{nodes}");
     cut_off(&cluster, &pods).await;
     kill_container(&cluster, &pods).await;
+    pause_api_server(&cluster, &pods).await;
     cluster.stop().unwrap();
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
 }
@@ -148,6 +149,14 @@ async fn kill_container(cluster: &Cluster, pods: &Api<Pod>) {
     let status = pods.get("victim").await.unwrap().status.unwrap();
     let ended = status.container_statuses.unwrap()[0].state.clone().unwrap().terminated.unwrap();
     assert_eq!(ended.exit_code, 137);
+}
+
+async fn pause_api_server(cluster: &Cluster, pods: &Api<Pod>) {
+    cluster.signal_component("kube-apiserver", Signal::SIGSTOP).unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(1), pods.get("victim")).await;
+    assert!(answer.is_err(), "a stopped server does not answer");
+    cluster.signal_component("kube-apiserver", Signal::SIGCONT).unwrap();
+    wait_for("the server answers again", async || pods.get("victim").await.is_ok()).await;
 }
 
 #[test]
@@ -199,9 +208,7 @@ fn dev_cluster(root: &Path, action: &str) -> Command {
 
 fn kill_part(record: &Value, name: &str) {
     let init: ProcessId = serde_json::from_value(record["init"].clone()).unwrap();
-    let is_part = |pid: &i32| {
-        fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().contains(&format!("/bin/{name}\0"))
-    };
+    let is_part = |pid: &i32| process::program(*pid).is_some_and(|path| path.ends_with(&format!("/{name}")));
     let pid = children(init.pid).into_iter().find(is_part).unwrap();
     assert!(ProcessId::of(pid, name).unwrap().kill(LIMIT));
 }

@@ -195,14 +195,16 @@ impl Cluster {
         Ok(sent.count())
     }
 
-    /// Stops the execution of one part (SIGSTOP), such as `kube-apiserver`, or lets it go on.
-    /// Only in the process that started the cluster.
+    /// Sends a signal to one part, such as SIGSTOP and SIGCONT to `kube-apiserver`, or SIGKILL to `kubelet`.
     ///
     /// # Errors
-    /// There is no such part.
-    pub fn set_paused(&self, component: &str, paused: bool) -> Result<()> {
-        let found = self.components.iter().find(|running| running.name() == component);
-        found.with_context(|| format!("this process runs no part {component}"))?.set_paused(paused)
+    /// No such part runs.
+    pub fn signal_component(&self, name: &str, signal: Signal) -> Result<()> {
+        let program = format!("/{name}");
+        let is_part = |pid: &i32| process::program(*pid).is_some_and(|path| path.ends_with(&program));
+        let pid = process::children(self.namespace.init().pid).into_iter().find(is_part);
+        let pid = pid.with_context(|| format!("the cluster {} runs no {name}", self.name))?;
+        kill(Pid::from_raw(pid), signal).with_context(|| format!("send {signal} to {name}"))
     }
 
     /// Lets the cluster live on by itself. It ends by `dev-cluster down`, or by [`Cluster::remove`].

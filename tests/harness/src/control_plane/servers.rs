@@ -1,7 +1,7 @@
-//! etcd and the API server: alone, for tests that need no pods, and as the core of a whole cluster.
+//! The two servers: where they listen, who may call them, how they are started.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,19 +9,21 @@ use anyhow::{Context as _, Result, bail};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
-use crate::audit::{self, AuditEvent};
+use crate::audit;
 use crate::launch::{Launch, Place, Running};
 use crate::pki::{Authority, CertificateFiles, User, create_service_account_key};
-use crate::state::{self, Record, StateDir};
+use crate::state::StateDir;
 use crate::tools::Tools;
 
 /// Generous: on two busy cores the API server needs three seconds alone.
 const READY_LIMIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
 const ADMIN: User<'_> = User { name: "admin", group: "system:masters" };
-/// Services of a control plane without a node get addresses that nothing routes (RFC 2544), and so does it itself (RFC 5737).
-const UNROUTED_SERVICES: &str = "198.18.0.0/16";
+/// Advertised by an API server without nodes, which may not advertise loopback (RFC 5737).
 const UNROUTED_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+const SERVER_NAMES: [&str; 5] =
+    ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
 
 /// Where the two servers listen, and what they serve.
 pub(crate) struct Layout<'a> {
@@ -54,48 +56,21 @@ impl Servers {
     pub async fn start(tools: &Tools, layout: &Layout<'_>) -> Result<Self> {
         let pki = layout.state.subdirectory("pki")?;
         let logs = layout.state.subdirectory("logs")?;
-        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let authority = Authority::create(&pki, "kubernetes")?;
         let service_account = create_service_account_key(&pki)?;
         let etcd_authority = Authority::create(&layout.state.subdirectory("pki/etcd")?, "etcd")?;
         let etcd_user = User { name: "kube-apiserver", group: "etcd" };
-        let etcd_files = etcd_authority.sign("etcd", etcd_user, &[loopback], &["localhost"])?;
-
+        let etcd_files = etcd_authority.sign("etcd", etcd_user, &[IpAddr::V4(Ipv4Addr::LOCALHOST)], &["localhost"])?;
         let launch = |name: &'static str, arguments| -> Result<Running> {
-            layout.place.launch(Launch {
-                name,
-                program: tools.program(name)?,
-                arguments,
-                environment: Vec::new(),
-                logs: &logs,
-            })
+            let program = tools.program(name)?;
+            layout.place.launch(Launch { name, program, arguments, environment: Vec::new(), logs: &logs })
         };
-        let etcd = launch("etcd", etcd_arguments(layout, &etcd_files, &etcd_authority))?;
 
-        let serving = authority.sign(
-            "apiserver",
-            User { name: "kube-apiserver", group: "kubernetes" },
-            &[loopback, IpAddr::V4(layout.address), IpAddr::V4(layout.service_address)],
-            &[
-                "localhost",
-                "kubernetes",
-                "kubernetes.default",
-                "kubernetes.default.svc",
-                "kubernetes.default.svc.cluster.local",
-            ],
-        )?;
-        let to_kubelet = authority.sign("apiserver-kubelet-client", KUBELET_CLIENT, &[], &[])?;
+        let etcd = launch("etcd", etcd_arguments(layout, &etcd_files, &etcd_authority))?;
         let audit_log = layout.state.path().join("audit.log");
-        let mut arguments = apiserver_arguments(layout, &serving, &authority, &service_account);
+        let mut arguments = apiserver_arguments(layout, &authority, &service_account)?;
         arguments.extend(audit::server_arguments(layout.state.path(), &audit_log)?);
         arguments.extend(etcd_client_arguments(layout, &etcd_files, &etcd_authority));
-        if layout.nodes {
-            arguments.extend(options([
-                ("kubelet-certificate-authority", authority.certificate().into()),
-                ("kubelet-client-certificate", to_kubelet.certificate.into()),
-                ("kubelet-client-key", to_kubelet.key.into()),
-            ]));
-        }
         let apiserver = launch("kube-apiserver", arguments)?;
 
         let server = format!("https://{}:{}", layout.address, layout.port);
@@ -203,17 +178,19 @@ fn etcd_client_arguments(layout: &Layout<'_>, files: &CertificateFiles, authorit
 
 fn apiserver_arguments(
     layout: &Layout<'_>,
-    serving: &CertificateFiles,
     authority: &Authority,
     service_account: &CertificateFiles,
-) -> Vec<OsString> {
+) -> Result<Vec<OsString>> {
+    let addresses = [Ipv4Addr::LOCALHOST, layout.address, layout.service_address].map(IpAddr::V4);
+    let user = User { name: "kube-apiserver", group: "kubernetes" };
+    let serving = authority.sign("apiserver", user, &addresses, &SERVER_NAMES)?;
     let advertised = if layout.nodes { layout.address } else { UNROUTED_ADDRESS };
     let mut arguments = options([
         ("bind-address", layout.address.to_string().into()),
         ("secure-port", layout.port.to_string().into()),
         ("advertise-address", advertised.to_string().into()),
-        ("tls-cert-file", serving.certificate.clone().into()),
-        ("tls-private-key-file", serving.key.clone().into()),
+        ("tls-cert-file", serving.certificate.into()),
+        ("tls-private-key-file", serving.key.into()),
         ("client-ca-file", authority.certificate().into()),
         ("service-account-issuer", "https://kubernetes.default.svc".into()),
         ("service-account-key-file", service_account.certificate.clone().into()),
@@ -225,138 +202,19 @@ fn apiserver_arguments(
         ("kubelet-preferred-address-types", "InternalIP".into()),
         ("allow-privileged", "true".into()),
     ]);
-    if !layout.nodes {
+    if layout.nodes {
+        let to_kubelet = authority.sign("apiserver-kubelet-client", KUBELET_CLIENT, &[], &[])?;
+        arguments.extend(options([
+            ("kubelet-certificate-authority", authority.certificate().into()),
+            ("kubelet-client-certificate", to_kubelet.certificate.into()),
+            ("kubelet-client-key", to_kubelet.key.into()),
+        ]));
+    } else {
         // No controller makes the default ServiceAccount that pods would need, and there is no address to publish.
         arguments.extend(options([
             ("disable-admission-plugins", "ServiceAccount".into()),
             ("endpoint-reconciler-type", "none".into()),
         ]));
     }
-    arguments
-}
-
-/// etcd and the API server alone, on random ports of the loopback address. No root needed.
-///
-/// There are no controllers: Deployments make no pods, nothing is collected as garbage, and a deleted namespace stays
-/// in phase Terminating. Give each test a namespace of its own.
-pub struct ControlPlane {
-    servers: Servers,
-    state: Option<StateDir>,
-}
-
-impl ControlPlane {
-    /// Starts both servers. Builds them first when they are not in the cache.
-    ///
-    /// # Errors
-    /// A build or a server fails: the message holds the end of its log.
-    pub async fn start() -> Result<Self> {
-        Self::start_in(&state::default_root()).await
-    }
-
-    /// [`ControlPlane::start`] with its folder below `root`.
-    ///
-    /// # Errors
-    /// As [`ControlPlane::start`].
-    pub async fn start_in(root: &Path) -> Result<Self> {
-        let tools = Tools::ensure_async(Tools::CONTROL_PLANE).await?;
-        let name = format!("api-{:08x}", rand::random::<u32>());
-        let state = StateDir::create(root, &name)?;
-        let pause = tools.program("pause")?;
-        let mark = state.path().display().to_string();
-        let [port, etcd_client, etcd_peer] = free_ports()?;
-        let layout = Layout {
-            place: Place::Guarded { pause, mark: &mark },
-            state: &state,
-            cluster: &name,
-            address: Ipv4Addr::LOCALHOST,
-            port,
-            etcd_ports: [etcd_client, etcd_peer],
-            services: UNROUTED_SERVICES,
-            service_address: Ipv4Addr::new(198, 18, 0, 1),
-            nodes: false,
-        };
-        let started = Servers::start(&tools, &layout).await;
-        let servers = match started {
-            Ok(servers) => servers,
-            Err(error) => {
-                state.remove()?;
-                return Err(error);
-            }
-        };
-        let processes = servers.processes.iter().map(|process| process.id().clone()).collect();
-        state.write(&Record { processes, ..Record::default() })?;
-        Ok(Self { servers, state: Some(state) })
-    }
-
-    /// A new client with all rights. To be called inside the async runtime that uses it.
-    #[must_use]
-    pub fn client(&self) -> Client {
-        self.servers.clients.client()
-    }
-
-    /// A kubeconfig with all rights.
-    #[must_use]
-    pub fn kubeconfig_path(&self) -> &Path {
-        &self.servers.kubeconfig
-    }
-
-    /// Folder of everything that belongs to it, logs included; removed at the end.
-    #[must_use]
-    pub fn state_path(&self) -> Option<&Path> {
-        self.state.as_ref().map(StateDir::path)
-    }
-
-    /// Every write so far that the API server finished, oldest first (see [`AuditEvent`]).
-    ///
-    /// # Errors
-    /// The log can't be read.
-    pub fn audit_events(&self) -> Result<Vec<AuditEvent>> {
-        audit::read(&self.servers.audit_log)
-    }
-
-    /// Stops the API server's execution, or lets it go on: clients see calls that hang.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn set_paused(&self, paused: bool) -> Result<()> {
-        self.servers.processes.iter().try_for_each(|process| process.set_paused(paused))
-    }
-
-    /// Ends both servers and removes their files.
-    ///
-    /// # Errors
-    /// A process can't be ended or a file can't be removed.
-    pub fn stop(mut self) -> Result<()> {
-        self.end()
-    }
-
-    fn end(&mut self) -> Result<()> {
-        let Some(state) = self.state.take() else { return Ok(()) };
-        for process in self.servers.processes.iter_mut().rev() {
-            process.kill()?;
-        }
-        state.remove()
-    }
-}
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        if let Err(error) = self.end() {
-            eprintln!("could not end the API server: {error:#}");
-        }
-    }
-}
-
-/// Ports of the loopback address that nothing listens on at this moment.
-///
-/// # Errors
-/// The kernel has none left.
-pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    // All are held at once, so they differ; another process could take one between here and its use, which is rare.
-    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.as_ref().map_err(|error| anyhow::anyhow!("no free port: {error}"))?.local_addr()?.port();
-    }
-    Ok(ports)
+    Ok(arguments)
 }
