@@ -151,6 +151,18 @@ mod tests {
     }
 
     #[test]
+    fn a_round_waits_for_the_slowest_pod_of_the_last_one() {
+        let (mut rounds, fleet, now) = (Rounds::new(INTERVAL), FleetId::from("f"), Instant::now());
+        rounds.set(&fleet, vec![target("a"), target("b")], now);
+        let scrapes = round(&mut rounds, now);
+        rounds.finish(&scrapes[0], load(1), now);
+        let later = now + INTERVAL * 3;
+        assert!(round(&mut rounds, later).is_empty());
+        rounds.finish(&scrapes[1], None, later);
+        assert_eq!(round(&mut rounds, later).len(), 2);
+    }
+
+    #[test]
     fn a_pod_that_does_not_answer_keeps_its_last_load_which_grows_stale() {
         let (mut rounds, fleet, now) = (Rounds::new(INTERVAL), FleetId::from("f"), Instant::now());
         rounds.set(&fleet, vec![target("a")], now);
@@ -169,8 +181,11 @@ mod tests {
         rounds.set(&fleet, vec![target("a"), target("b")], now);
         let scrapes = round(&mut rounds, now);
         rounds.finish(&scrapes[0], load(1), now);
-        rounds.set(&fleet, vec![target("b")], now);
-        assert_eq!(rounds.load("a", now), Observation::Unknown);
+        let (gone, stays) = (&scrapes[0].target.pod_uid, &scrapes[1].target.pod_uid);
+        rounds.set(&fleet, vec![target(stays)], now);
+        assert_eq!(rounds.load(gone, now), Observation::Unknown);
+        rounds.finish(&scrapes[0], load(1), now);
+        assert_eq!(rounds.load(gone, now), Observation::Unknown, "it answered late");
         rounds.set(&fleet, vec![], now);
         assert_eq!(rounds.finish(&scrapes[1], load(1), now), None);
         assert_eq!(rounds.load("b", now), Observation::Unknown);

@@ -84,7 +84,8 @@ impl State {
             return Vec::new();
         }
         let mut changed = Vec::new();
-        if self.timer(job).is_some_and(|timer| timer.failed(error, now)) {
+        let is_down = self.health.failure.is_some();
+        if self.timer(job).is_some_and(|timer| timer.failed(error, now)) && !is_down {
             changed.extend(self.concerned(job));
         }
         if is_general(error.failure.class) {
