@@ -145,7 +145,13 @@ impl TemporalServer {
         let [ui, http, metrics] = self.more_ports;
         let mut arguments: Vec<OsString> =
             ["server", "start-dev", "--log-level", "warn", "--ip"].map(OsString::from).into();
-        arguments.push(self.address.to_string().into());
+        // The server's parts find each other on the loopback address, whatever address it serves on. Inside a cluster it
+        // therefore serves on every address of the namespace: loopback, the link to this machine, the bridge of the pods.
+        let serve_on = match &self.place {
+            ServerPlace::Loopback => self.address,
+            ServerPlace::Cluster { .. } => Ipv4Addr::UNSPECIFIED,
+        };
+        arguments.push(serve_on.to_string().into());
         for (option, port) in [("--port", self.port), ("--http-port", http), ("--metrics-port", metrics)] {
             arguments.extend([option.into(), port.to_string().into()]);
         }
@@ -164,7 +170,8 @@ impl TemporalServer {
         arguments
     }
 
-    /// Serving means that every namespace can be described, not just that a port is open.
+    /// Serving means that Task Queues of every namespace can be described, which takes all parts of the server, not just
+    /// that a port is open.
     async fn wait_serving(&self) -> Result<()> {
         let namespaces: Vec<String> =
             std::iter::once("default".to_owned()).chain(self.options.namespaces.iter().cloned()).collect();
@@ -192,7 +199,7 @@ impl TemporalServer {
         Ok(is_open
             && self
                 .cli()?
-                .args(["operator", "namespace", "describe", "--namespace", namespace])
+                .args(["task-queue", "describe", "--task-queue", "readiness", "--namespace", namespace])
                 .output()?
                 .status
                 .success())

@@ -129,7 +129,6 @@ async fn cut_off(cluster: &Cluster, pods: &Api<Pod>) {
     let reached = async || pods.logs("poller", &LogParams::default()).await.unwrap_or_default().lines().count();
     wait_for("the pod reaches the server", async || reached().await > 3).await;
 
-    assert_eq!(listening_beyond(cluster), Vec::<String>::new(), "a Temporal server too listens there alone");
     server.set_cut_off(true).unwrap();
     wait_for("packets are dropped", async || server.dropped_packets().unwrap() > 1).await;
     let before = reached().await;
