@@ -5,9 +5,10 @@ mod temporal_support;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use harness::TemporalOptions;
 use operator_core::observed::{FailureClass, Observation, TemporalState, VersionInfo, VersionStatus};
 use temporal_support::{Bed, NAMESPACE, known, lanes, quantile, workflow_lane};
-use temporal_worker_operator::temporal::{Phase, Routing, set_current};
+use temporal_worker_operator::temporal::{Limits, Phase, Routing, set_current};
 use tokio::time::Instant;
 
 const SOON: Duration = Duration::from_secs(15);
@@ -96,10 +97,17 @@ async fn a_version_that_never_polled_is_never_made_current() -> Result<()> {
 
 #[tokio::test]
 async fn pinned_tasks_wake_a_fleet_at_zero() -> Result<()> {
-    let bed = Bed::start().await?;
+    // The server remembers for minutes that a version was not in a Task Queue.
+    let forgetful = ("history.versionMembershipCacheTTL".to_owned(), "\"1s\"".to_owned());
+    let options = TemporalOptions { dynamic_config: vec![forgetful], ..Default::default() };
+    let bed = Bed::with(options, Limits::default()).await?;
     let polls = bed.poll_as_worker("q", "ns/app", "b1");
     bed.poller.set(bed.versioned("f", "ns/app", "b1", &["q"], Phase::Registering)?);
-    bed.when("f", SOON, |state| known(state, "q").is_some()).await?;
+    bed.when("f", SOON, |state| {
+        let info = state.deployment.known().and_then(Option::as_ref);
+        info.is_some_and(|info| info.versions.get("b1").is_some_and(|version| version.lanes == lanes(&["q"])))
+    })
+    .await?;
     drop(polls);
     bed.poller.set(bed.versioned("f", "ns/app", "b1", &["q"], Phase::AtZero)?);
     // The server takes pinned Workflows once the version has reached the Task Queue itself.
