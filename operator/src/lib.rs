@@ -1,5 +1,6 @@
 //! The shell of the Temporal Worker Operator: it watches, asks, writes and reports. What is to be done is decided in
 //! `operator-core`.
+#![deny(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod changes;
 pub mod cli;

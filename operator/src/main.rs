@@ -1,4 +1,5 @@
 //! The program `temporal-worker-operator`.
+#![deny(clippy::unwrap_used, clippy::expect_used)]
 
 use clap::Parser;
 use temporal_worker_operator::settings::{Cli, Command};

@@ -5,6 +5,7 @@
 //!
 //! Both read the contract of the operator (environment, one configuration file, one limits file), share one connection
 //! among all Task Queues, drain on SIGTERM, and export the slot metrics that the autoscaler reads.
+#![deny(clippy::unwrap_used, clippy::expect_used)]
 
 mod activity;
 mod connect;

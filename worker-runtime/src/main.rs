@@ -1,4 +1,5 @@
 //! `worker-runtime`: hosts activities in any language on Temporal Task Queues.
+#![deny(clippy::unwrap_used, clippy::expect_used)]
 
 use std::process::ExitCode;
 
