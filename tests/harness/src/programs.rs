@@ -34,6 +34,12 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// The profile that this very program was built in: its programs and dependencies are there already.
+    #[must_use]
+    pub const fn own() -> Self {
+        if cfg!(debug_assertions) { Self::Dev } else { Self::Release }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Dev => "dev",
@@ -69,6 +75,8 @@ impl Programs {
             // The whole workspace: another choice of packages means other features, and building everything again.
             .args(["build", "--workspace", "--bins", "--examples", "--profile", profile.name()])
             .args(["--message-format", "json-render-diagnostics"])
+            // The test runner sets it for a test; dependencies whose build looks at it would be built again.
+            .env_remove("RUSTC_BOOTSTRAP")
             .stdin(Stdio::null())
             .stderr(Stdio::inherit());
         let output = tokio::process::Command::from(command).kill_on_drop(true).output().await.context("start cargo")?;
