@@ -12,10 +12,14 @@ use crate::temporal::api::{DeploymentReading, VersionReading};
 
 /// While a version registers. The fleet can't do anything else meanwhile.
 const REGISTERING_EVERY: Duration = Duration::from_secs(1);
+/// A version that takes longer than this to register waits for something else, and must not use up everybody's budget.
+const REGISTERING_SOON: Duration = Duration::from_secs(120);
 /// The server caches statistics for 5 s. Just after that, a reading is one of this moment.
 pub(super) const STATS_EVERY: Duration = Duration::from_millis(5100);
 /// For the backlog of pinned Workflows, which is in no live reading.
 const STATS_AT_ZERO_EVERY: Duration = Duration::from_millis(10_200);
+/// Statistics of a version that are older than two readings apart have not kept up, and those of the queue must do.
+pub(super) const STATS_KEPT_UP: Duration = Duration::from_secs(12);
 pub(super) const DEPLOYMENT_EVERY: Duration = Duration::from_secs(30);
 /// A fleet that leaves zero is still read live until the ordinary statistics, two caches deep, must have caught up: so a
 /// burst is seen in full.
@@ -42,12 +46,19 @@ pub(super) struct Fleet {
     pub versions: BTreeMap<String, Version>,
     /// When it left zero.
     pub woke: Option<Instant>,
+    phase_since: Instant,
 }
 
 impl Fleet {
     pub(super) fn new(watch: Watch, now: Instant) -> Self {
-        let mut fleet =
-            Self { watch, deployment_timer: Timer::new(now), deployment: None, versions: BTreeMap::new(), woke: None };
+        let mut fleet = Self {
+            watch,
+            deployment_timer: Timer::new(now),
+            deployment: None,
+            versions: BTreeMap::new(),
+            woke: None,
+            phase_since: now,
+        };
         fleet.follow_build_ids(now);
         fleet
     }
@@ -61,6 +72,7 @@ impl Fleet {
         }
         let phase_changed = watch.phase != self.watch.phase;
         if phase_changed {
+            self.phase_since = now;
             self.woke = (self.watch.phase == Phase::AtZero).then_some(now);
         }
         self.watch = watch;
@@ -103,18 +115,24 @@ impl Fleet {
         self.watch.phase == Phase::AtZero || self.waking(now)
     }
 
-    /// Whether the statistics of its versions tell of a lane.
-    pub(super) fn has_stats_of(&self, lane: &LaneKey) -> bool {
-        let mut readings = self.versions.values().filter_map(|version| version.reading.as_ref()?.0.as_ref());
-        readings.any(|reading| reading.stats.contains_key(lane))
+    /// Whether the statistics of its versions tell of a lane, lately.
+    pub(super) fn has_stats_of(&self, lane: &LaneKey, now: Instant) -> bool {
+        let readings = self.versions.values().filter_map(|version| version.reading.as_ref());
+        let mut recent = readings.filter(|(_, taken)| now.saturating_duration_since(*taken) < STATS_KEPT_UP);
+        recent.any(|(reading, _)| reading.as_ref().is_some_and(|reading| reading.stats.contains_key(lane)))
     }
 
-    pub(super) fn deployment_every(&self) -> Option<Duration> {
+    fn registering_every(&self, now: Instant) -> Duration {
+        let soon = now.saturating_duration_since(self.phase_since) < REGISTERING_SOON;
+        if soon { REGISTERING_EVERY } else { STATS_EVERY }
+    }
+
+    pub(super) fn deployment_every(&self, now: Instant) -> Option<Duration> {
         self.watch.deployment_name.as_ref()?;
-        Some(if self.watch.phase == Phase::Registering { REGISTERING_EVERY } else { DEPLOYMENT_EVERY })
+        Some(if self.watch.phase == Phase::Registering { self.registering_every(now) } else { DEPLOYMENT_EVERY })
     }
 
-    pub(super) fn version_every(&self, build_id: &str) -> Option<Duration> {
+    pub(super) fn version_every(&self, build_id: &str, now: Instant) -> Option<Duration> {
         self.watch.deployment_name.as_ref()?;
         if matches!(self.deployment, Some((None, _))) {
             // The server says that there is no such deployment, so there is no version of it either.
@@ -122,7 +140,7 @@ impl Fleet {
         }
         let is_target = self.watch.build_ids.first().is_some_and(|target| target == build_id);
         Some(match self.watch.phase {
-            Phase::Registering if is_target => REGISTERING_EVERY,
+            Phase::Registering if is_target => self.registering_every(now),
             // Without lanes nobody scales by its statistics.
             Phase::Running if self.watch.lanes.is_empty() => DEPLOYMENT_EVERY,
             Phase::Registering | Phase::Running => STATS_EVERY,

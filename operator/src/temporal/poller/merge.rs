@@ -8,7 +8,7 @@ use operator_core::observed::{
 };
 use tokio::time::Instant;
 
-use super::fleet::{Fleet, Version};
+use super::fleet::{Fleet, STATS_KEPT_UP, Version};
 use super::lane::Lane;
 use super::state::State;
 use super::{DEPLOYMENT_FRESH, LIVE_FRESH, Phase, STATS_FRESH};
@@ -61,7 +61,8 @@ fn lane(fleet: &Fleet, key: &LaneKey, lane: Option<&Lane>, now: Instant) -> Opti
     let of_all_versions = lane.and_then(|lane| lane_stats(lane, now));
     let stats = match (by_version, of_all_versions) {
         (Some(own), Some(all)) if fleet.watch.phase == Phase::AtZero => Some(either(own, all)),
-        (own, all) => own.or(all),
+        (Some(own), all) if own.fresh => Some(all.filter(|all| all.fresh && newer(*all, own)).unwrap_or(own)),
+        (own, all) => all.filter(|all| all.fresh).or(own).or(all),
     };
     let live = lane.and_then(|lane| live(lane, now));
     let reading = match (live, stats) {
@@ -195,6 +196,11 @@ fn version_info(version: &Version, reading: &crate::temporal::api::VersionReadin
         lanes: reading.lanes.clone(),
         lanes_unchanged_for: age(version.lanes_since, now),
     }
+}
+
+/// Whether statistics of all versions are so much newer that those of the fleet's own have not kept up.
+fn newer(all: Reading, own: Reading) -> bool {
+    all.taken.saturating_duration_since(own.taken) > STATS_KEPT_UP
 }
 
 fn age(taken: Instant, now: Instant) -> Duration {

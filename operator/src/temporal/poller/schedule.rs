@@ -52,7 +52,7 @@ impl State {
             self.plan(now, budget);
         }
         let far = now + DEPLOYMENT_EVERY;
-        let (queue_read, deployment_read) = (self.first_queue_read(now), self.first_deployment_read());
+        let (queue_read, deployment_read) = (self.first_queue_read(now), self.first_deployment_read(now));
         if let Some(probe_at) = self.health.probe_at {
             // One call at a time finds out whether the server is back, whatever is due.
             if in_flight > 0 {
@@ -131,7 +131,7 @@ impl State {
         }
     }
 
-    fn first_deployment_read(&self) -> Option<(Instant, Job)> {
+    fn first_deployment_read(&self, now: Instant) -> Option<(Instant, Job)> {
         let mut first: Option<(Instant, &Fleet, Option<&str>)> = None;
         let mut offer = |due: Option<Instant>, fleet, build_id| {
             if let Some(due) = due.filter(|due| first.is_none_or(|(best, ..)| *due < best)) {
@@ -139,11 +139,11 @@ impl State {
             }
         };
         for fleet in self.fleets.values() {
-            if let Some(every) = fleet.deployment_every() {
+            if let Some(every) = fleet.deployment_every(now) {
                 offer(fleet.deployment_timer.due(every), fleet, None);
             }
             for (build_id, version) in &fleet.versions {
-                if let Some(every) = fleet.version_every(build_id) {
+                if let Some(every) = fleet.version_every(build_id, now) {
                     offer(version.timer.due(every), fleet, Some(build_id));
                 }
             }
@@ -167,7 +167,7 @@ impl State {
             let watchers = || lane.watchers.iter().filter_map(|id| fleets.get(id));
             let live = watchers().any(|fleet| fleet.reads_live(now));
             let running = watchers().any(|fleet| fleet.watch.phase != Phase::AtZero);
-            let untold = watchers().any(|fleet| fleet.watch.phase != Phase::AtZero && !fleet.has_stats_of(key));
+            let untold = watchers().any(|fleet| fleet.watch.phase != Phase::AtZero && !fleet.has_stats_of(key, now));
             if running {
                 lane.last_busy = now;
             }

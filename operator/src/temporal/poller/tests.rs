@@ -248,17 +248,54 @@ async fn the_backlog_of_a_fleet_is_that_of_all_its_versions_and_fresh_only_if_al
     bed.run(Duration::from_secs(1), answer);
     assert_eq!(backlog(bed.lane()), Some(34));
     let failing = Job::Version { fleet: fleet(), name: "d".into(), build_id: "b1".into() };
+    let mut doubted = false;
     let end = bed.now + STATS_FRESH + Duration::from_secs(10);
     while bed.now < end {
         for job in bed.due() {
-            let outcome =
-                if job == failing { Err(CallError::local(FailureClass::Other, "internal")) } else { Ok(usual(&job)) };
-            bed.finish(&job, outcome);
+            let fails = job == failing || matches!(job, Job::Stats { .. });
+            let internal = || Err(CallError::local(FailureClass::Other, "internal"));
+            bed.finish(&job, if fails { internal() } else { Ok(usual(&job)) });
         }
+        doubted |= matches!(bed.lane(), Some(Observation::Stale { .. }));
         bed.now += Duration::from_secs(1);
     }
-    assert!(matches!(bed.lane(), Some(Observation::Stale { .. })), "{:?}", bed.lane());
+    assert!(doubted && matches!(bed.lane(), Some(Observation::Stale { .. })), "{:?}", bed.lane());
     assert!(bed.snapshot().failure.is_some());
+}
+
+#[tokio::test]
+async fn the_queue_tells_of_a_lane_whose_version_can_not_be_read_often_enough() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::Running);
+    bed.run(Duration::from_secs(1), |_| None);
+    let end = bed.now + Duration::from_secs(60);
+    while bed.now < end {
+        for job in bed.due() {
+            let outcome = match &job {
+                Job::Version { .. } => Err(CallError::local(FailureClass::ResourceExhausted, "slow down")),
+                Job::Stats { .. } => Ok(Answer::Stats(stats(8))),
+                job => Ok(usual(job)),
+            };
+            bed.finish(&job, outcome);
+        }
+        bed.now += Duration::from_millis(100);
+    }
+    assert_eq!(backlog(bed.lane()), Some(8));
+    assert_eq!(bed.snapshot().failure.map(|failure| failure.class), Some(FailureClass::ResourceExhausted));
+}
+
+#[tokio::test]
+async fn a_version_that_does_not_register_is_asked_for_less_and_less() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::Registering);
+    let absent = |job: &Job| matches!(job, Job::Deployment { .. }).then_some(Answer::Deployment(None));
+    let reads =
+        |made: Vec<(Instant, Job)>| made.iter().filter(|(_, job)| matches!(job, Job::Deployment { .. })).count();
+    let first = reads(bed.run(Duration::from_secs(60), absent));
+    assert!((55..=61).contains(&first), "{first} in the first minute");
+    bed.run(Duration::from_secs(120), absent);
+    let later = reads(bed.run(Duration::from_secs(60), absent));
+    assert!((10..=13).contains(&later), "{later} in a later minute");
 }
 
 #[tokio::test]
