@@ -6,9 +6,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Time between the last new poll and the cut of the polls that still wait. The server can't take back a task that it
-/// sent on a poll which is cut at that moment, and such a task would wait for its timeout. A queue with a backlog uses
-/// up all open polls within this time, and a queue without one has no task to lose.
+/// Time between the last new poll and the cut of the polls that still wait. A task that the server sends at the moment of
+/// the cut is lost until its timeout: without this time that happened in nearly every drain under a stream of tasks,
+/// whether the server was set to end polls by itself or not. A busy queue uses up all open polls within this time, and
+/// a quiet one has no task to lose.
 pub const POLL_SETTLE_TIME: Duration = Duration::from_secs(1);
 /// Time after the drain timeout in which cancelled tasks are reported, before the process exits regardless.
 const REPORT_TIME: Duration = Duration::from_secs(5);
