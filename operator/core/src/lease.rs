@@ -109,7 +109,7 @@ struct Seen {
 struct Pending {
     begun: Duration,
     /// None for a creation.
-    based_on: Option<LeaseRecord>,
+    based_on: Option<Seen>,
 }
 
 /// Whether this candidate may write at `now`: its last renewal that succeeded was begun less than [`RENEW_DEADLINE`] ago.
@@ -164,32 +164,36 @@ pub fn release(me: &str, state: &LeaseState) -> (LeaseAction, LeaseState) {
 
 impl LeaseState {
     fn observe(&mut self, view: &LeaseView, me: &str, now: Duration) {
-        match view {
-            LeaseView::Unreadable => {}
-            LeaseView::Absent => {
-                (self.seen, self.renewed) = (None, None);
-            }
+        let seen = match view {
+            LeaseView::Unreadable => return,
+            LeaseView::Absent => None,
             LeaseView::Present { resource_version, record } => {
                 let unchanged = self.seen.as_ref().filter(|seen| seen.record == *record);
                 let since = unchanged.map_or(now, |seen| seen.since);
-                let resource_version = resource_version.clone();
-                self.seen = Some(Seen { resource_version, record: record.clone(), since });
-                self.confirm(record, me);
+                Some(Seen { resource_version: resource_version.clone(), record: record.clone(), since })
             }
-        }
+        };
+        self.confirm(seen.as_ref(), me);
+        self.seen = seen;
     }
 
     /// A write of ours is confirmed by a record of ours that differs from what it was based on; a new resource version
     /// alone may be anybody's label. Of several writes without an answer the first may be the one that came through, so
-    /// the right is counted from its begin.
-    fn confirm(&mut self, record: &LeaseRecord, me: &str) {
-        if record.holder != me {
-            (self.renewed, self.pending) = (None, None);
+    /// the right is counted from its begin, until a new resource version proves that it never will.
+    fn confirm(&mut self, seen: Option<&Seen>, me: &str) {
+        let mine = seen.filter(|seen| seen.record.holder == me);
+        let Some(pending) = self.pending.take() else {
+            self.renewed = self.renewed.filter(|_| mine.is_some());
             return;
-        }
-        let confirmed = |pending: &Pending| pending.based_on.as_ref() != Some(record);
-        if self.pending.as_ref().is_some_and(confirmed) {
-            self.renewed = self.pending.take().map(|pending| pending.begun);
+        };
+        let base = pending.based_on.as_ref();
+        let changed = mine.is_some_and(|mine| base.is_none_or(|base| base.record != mine.record));
+        let alive = base.map(|base| &base.resource_version) == seen.map(|seen| &seen.resource_version);
+        if changed {
+            self.renewed = Some(pending.begun);
+        } else {
+            self.renewed = self.renewed.filter(|_| mine.is_some());
+            self.pending = alive.then_some(pending);
         }
     }
 
@@ -224,9 +228,10 @@ impl LeaseState {
         if matches!(action, LeaseAction::Wait(_)) {
             return;
         }
-        let based_on = self.seen.as_ref().map(|seen| seen.record.clone());
         self.tried = Some(now);
-        self.pending.get_or_insert(Pending { begun: now, based_on });
+        if self.pending.is_none() {
+            self.pending = Some(Pending { begun: now, based_on: self.seen.clone() });
+        }
     }
 }
 
