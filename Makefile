@@ -61,10 +61,20 @@ check-docs: ## Check the documentation comments
 check-drift: tools ## Check that what is generated is what would be generated
 	.ci/generate --check
 
+.PHONY: demo
+TASKS ?= 40
+demo: build ## Watch it work: everything from nothing, then a burst of real work; TASKS=n for its size (docs/demo.md)
+	@$(DEV_CLUSTER) demo --tasks $(TASKS)
+
 .PHONY: cluster-up
 cluster-up: build ## Start a Kubernetes cluster on this machine and print KUBECONFIG (docs/test-cluster.md)
 	@$(DEV_CLUSTER) up
 
 .PHONY: cluster-down
-cluster-down: $(DEV_CLUSTER) ## End that cluster and remove everything of it
+cluster-down: $(DEV_CLUSTER) ## End that cluster, and the demo's, and remove everything of them
 	@$(DEV_CLUSTER) down
+	@$(DEV_CLUSTER) down --name demo
+
+.PHONY: bench-cold-start
+bench-cold-start: build ## Measure the way of a fleet from zero against its floor; TRIALS=n (docs/benchmarks.md)
+	$(PROGRAMS)/bench cold-start $(if $(TRIALS),--trials $(TRIALS))
