@@ -243,6 +243,8 @@ pub struct PodState {
     pub ready: bool,
     /// Whether it is being deleted.
     pub terminating: bool,
+    /// Whether one of its containers runs, or may run. If none does, no task does either.
+    pub may_run: bool,
     /// Why it does not start, if it says so.
     pub waiting: Option<Waiting>,
     /// `controller.kubernetes.io/pod-deletion-cost`.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::fleet::Fleet;
 use crate::names;
-use crate::observed::{ChildState, KubeState, LaneKey, LaneStats, Observation, TemporalState};
+use crate::observed::{ChildState, KubeState, LaneKey, LaneStats, Observation, SlotUse, TemporalState};
 use crate::rollout::{self, Stage};
 use crate::scaling::{self, Decision, Input, Pod, State};
 
@@ -156,8 +156,11 @@ fn scale(input: &PlanInput<'_>, child: &ChildState, planned: &mut Plan, actions:
     };
     let (decision, state) =
         scaling::decide(policy, &scaling_input(input, child, planned.stage.as_ref()), input.scaling);
-    actions.extend(deletion_costs(input, &decision));
-    if decision.desired != child.spec_replicas {
+    let marks = deletion_costs(input, &decision);
+    // Victims are marked first, and the decrease is decided once more on what their pods say after that.
+    let marked_first = decision.desired < child.spec_replicas && !marks.is_empty();
+    actions.extend(marks);
+    if decision.desired != child.spec_replicas && !marked_first {
         actions.push(scale_to(child, decision.desired, decision.reason.clone()));
     }
     planned.scaling = state;
@@ -193,20 +196,23 @@ fn scaling_input(input: &PlanInput<'_>, child: &ChildState, stage: Option<&Stage
     let fleet = input.fleet;
     let serves = stage.is_none_or(|stage| *stage == Stage::Current);
     let floor = stage.zip(fleet.build_id.as_deref()).and_then(|(stage, id)| rollout::floor(stage, id));
+    let lanes = known_lanes(fleet, input.temporal);
+    let idle = || lanes.keys().map(|lane| (lane.clone(), SlotUse::default())).collect();
     let pod = |pod: &crate::observed::PodState| Pod {
         name: pod.name.clone(),
         ready: pod.ready,
         terminating: pod.terminating,
-        load: pod.load.clone(),
+        // A pod without a running container runs no task, and has nobody to say so.
+        load: if pod.may_run { pod.load.clone() } else { Observation::Known { value: idle(), age: Duration::ZERO } },
     };
     Input {
         now: input.now,
         current: child.spec_replicas,
         // A version without the traffic is not sized by a backlog that belongs to another one.
-        lanes: if serves { known_lanes(fleet, input.temporal) } else { BTreeMap::new() },
+        pods: input.kube.pods.iter().filter(|pod| belongs(fleet, pod.build_id.as_deref())).map(pod).collect(),
+        lanes: if serves { lanes } else { BTreeMap::new() },
         lanes_complete: serves,
         declared_slots: fleet.declared.slots.clone(),
-        pods: input.kube.pods.iter().filter(|pod| belongs(fleet, pod.build_id.as_deref())).map(pod).collect(),
         floor,
     }
 }

@@ -70,6 +70,7 @@ fn cluster(fleet: &Fleet, replicas: u32, busy: u32) -> KubeState {
             build_id: fleet.build_id.clone(),
             ready: true,
             terminating: false,
+            may_run: true,
             waiting: None,
             deletion_cost: 0,
             load: known(load),
@@ -288,6 +289,21 @@ fn spec_replicas_is_written_by_scale_and_no_replicas_means_hands_off() {
     assert_eq!(scales(&plan_of(&fixed, &cluster(&fixed, 1, 0), &server(&fixed, 0))), [(1, 3)]);
     let free = fleet(json!({}));
     assert_eq!(scales(&plan_of(&free, &cluster(&free, 7, 0), &server(&free, 0))), [], "7 stays 7");
+}
+
+#[test]
+fn a_pod_without_a_running_container_holds_nothing_up() {
+    let fleet = fleet(json!({"runtime": runtime(), "scaling": {"maxReplicas": 1}}));
+    let mut kube = cluster(&fleet, 2, 0);
+    kube.pods[1].ready = false;
+    kube.pods[1].load = Observation::Unknown;
+    assert_eq!(scales(&plan_of(&fleet, &kube, &server(&fleet, 0))), [], "its load is not known");
+    kube.pods[1].may_run = false;
+    let plan = plan_of(&fleet, &kube, &server(&fleet, 0));
+    let mark = Action::SetDeletionCost { pod: "pod-1".into(), cost: Some(VICTIM_COST) };
+    assert!(plan.actions.contains(&mark) && scales(&plan).is_empty(), "first it is marked: {:?}", plan.actions);
+    kube.pods[1].deletion_cost = VICTIM_COST;
+    assert_eq!(scales(&plan_of(&fleet, &kube, &server(&fleet, 0))), [(2, 1)]);
 }
 
 #[test]

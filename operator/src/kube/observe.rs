@@ -71,6 +71,7 @@ fn pod_state(pod: &PodView, load: Observation<PodLoad>) -> PodState {
         build_id: pod.build_id.clone(),
         ready: pod.ready,
         terminating: pod.terminating,
+        may_run: pod.may_run,
         waiting: pod.waiting.clone(),
         deletion_cost: pod.deletion_cost,
         load,

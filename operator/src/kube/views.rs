@@ -49,6 +49,8 @@ pub struct PodView {
     pub terminating: bool,
     /// Whether it has ended.
     pub ended: bool,
+    /// Whether one of its containers runs, or may run.
+    pub may_run: bool,
     /// Where its metrics are.
     pub metrics_url: Option<String>,
     /// Why it does not start.
@@ -138,6 +140,7 @@ impl View for PodView {
             ready,
             terminating: meta.deletion_timestamp.is_some(),
             ended: matches!(phase, "Succeeded" | "Failed"),
+            may_run: may_run(object),
             metrics_url: metrics_url(object),
             waiting: waiting(object),
             deletion_cost: annotation(meta, DELETION_COST_ANNOTATION).and_then(|cost| cost.parse().ok()).unwrap_or(0),
@@ -150,6 +153,17 @@ impl View for PodView {
 
     fn name(&self) -> &str {
         &self.name
+    }
+}
+
+/// Only the kubelet's word that every container waits or has ended, or that none was made yet, counts as no.
+fn may_run(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return true };
+    match status.container_statuses.as_deref() {
+        None | Some([]) => status.phase.as_deref() != Some("Pending"),
+        Some(all) => all
+            .iter()
+            .any(|one| one.state.as_ref().is_none_or(|state| state.waiting.is_none() && state.terminated.is_none())),
     }
 }
 
@@ -203,6 +217,21 @@ mod tests {
         assert_eq!(view.group(), ("ns".into(), "fleet".into()));
         assert_eq!(view.metrics_url.as_deref(), Some("http://10.1.2.3:8080/metrics"));
         assert!(view.ready && !view.terminating && view.waiting.is_none());
+    }
+
+    #[test]
+    fn a_pod_may_run_unless_the_kubelet_says_that_no_container_does() {
+        let may_run = |status: serde_json::Value| {
+            pod(json!({"metadata": {}, "spec": {"containers": []}, "status": status})).may_run
+        };
+        let container = |state: serde_json::Value| json!({"name": "w", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let waiting = container(json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+        assert!(!may_run(json!({"phase": "Pending"})));
+        assert!(!may_run(json!({"phase": "Running", "containerStatuses": [waiting]})));
+        assert!(may_run(
+            json!({"phase": "Running", "containerStatuses": [waiting, container(json!({"running": {}}))]})
+        ));
+        assert!(may_run(json!({"phase": "Running"})) && may_run(json!({})));
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl JsonSchema for PodTemplate {
         true
     }
 
-    /// An object of any shape; [`schema`] is put in its place when the CRD is printed, because it is not to be rewritten
+    /// An object of any shape; `schema` is put in its place when the CRD is printed, because it is not to be rewritten
     /// by the transformations that Rust types need.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         schemars::json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
