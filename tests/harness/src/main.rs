@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use harness::demo;
-use harness::programs::Profile;
 use harness::tools::Tools;
 use harness::{Cluster, ClusterOptions, ControlPlane, state};
 
@@ -64,9 +63,6 @@ enum Action {
         /// Tasks of the burst.
         #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(5..=10_000))]
         tasks: u32,
-        /// How the project's programs are built.
-        #[arg(long, value_enum, default_value_t = Profile::Release)]
-        profile: Profile,
         /// Folder that holds clusters; by default below XDG_STATE_HOME, else below /var/tmp.
         #[arg(long, env = "DEV_CLUSTER_STATE")]
         state: Option<PathBuf>,
@@ -111,9 +107,9 @@ async fn run(action: Action) -> Result<()> {
             let cluster = Cluster::attach(&which.root(), &which.name).await?;
             archives.iter().try_for_each(|archive| cluster.load_image(archive))
         }
-        Action::Demo { tasks, profile, state } => {
+        Action::Demo { tasks, state } => {
             let root = state.unwrap_or_else(state::default_root);
-            demo::run(&demo::Options { tasks, profile, root }).await
+            demo::run(&demo::Options { tasks, root }).await
         }
         Action::ApiServer { state } => {
             let control_plane = ControlPlane::start_in(&state.unwrap_or_else(state::default_root)).await?;

@@ -78,8 +78,9 @@ impl Programs {
             // The test runner sets it for a test; dependencies whose build looks at it would be built again.
             .env_remove("RUSTC_BOOTSTRAP")
             .stdin(Stdio::null())
-            .stderr(Stdio::inherit());
-        let output = tokio::process::Command::from(command).kill_on_drop(true).output().await.context("start cargo")?;
+            .stdout(Stdio::piped());
+        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn().context("start cargo")?;
+        let output = child.wait_with_output().await?;
         ensure!(output.status.success(), "cargo could not build the programs: {}", output.status);
         Ok(Self { executables: executables(&String::from_utf8_lossy(&output.stdout)) })
     }

@@ -41,8 +41,8 @@ pub async fn run(stage: &Stage, tasks: u32, table: &mut Table) -> Result<Vec<Fle
         (done, false) => format!("{done} of {tasks} thumbnails done"),
         (_, true) => "the Workflow is done; the fleets go to zero when nothing came for a while".to_owned(),
     };
-    // A slow core takes a second for a picture; the rest is for starting and for going to zero.
-    let limit = Duration::from_secs(240 + u64::from(tasks));
+    // A slow, busy core takes seconds for a picture; the rest is for starting, checking and going to zero.
+    let limit = Duration::from_secs(300 + 3 * u64::from(tasks));
     let is_gone = all(Fleet::is_gone);
     let watching = watch(stage, table, limit, note, |fleets| closed.get() && is_gone(fleets));
     let (fleets, ()) = tokio::try_join!(watching, follow).context("the burst did not come to its end")?;

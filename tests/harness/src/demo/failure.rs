@@ -5,6 +5,8 @@ use super::{NAMESPACE, OPERATOR};
 use crate::logs;
 
 const LINES: usize = 25;
+/// Lines of logs are JSON; their beginning says what is the matter.
+const LINE_CHARACTERS: usize = 300;
 
 /// Prints objects, events and the ends of logs.
 pub async fn explain(stage: &Stage) {
@@ -30,6 +32,9 @@ pub async fn explain(stage: &Stage) {
 
 fn end_of(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
-    let shown = lines[lines.len().saturating_sub(LINES)..].iter().map(|line| format!("  {line}"));
-    shown.collect::<Vec<_>>().join("\n")
+    let shown = lines[lines.len().saturating_sub(LINES)..].iter();
+    shown
+        .map(|line| format!("  {}", line.chars().take(LINE_CHARACTERS).collect::<String>()))
+        .collect::<Vec<_>>()
+        .join("\n")
 }

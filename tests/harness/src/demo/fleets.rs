@@ -57,12 +57,14 @@ impl Fleet {
 pub async fn observe(client: &Client, names: &[&str]) -> Result<Vec<Fleet>> {
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("temporal.io", "v1alpha1", "WorkerDeployment"));
     let objects = Api::<DynamicObject>::namespaced_with(client.clone(), NAMESPACE, &kind);
-    let objects = objects.list(&ListParams::default()).await.context("list WorkerDeployments")?;
     let deployments = Api::<Deployment>::namespaced(client.clone(), NAMESPACE);
-    let deployments = deployments.list(&ListParams::default().labels(FLEET_LABEL)).await.context("list Deployments")?;
     let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
-    let pods = pods.list(&ListParams::default().labels(FLEET_LABEL)).await.context("list pods")?;
-    let live = live_values(client).await.unwrap_or_default();
+    let (all, of_fleets) = (ListParams::default(), ListParams::default().labels(FLEET_LABEL));
+    // At a time, so that the columns belong together.
+    let lists = async { tokio::try_join!(objects.list(&all), deployments.list(&of_fleets), pods.list(&of_fleets)) };
+    let (lists, live) = tokio::join!(lists, live_values(client));
+    let (objects, deployments, pods) = lists.context("list the fleets and their pods")?;
+    let live = live.unwrap_or_default();
     let value = |fleet: &str, value: &str| live.get(&(fleet.to_owned(), value.to_owned())).copied();
     let fleets = names.iter().map(|name| {
         let object = objects.items.iter().find(|object| object.name_any() == *name);

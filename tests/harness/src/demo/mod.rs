@@ -16,7 +16,6 @@ use anyhow::{Context as _, Result, bail};
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::programs::Profile;
 use fleets::Fleet;
 use stage::Stage;
 use table::Table;
@@ -42,8 +41,6 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Options {
     /// Tasks of the burst.
     pub tasks: u32,
-    /// How the project's programs are built.
-    pub profile: Profile,
     /// Folder of clusters.
     pub root: PathBuf,
 }

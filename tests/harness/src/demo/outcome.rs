@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -56,7 +56,7 @@ pub async fn report(stage: &Stage, tasks: u32, fleets: &[Fleet]) -> Result<()> {
 }
 
 /// Writes every Workflow's history into a file, and gives them back by Workflow ID.
-fn save_histories(stage: &Stage, folder: &PathBuf) -> Result<BTreeMap<String, Value>> {
+fn save_histories(stage: &Stage, folder: &Path) -> Result<BTreeMap<String, Value>> {
     fresh_folder(folder)?;
     let folder = folder.join("histories");
     fs::create_dir(&folder)?;

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::{CLUSTER, NAMESPACE, OPERATOR, Options, WORKFLOWS_QUEUE, step};
 use crate::cluster::{Cluster, ClusterOptions};
-use crate::programs::{self, OPERATOR_IMAGE, Programs, RUNTIME_IMAGE};
+use crate::programs::{self, OPERATOR_IMAGE, Profile, Programs, RUNTIME_IMAGE};
 use crate::temporal::{TemporalOptions, TemporalServer};
 use crate::tools::Tools;
 
@@ -43,7 +43,7 @@ impl Stage {
     pub async fn set_up(options: &Options) -> Result<Self> {
         step(1, "Programs", "the operator, the worker runtime and two example programs, built from this source tree");
         println!("      Third-party programs are built once into a cache; the first time takes about 15 minutes.");
-        let programs = Programs::build(options.profile).await?;
+        let programs = Programs::build(Profile::own()).await?;
         Tools::ensure_async(Tools::ALL).await?;
 
         step(2, "Cluster", "etcd, API server, controllers, scheduler, kubelet, containerd, DNS: all of Kubernetes");

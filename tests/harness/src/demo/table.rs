@@ -1,5 +1,6 @@
 //! The live table: redrawn in place on a terminal, else lines for what changed.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
@@ -22,15 +23,23 @@ pub fn is_watched() -> bool {
 pub struct Table {
     watched: bool,
     start: Instant,
+    /// Lines of the table on the terminal.
     drawn: usize,
-    shown: Vec<(Instant, Fleet)>,
-    note: String,
+    /// What was told last of each fleet, and of the whole.
+    told: BTreeMap<String, Told>,
+}
+
+/// A line that was printed, by the numbers that make another one urgent.
+struct Told {
+    when: Instant,
+    line: String,
+    urgent: (Option<i32>, i32),
 }
 
 impl Table {
     /// A table whose clock starts now.
     pub fn new(watched: bool) -> Self {
-        Self { watched, start: Instant::now(), drawn: 0, shown: Vec::new(), note: String::new() }
+        Self { watched, start: Instant::now(), drawn: 0, told: BTreeMap::new() }
     }
 
     /// Shows the fleets as they are now, and a note on the whole.
@@ -57,27 +66,19 @@ impl Table {
 
     /// Lines for a change of replicas at once, for a change of anything else at intervals.
     fn changes(&mut self, fleets: &[Fleet], note: &str, now: Instant) -> Vec<String> {
-        let mut lines = Vec::new();
-        if self.note != note {
-            note.clone_into(&mut self.note);
-            lines.push(note.to_owned());
-        }
-        for fleet in fleets {
-            let last = self.shown.iter_mut().find(|(_, shown)| shown.name == fleet.name);
-            let is_due = last.as_ref().is_none_or(|(when, shown)| {
-                (shown.desired, shown.ready) != (fleet.desired, fleet.ready)
-                    || (shown != fleet && now.duration_since(*when) >= LINE_INTERVAL)
+        let whole = [(String::new(), note.to_owned(), (None, 0))];
+        let lines = fleets.iter().map(|fleet| (fleet.name.clone(), plain(fleet), (fleet.desired, fleet.ready)));
+        let mut changes = Vec::new();
+        for (name, line, urgent) in whole.into_iter().chain(lines) {
+            let is_due = self.told.get(&name).is_none_or(|told| {
+                told.urgent != urgent || (told.line != line && now.duration_since(told.when) >= LINE_INTERVAL)
             });
-            if !is_due {
-                continue;
-            }
-            lines.push(plain(fleet));
-            match last {
-                Some(last) => *last = (now, fleet.clone()),
-                None => self.shown.push((now, fleet.clone())),
+            if is_due {
+                changes.push(line.clone());
+                self.told.insert(name, Told { when: now, line, urgent });
             }
         }
-        lines
+        changes
     }
 }
 
@@ -125,11 +126,11 @@ mod tests {
     fn without_a_terminal_a_change_of_replicas_is_told_at_once_and_others_at_intervals() {
         let mut table = Table::new(false);
         let start = table.start;
-        assert_eq!(table.changes(&[fleet(0, 0)], "", start).len(), 1);
-        assert_eq!(table.changes(&[fleet(40, 0)], "", start).len(), 0, "too soon");
-        assert_eq!(table.changes(&[fleet(40, 4)], "", start).len(), 1, "replicas changed");
-        assert_eq!(table.changes(&[fleet(9, 4)], "", start + LINE_INTERVAL).len(), 1);
-        assert_eq!(table.changes(&[fleet(9, 4)], "", start + 2 * LINE_INTERVAL).len(), 0, "nothing changed");
+        assert_eq!(table.changes(&[fleet(0, 0)], "0 of 40", start).len(), 2);
+        assert_eq!(table.changes(&[fleet(40, 0)], "1 of 40", start).len(), 0, "too soon");
+        assert_eq!(table.changes(&[fleet(40, 4)], "1 of 40", start).len(), 1, "replicas changed");
+        assert_eq!(table.changes(&[fleet(9, 4)], "0 of 40", start + LINE_INTERVAL).len(), 1);
+        assert_eq!(table.changes(&[fleet(9, 4)], "0 of 40", start + 2 * LINE_INTERVAL).len(), 0, "nothing changed");
         assert_eq!(table.changes(&[fleet(9, 4)], "10 of 40", start + 2 * LINE_INTERVAL), ["10 of 40"]);
     }
 
