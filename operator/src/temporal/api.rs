@@ -32,7 +32,6 @@ pub enum Method {
     DescribeWorkerDeployment,
     DescribeWorkerDeploymentVersion,
     SetWorkerDeploymentCurrentVersion,
-    SetWorkerDeploymentManager,
 }
 
 impl Method {
@@ -45,7 +44,6 @@ impl Method {
             Self::DescribeWorkerDeployment => "DescribeWorkerDeployment",
             Self::DescribeWorkerDeploymentVersion => "DescribeWorkerDeploymentVersion",
             Self::SetWorkerDeploymentCurrentVersion => "SetWorkerDeploymentCurrentVersion",
-            Self::SetWorkerDeploymentManager => "SetWorkerDeploymentManager",
         }
     }
 }
@@ -221,26 +219,13 @@ pub async fn partitions(connection: &Connection, namespace: &str, queue: &str) -
 pub(super) async fn set_current(
     connection: &Connection,
     message: wire::SetWorkerDeploymentCurrentVersionRequest,
-) -> Result<Vec<u8>, CallError> {
+) -> Result<(), CallError> {
     let namespace = message.namespace.clone();
     let method = Method::SetWorkerDeploymentCurrentVersion;
     let answer = call(connection, method, &namespace, message, async |mut client, request| {
         client.set_worker_deployment_current_version(request).await
     });
-    Ok(answer.await?.conflict_token)
-}
-
-/// Makes the caller the only one who may change the routing.
-pub(super) async fn set_manager(
-    connection: &Connection,
-    message: wire::SetWorkerDeploymentManagerRequest,
-) -> Result<Vec<u8>, CallError> {
-    let namespace = message.namespace.clone();
-    let method = Method::SetWorkerDeploymentManager;
-    let answer = call(connection, method, &namespace, message, async |mut client, request| {
-        client.set_worker_deployment_manager(request).await
-    });
-    Ok(answer.await?.conflict_token)
+    answer.await.map(drop)
 }
 
 async fn describe_task_queue(
@@ -270,8 +255,9 @@ async fn call<M, R>(
     };
     let outcome = match &answer {
         // The server did its part: what was asked for does not exist.
-        Err(error) if !is_absence(error) => Err(error.failure.class),
-        _ => Ok(()),
+        Err(error) if is_absence(error) && method != Method::SetWorkerDeploymentCurrentVersion => Ok(()),
+        Err(error) => Err(error.failure.class),
+        Ok(_) => Ok(()),
     };
     connection.metrics.called(method, outcome, started.elapsed());
     match &answer {

@@ -24,4 +24,4 @@ pub use connection::{Connection, ConnectionError, ConnectionSpec, Credentials, S
 pub use metrics::Metrics;
 pub use poller::{Phase, Poller, Watch};
 pub use pool::{Limits, ObjectVersion, Pool, PoolKey};
-pub use routing::{ManagerClaim, Routing, claim_manager, set_current};
+pub use routing::{Routing, set_current};

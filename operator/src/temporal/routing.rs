@@ -2,13 +2,11 @@
 
 use operator_core::observed::TemporalFailure;
 use temporalio_protos::temporal::api::workflowservice::v1 as wire;
-use temporalio_protos::temporal::api::workflowservice::v1::set_worker_deployment_manager_request::NewManagerIdentity;
 use tokio::time::Instant;
 
 use super::api::{self, DEADLINE};
 use super::budget::Kind;
 use super::connection::Connection;
-use super::errors::CallError;
 
 /// A change of the routing, and the reading that it follows from.
 #[derive(Clone, Copy, Debug)]
@@ -22,19 +20,6 @@ pub struct Routing<'a> {
     /// From the reading that the change follows from. The server refuses the change when it is out of date.
     pub conflict_token: &'a [u8],
     /// Who changes it.
-    pub identity: &'a str,
-}
-
-/// A claim to be the only one who may change the routing.
-#[derive(Clone, Copy, Debug)]
-pub struct ManagerClaim<'a> {
-    /// Temporal namespace.
-    pub namespace: &'a str,
-    /// Name of the Worker Deployment.
-    pub deployment: &'a str,
-    /// As in [`Routing`].
-    pub conflict_token: &'a [u8],
-    /// Who claims it.
     pub identity: &'a str,
 }
 
@@ -53,34 +38,11 @@ pub async fn set_current(connection: &Connection, routing: Routing<'_>) -> Resul
         identity: routing.identity.to_owned(),
         ..Default::default()
     };
-    budgeted(connection, routing.namespace, api::set_current(connection, message)).await.map(drop)
-}
-
-/// Claims the routing for one identity. Gives the token that the next change must carry.
-///
-/// # Errors
-/// As [`set_current`].
-pub async fn claim_manager(connection: &Connection, claim: ManagerClaim<'_>) -> Result<Vec<u8>, TemporalFailure> {
-    let message = wire::SetWorkerDeploymentManagerRequest {
-        namespace: claim.namespace.to_owned(),
-        deployment_name: claim.deployment.to_owned(),
-        new_manager_identity: Some(NewManagerIdentity::Self_(true)),
-        conflict_token: claim.conflict_token.to_vec(),
-        identity: claim.identity.to_owned(),
-    };
-    budgeted(connection, claim.namespace, api::set_manager(connection, message)).await
-}
-
-async fn budgeted(
-    connection: &Connection,
-    namespace: &str,
-    call: impl Future<Output = Result<Vec<u8>, CallError>>,
-) -> Result<Vec<u8>, TemporalFailure> {
-    let budget = connection.budget(namespace);
+    let budget = connection.budget(routing.namespace);
     budget.take(Kind::Routing, Instant::now() + DEADLINE).await.map_err(|error| error.failure)?;
-    let answer = call.await;
+    let answer = api::set_current(connection, message).await;
     match &answer {
-        Ok(_) => budget.answered(Kind::Routing),
+        Ok(()) => budget.answered(Kind::Routing),
         Err(error) if error.code == tonic::Code::ResourceExhausted => {
             budget.exhausted(Kind::Routing, error.whole_server, Instant::now());
         }
