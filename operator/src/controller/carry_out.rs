@@ -126,6 +126,7 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
             outcome.scaled_to = Some(*to);
             outcome.events.push(events::scaled(*from, *to, reason));
         }
+        Action::SetCurrent { conflict_token, .. } if memory.routed.as_ref() == Some(conflict_token) => {}
         Action::SetCurrent { build_id, conflict_token } => {
             let routing = Routing {
                 namespace: &work.fleet.temporal_namespace,
@@ -137,6 +138,7 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
             let set = set_current(work.connection, routing).await;
             work.ctx.shared.poller.poke(&work.fleet.uid.as_str().into());
             set.map_err(|failure| Failure::Routing { build_id: build_id.clone(), failure })?;
+            memory.routed = Some(conflict_token.clone());
             outcome.events.push(events::promoted(work.current, build_id));
         }
     }

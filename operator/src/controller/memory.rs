@@ -22,6 +22,9 @@ pub struct Memory {
     pub scaling: State,
     /// What was applied, by `Kind/name`.
     pub applied: BTreeMap<String, Applied>,
+    /// The conflict token of the last change of the routing: until the server shows a new one, the change is not yet in
+    /// what was read.
+    pub routed: Option<Vec<u8>>,
     /// The status as it was last written, and when.
     pub written: Option<(WorkerDeploymentStatus, Instant)>,
     /// Failures in a row.
