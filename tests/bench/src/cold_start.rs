@@ -66,6 +66,9 @@ struct Floor {
 pub async fn run(trials: u32, profile: Profile) -> Result<()> {
     let stage = Stage::set_up(profile).await?;
     let report = measure(&stage, trials, profile).await;
+    if report.is_err() {
+        stage.explain();
+    }
     stage.end()?;
     let report = report?;
     println!("\n{}", figures::table(&report.figures));

@@ -14,7 +14,7 @@ pub const NAMESPACE: &str = "bench";
 /// Field manager of what is written by hand.
 const MANAGER: &str = "bench";
 /// Label of a fleet's Deployments and pods.
-const FLEET_LABEL: &str = "temporal.io/deployment-name";
+pub const LABEL: &str = "temporal.io/deployment-name";
 const POLL: Duration = Duration::from_millis(100);
 const READY_LIMIT: Duration = Duration::from_secs(120);
 const ZERO_LIMIT: Duration = Duration::from_secs(120);
@@ -158,7 +158,7 @@ impl Fleet {
     }
 
     fn selector(&self) -> ListParams {
-        ListParams::default().labels(&format!("{FLEET_LABEL}={}", self.name))
+        ListParams::default().labels(&format!("{LABEL}={}", self.name))
     }
 
     /// Writes its replicas by hand.

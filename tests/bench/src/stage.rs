@@ -65,6 +65,23 @@ impl Stage {
         Ok(())
     }
 
+    /// Shows what helps to understand a failure: objects, and the ends of the operator's and the Workers' logs.
+    pub fn explain(&self) {
+        let operator = format!("app.kubernetes.io/instance={OPERATOR}");
+        let logs = |namespace: &'static str| ["logs", "--tail=20", "--prefix", "--namespace", namespace, "--selector"];
+        let commands = [
+            ["get", "workerdeployments,deployments,pods", "--all-namespaces"].to_vec(),
+            [logs(OPERATOR).as_slice(), &[operator.as_str()]].concat(),
+            [logs(fleet::NAMESPACE).as_slice(), &[fleet::LABEL]].concat(),
+        ];
+        for arguments in commands {
+            match self.cluster.run("kubectl", &arguments) {
+                Ok(said) => eprintln!("kubectl {}\n{}", arguments.join(" "), said.trim_end()),
+                Err(error) => eprintln!("{error:#}"),
+            }
+        }
+    }
+
     /// Ends everything.
     ///
     /// # Errors
