@@ -1,1 +1,21 @@
-//! Placeholder.
+//! What the end-to-end tests share.
+//!
+//! - [`suite`]: runs scenarios that share one environment, side by side, and ends the environment afterwards.
+//! - [`wait`]: waits for a condition with a deadline.
+//! - [`bed`]: a cluster with the operator installed, and a Temporal server.
+//! - [`host`]: the operator as a process, against the API server alone.
+//! - [`ground`]: a scenario's own Kubernetes namespace: fleets, their children, pods and events.
+//! - [`tasks`]: work for fleets, and what the server's histories say of it.
+
+pub mod bed;
+pub mod ground;
+pub mod host;
+pub mod suite;
+pub mod tasks;
+pub mod wait;
+
+pub use bed::ClusterBed;
+pub use ground::Ground;
+pub use host::HostBed;
+pub use tasks::{Burst, Tasks};
+pub use wait::eventually;

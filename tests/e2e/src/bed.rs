@@ -1,0 +1,192 @@
+//! A cluster with the operator installed by the real Helm as two pods, and a Temporal server.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use harness::programs::{self, OPERATOR_IMAGE, Profile, Programs};
+use harness::{AuditEvent, Cluster, ClusterOptions, TemporalOptions, TemporalServer};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, LogParams};
+use kube::{Api, Client, ResourceExt as _};
+use operator_core::names::LEASE_NAME;
+
+use crate::ground::{Ground, TEMPORAL_NAMESPACE};
+use crate::suite::Environment;
+use crate::tasks::Tasks;
+use crate::wait::eventually;
+
+/// The runtime's image with a shell on top, for handlers.
+pub const HANDLERS_IMAGE: &str = "e2e-handlers:dev";
+/// Kubernetes namespace of the operator, and name of its release.
+pub const OPERATOR: &str = "temporal-worker-operator";
+/// Name of the operator's container.
+pub const OPERATOR_CONTAINER: &str = "operator";
+
+/// What the scenarios share.
+pub struct ClusterBed {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// A client with all rights.
+    pub client: Client,
+    /// The Temporal server of all scenarios that don't harm theirs.
+    pub server: TemporalServer,
+}
+
+impl Environment for ClusterBed {
+    async fn start() -> Result<Self> {
+        let (programs, cluster) =
+            tokio::join!(Programs::build(Profile::Dev), Cluster::start(ClusterOptions::default()));
+        let (programs, cluster) = (programs?, cluster?);
+        let server = TemporalServer::start_in(&cluster, TemporalOptions::default()).await?;
+        let images = [programs.operator_image()?, handlers_image(&programs)?];
+        let (cluster, loaded) = tokio::task::spawn_blocking(move || {
+            let loaded = programs::load(&cluster, &images).and_then(|()| install(&cluster));
+            (cluster, loaded)
+        })
+        .await?;
+        loaded?;
+        let bed = Self { client: cluster.client(), cluster, server };
+        eventually("two operator pods are Ready and one of them leads", async || {
+            let ready = bed.operator_pods().await?.iter().filter(|pod| crate::ground::is_ready(pod)).count();
+            ensure!(ready == 2, "{ready} are Ready");
+            bed.leader().await
+        })
+        .await?;
+        Ok(bed)
+    }
+
+    async fn explain(&self, scenario: &str) -> String {
+        let namespace = namespace_of(scenario);
+        let shown = "workerdeployments,deployments,pods,events";
+        let objects = self.cluster.run("kubectl", &["get", shown, "--namespace", &namespace, "--output", "wide"]);
+        let fleets = self.cluster.run("kubectl", &["get", "workerdeployments", "-n", &namespace, "-o", "yaml"]);
+        let mut text = format!("{}\n{}\n", shown_or_why(objects), shown_or_why(fleets));
+        for (pod, log) in self.operator_logs(1000).await.unwrap_or_default() {
+            let lines: Vec<_> = log.lines().filter(|line| line.contains(&namespace)).collect();
+            text += &format!("log of {pod}:\n{}\n", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+        text
+    }
+
+    fn stop(self) -> Result<()> {
+        let Self { cluster, server, client } = self;
+        drop((client, server));
+        cluster.stop()
+    }
+}
+
+fn shown_or_why(said: Result<String>) -> String {
+    said.unwrap_or_else(|error| format!("{error:#}"))
+}
+
+impl ClusterBed {
+    /// A namespace for a scenario, with a Connection to the shared server.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn ground(&self, scenario: &str) -> Result<Ground> {
+        let name = namespace_of(scenario);
+        Ground::with_connection(self.client.clone(), &name, &self.server.host_port()).await
+    }
+
+    /// Work on the shared server.
+    ///
+    /// # Errors
+    /// The server can't be reached.
+    pub fn tasks(&self) -> Result<Tasks> {
+        Tasks::on(&self.server.host_port(), TEMPORAL_NAMESPACE)
+    }
+
+    /// The operator's pods.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn operator_pods(&self) -> Result<Vec<Pod>> {
+        let selected = ListParams::default().labels("app.kubernetes.io/component=operator");
+        Ok(Api::<Pod>::namespaced(self.client.clone(), OPERATOR).list(&selected).await?.items)
+    }
+
+    /// Who holds the Lease, and the name of its pod.
+    ///
+    /// # Errors
+    /// Nobody holds it.
+    pub async fn leader(&self) -> Result<(String, String)> {
+        let lease = Api::<Lease>::namespaced(self.client.clone(), OPERATOR).get(LEASE_NAME).await?;
+        let holder = lease.spec.and_then(|spec| spec.holder_identity).filter(|holder| !holder.is_empty());
+        let holder = holder.context("nobody holds the Lease")?;
+        let pod = holder.rsplit_once('_').map_or(holder.as_str(), |(pod, _)| pod).to_owned();
+        Ok((holder, pod))
+    }
+
+    /// The last lines of each operator pod's log, of the containers before a restart too.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn operator_logs(&self, lines: i64) -> Result<Vec<(String, String)>> {
+        let api = Api::<Pod>::namespaced(self.client.clone(), OPERATOR);
+        let mut logs = Vec::new();
+        for pod in self.operator_pods().await? {
+            for previous in [true, false] {
+                let params = LogParams { tail_lines: Some(lines), previous, ..LogParams::default() };
+                if let Ok(log) = api.logs(&pod.name_any(), &params).await {
+                    logs.push((pod.name_any(), log));
+                }
+            }
+        }
+        Ok(logs)
+    }
+
+    /// The processes of a pod's container.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn container_processes(&self, pod: (&str, &str), container: &str) -> Result<Vec<i32>> {
+        let (namespace, name) = pod;
+        let object = Api::<Pod>::namespaced(self.client.clone(), namespace).get(name).await?;
+        let statuses = object.status.and_then(|status| status.container_statuses).unwrap_or_default();
+        let id = statuses.into_iter().find(|status| status.name == container).and_then(|status| status.container_id);
+        let id = id.with_context(|| format!("pod {namespace}/{name} has no running container {container}"))?;
+        Ok(harness::process::in_cgroup(id.trim_start_matches("containerd://")))
+    }
+
+    /// Writes of a namespace that the API server has finished, oldest first.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn writes_in(&self, namespace: &str) -> Result<Vec<AuditEvent>> {
+        let mut events = self.cluster.audit_events()?;
+        events.retain(|event| event.namespace == namespace);
+        Ok(events)
+    }
+}
+
+/// Kubernetes namespace of a scenario `module::name`, or of a part of it.
+fn namespace_of(scenario: &str) -> String {
+    let name: String = scenario.rsplit("::").next().unwrap_or(scenario).chars().take(50).collect();
+    name.replace('_', "-").trim_end_matches('-').to_owned()
+}
+
+fn handlers_image(programs: &Programs) -> Result<harness::ImageSpec> {
+    let mut image = programs.runtime_image(HANDLERS_IMAGE)?;
+    for program in ["/bin/bash", "/bin/sleep"] {
+        image = image.program(Path::new(program), program);
+    }
+    Ok(image)
+}
+
+fn install(cluster: &Cluster) -> Result<()> {
+    let chart = |name: &str| programs::source_root().join("charts").join(name).display().to_string();
+    cluster.run("helm", &["install", "kinds", &chart("temporal-worker-operator-crds")])?;
+    let (repository, tag) = OPERATOR_IMAGE.split_once(':').context("the operator's image has no tag")?;
+    let (repository, tag) = (format!("image.repository={repository}"), format!("image.tag={tag}"));
+    let chart = chart("temporal-worker-operator");
+    let arguments = ["install", OPERATOR, &chart, "--namespace", OPERATOR, "--create-namespace"];
+    let settings = ["--set", &repository, "--set", &tag];
+    cluster.run("helm", &[arguments.as_slice(), settings.as_slice()].concat())?;
+    Ok(())
+}
+
+/// Time within which another replica leads after the leader was killed.
+pub const TAKEOVER: Duration = Duration::from_secs(20);

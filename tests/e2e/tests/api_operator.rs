@@ -1,0 +1,30 @@
+//! The operator against etcd and the API server alone, and a Temporal server: what it writes, what it refuses, and what it
+//! says. No pods run.
+
+mod operator;
+
+use std::process::ExitCode;
+
+use e2e::{HostBed, scenario, suite};
+use operator::{child, connections, leader, manifests, server};
+
+fn main() -> ExitCode {
+    suite::main::<HostBed>(vec![
+        scenario!(leader::one_of_two_writes_and_a_paused_leader_never_again),
+        scenario!(connections::a_missing_connection_is_named_and_found_when_it_appears),
+        scenario!(connections::a_secret_that_can_not_be_used_is_named_with_its_remedy),
+        scenario!(connections::a_corrected_secret_is_found_within_a_minute),
+        scenario!(server::a_server_that_does_not_answer_changes_nothing),
+        scenario!(server::an_unknown_temporal_namespace_is_named),
+        scenario!(server::a_refused_permission_is_said),
+        scenario!(manifests::a_template_without_containers_is_refused),
+        scenario!(manifests::a_name_with_a_dot_is_refused),
+        scenario!(manifests::what_comes_with_a_later_release_is_named_by_its_path),
+        scenario!(manifests::a_stored_object_that_can_not_be_read_stops_nobody_else),
+        scenario!(child::it_is_exactly_what_the_contract_says),
+        scenario!(child::a_variable_of_the_users_is_replaced_with_a_warning),
+        scenario!(child::replicas_are_written_by_scale_alone),
+        scenario!(child::a_deployment_of_somebody_else_is_never_touched),
+        scenario!(child::what_somebody_changes_is_put_back),
+    ])
+}
