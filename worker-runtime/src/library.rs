@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
 use futures::future::{join_all, try_join_all};
@@ -13,7 +12,7 @@ use temporalio_common::worker::{VersioningBehavior, WorkerTaskTypes};
 use temporalio_sdk::{Worker, WorkerOptions};
 use temporalio_sdk_core::{Worker as CoreWorker, WorkerVersioningStrategy, init_worker};
 
-use crate::lifecycle::{Lifecycle, POLL_SETTLE_TIME, Stage};
+use crate::lifecycle::Stage;
 use crate::options::Options;
 use crate::process::Process;
 use crate::queue::FINALIZE_TIME;
@@ -141,7 +140,9 @@ impl Hosted {
         let task_queue = options.task_queue.clone();
         let failed = |cause: String| anyhow!("cannot make a Worker for Task Queue {task_queue:?}: {cause}");
         options.client_identity_override = Some(settings.identity.clone());
-        options.graceful_shutdown_period = Some(after_settling(limits.drain_timeout()));
+        // Core counts from the cut of the polls.
+        let drain_timeout = limits.drain_timeout();
+        options.graceful_shutdown_period = Some(drain_timeout - slots::settle_limit(drain_timeout));
         let mut config =
             options.to_core_options(settings.namespace.clone(), settings.identity.clone()).map_err(failed)?;
         let slots = usize::try_from(limits.slots(&task_queue)).unwrap_or(usize::MAX);
@@ -177,14 +178,13 @@ impl Hosted {
                 format!("polling Task Queue {task_queue:?} failed; check that the credentials may poll in namespace {:?}",
                     settings.namespace)
             }),
-            () = self.stop(lifecycle) => unreachable!("waits for the end of the Worker"),
+            () = self.stop(process) => unreachable!("waits for the end of the Worker"),
         }
     }
 
-    async fn stop(&self, lifecycle: &Lifecycle) {
-        lifecycle.reached(Stage::Draining).await;
-        self.gate.close();
-        lifecycle.stop_polling().cancelled().await;
+    async fn stop(&self, process: &Process) {
+        process.lifecycle.reached(Stage::Draining).await;
+        self.gate.close(slots::settle_limit(process.limits.drain_timeout())).await;
         self.core.initiate_shutdown();
         std::future::pending().await
     }
@@ -204,11 +204,6 @@ impl Hosted {
             let _ = tokio::time::timeout(FINALIZE_TIME, core.finalize_shutdown()).await;
         }
     }
-}
-
-/// What is left of the drain timeout once the polls have settled, and core starts to count.
-fn after_settling(drain_timeout: Duration) -> Duration {
-    drain_timeout.saturating_sub(POLL_SETTLE_TIME)
 }
 
 /// The connection, with retries for as long as it takes: core otherwise drops a result after ten seconds without the

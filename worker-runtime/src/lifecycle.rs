@@ -3,14 +3,8 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Time between the last new poll and the cut of the polls that still wait. A task that the server sends at the moment of
-/// the cut is lost until its timeout: without this time that happened in nearly every drain under a stream of tasks,
-/// whether the server was set to end polls by itself or not. A busy queue uses up all open polls within this time, and
-/// a quiet one has no task to lose.
-pub const POLL_SETTLE_TIME: Duration = Duration::from_secs(1);
 /// Time after the drain timeout in which cancelled tasks are reported, before the process exits regardless.
 const REPORT_TIME: Duration = Duration::from_secs(5);
 
@@ -31,17 +25,12 @@ pub enum Stage {
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     stage: watch::Sender<Stage>,
-    stop_polling: CancellationToken,
     abandon_tasks: CancellationToken,
 }
 
 impl Default for Lifecycle {
     fn default() -> Self {
-        Self {
-            stage: watch::Sender::new(Stage::Starting),
-            stop_polling: CancellationToken::new(),
-            abandon_tasks: CancellationToken::new(),
-        }
+        Self { stage: watch::Sender::new(Stage::Starting), abandon_tasks: CancellationToken::new() }
     }
 }
 
@@ -70,24 +59,16 @@ impl Lifecycle {
         let _ = watcher.wait_for(|current| *current >= stage).await;
     }
 
-    /// Cancelled once the polls that still wait are cut.
-    pub fn stop_polling(&self) -> CancellationToken {
-        self.stop_polling.clone()
-    }
-
     /// Cancelled once tasks that still run are given up.
     pub fn abandon_tasks(&self) -> CancellationToken {
         self.abandon_tasks.clone()
     }
 
-    /// Drains within `timeout`: closes the door, cuts the polls, gives up what still runs at the end. Ends
-    /// [`REPORT_TIME`] after the timeout; drop it when all tasks have ended before.
+    /// Drains: what still runs after `timeout` is given up. Ends [`REPORT_TIME`] later; drop it when all tasks have
+    /// ended before.
     pub async fn drain(&self, timeout: Duration) {
-        let begun = Instant::now();
         self.reach(Stage::Draining);
-        tokio::time::sleep(POLL_SETTLE_TIME.min(timeout)).await;
-        self.stop_polling.cancel();
-        tokio::time::sleep(timeout.saturating_sub(begun.elapsed())).await;
+        tokio::time::sleep(timeout).await;
         tracing::warn!(?timeout, "drain timeout: cancelling the tasks that still run");
         self.abandon_tasks.cancel();
         tokio::time::sleep(REPORT_TIME).await;
@@ -107,14 +88,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_drain_cuts_polls_then_gives_up_tasks_then_ends() {
+    async fn a_drain_gives_up_tasks_after_its_timeout() {
         let lifecycle = Lifecycle::default();
-        let (stop, abandon) = (lifecycle.stop_polling(), lifecycle.abandon_tasks());
+        let abandon = lifecycle.abandon_tasks();
         let drain = tokio::spawn({
             let lifecycle = lifecycle.clone();
             async move { lifecycle.drain(Duration::from_millis(50)).await }
         });
-        stop.cancelled().await;
+        lifecycle.reached(Stage::Draining).await;
         assert!(!abandon.is_cancelled());
         abandon.cancelled().await;
         assert!(!drain.is_finished(), "the reports have their time");

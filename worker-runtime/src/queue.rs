@@ -33,6 +33,8 @@ pub struct Shared {
     pub settings: Settings,
     /// Stage of the process.
     pub lifecycle: Lifecycle,
+    /// How long polls may stay open in a drain.
+    pub settle_limit: Duration,
 }
 
 /// Why a Task Queue is not polled now.
@@ -114,8 +116,7 @@ async fn poll(
     }
     let stop = async {
         shared.lifecycle.reached(Stage::Draining).await;
-        gate.close();
-        shared.lifecycle.stop_polling().cancelled().await;
+        gate.close(shared.settle_limit).await;
         worker.initiate_shutdown();
         std::future::pending().await
     };

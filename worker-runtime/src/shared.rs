@@ -13,6 +13,7 @@ use crate::options::Options;
 use crate::process::Process;
 use crate::queue::{self, Shared};
 use crate::report::Reporter;
+use crate::slots;
 
 /// Runs until SIGTERM or SIGINT and its drain.
 ///
@@ -41,6 +42,7 @@ async fn serve(process: &Process, task_queues: Vec<String>, handlers: HandlerTab
         connection,
         settings: settings.clone(),
         lifecycle: lifecycle.clone(),
+        settle_limit: slots::settle_limit(limits.drain_timeout()),
     });
     let mut queues = JoinSet::new();
     let (polled, mut all_polled) = tokio::sync::mpsc::channel::<()>(1);

@@ -17,7 +17,7 @@ fn example(server: &Server, config: &Value, environment: &[(&str, &str)]) -> Res
         command,
         &server.temporal.host_port(),
         config,
-        &json!({"drainTimeoutMs": 20_000}),
+        &json!({"drainTimeoutMs": 90_000}),
         environment,
     )
 }
@@ -103,7 +103,7 @@ async fn a_library_worker_finishes_its_activity_in_a_drain() -> Result<()> {
     first.wait_metric("slots_used", r#"task_queue="pictures-local",task_type="activity""#, 1.0).await;
     first.terminate()?;
     first.wait_readiness(503).await;
-    assert!(first.exit(Duration::from_secs(25)).await?.success());
+    assert!(first.exit(Duration::from_secs(90)).await?.success());
     // The Workflow goes on in another process.
     let second = example(&server, &queues(), &[])?;
     second.wait_ready().await;

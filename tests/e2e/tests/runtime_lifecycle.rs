@@ -113,7 +113,7 @@ async fn slots_are_counted_while_tasks_run_and_saturation_stays_ready() -> Resul
 #[tokio::test]
 async fn a_drain_finishes_what_runs_and_leaves_the_rest_on_the_queue() -> Result<()> {
     let server = Server::start().await?;
-    let script = "sleep 4; echo 1";
+    let script = "sleep 6; echo 1";
     let mut worker = Worker::ready(&server, exec(&["sh", "-c", script]), json!({"drainTimeoutMs": 20_000})).await?;
     let running = server.start_activity(Activity::default()).await?;
     worker.wait_metric("slots_used", WORK, 1.0).await;
@@ -122,7 +122,8 @@ async fn a_drain_finishes_what_runs_and_leaves_the_rest_on_the_queue() -> Result
     // The hook of a handler's container is answered when the last task has ended, and not before.
     let later = {
         let hook = worker.probe("/drained");
-        let polls_end = tokio::time::sleep(Duration::from_secs(2));
+        // Longer than the idle polls stay open.
+        let polls_end = tokio::time::sleep(Duration::from_millis(2500));
         tokio::pin!(hook);
         tokio::select! {
             answer = &mut hook => panic!("the hook was answered while a task runs: {answer:?}"),
@@ -146,18 +147,18 @@ async fn drains_under_a_stream_of_tasks_lose_none() -> Result<()> {
     let completed = format!(r#"outcome="completed",{WORK}"#);
     // More slots than tasks, so that polls are open when the drain begins.
     let (configuration, limits) = (exec(&["true"]), json!({"maxConcurrentActivities": {"q": 50}}));
-    let mut worker = Worker::ready(&server, configuration.clone(), limits.clone()).await?;
+    let mut workers = vec![Worker::ready(&server, configuration.clone(), limits.clone()).await?];
     let stop = Arc::new(AtomicBool::new(false));
     let starters: Vec<_> = (0..4).map(|_| tokio::spawn(stream(server.clone(), stop.clone()))).collect();
-    for _ in 0..3 {
+    for drained in 0..3 {
+        let worker = &workers[drained];
         wait_for("some work", SOON, async || {
             (worker.metric("tasks_ended_total", &completed).await? >= 20.0).then_some(())
         })
         .await;
         worker.terminate()?;
-        let next = Worker::ready(&server, configuration.clone(), limits.clone()).await?;
-        assert!(worker.exit(Duration::from_secs(10)).await?.success());
-        worker = next;
+        workers.push(Worker::ready(&server, configuration.clone(), limits.clone()).await?);
+        assert!(workers[drained].exit(Duration::from_secs(10)).await?.success());
     }
     stop.store(true, Ordering::Relaxed);
     let mut activities = Vec::new();
@@ -166,7 +167,8 @@ async fn drains_under_a_stream_of_tasks_lose_none() -> Result<()> {
     }
     for activity_id in activities {
         assert_eq!(server.end_of(&activity_id).await.result(), json!(null));
-        assert_eq!(server.describe(&activity_id).await?.attempt, 1, "{activity_id}");
+        let info = server.describe(&activity_id).await?;
+        assert_eq!(info.attempt, 1, "{info:?}");
     }
     Ok(())
 }
