@@ -2,7 +2,7 @@
 //!
 //! For a fleet with a template of its own the Build ID is that of temporal-worker-controller v1.8 to the byte, so that
 //! a change of operator doesn't mint a version: the tag of the first container's image and four characters of a hash
-//! over the template as Go prints it ([`go_json`]). For a runtime fleet see [`compute_runtime`].
+//! over the template as Go prints it ([`go_json()`]). For a runtime fleet see [`compute_runtime`].
 
 mod go_json;
 mod image;
@@ -19,7 +19,7 @@ pub use runtime::{RUNTIME_HASH_SCHEME, RuntimeInputs, compute_runtime};
 /// Longest Build ID: it is a label value too.
 pub const MAX_BUILD_ID: usize = 63;
 
-/// The hash of a template's [`go_json`], of which only the last four decimal digits are used.
+/// The hash of a template's [`go_json()`], of which only the last four decimal digits are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TemplateHash {
     fnv: u32,
@@ -45,7 +45,7 @@ impl TemplateHash {
     }
 }
 
-/// Hashes the text of [`go_json`]. `collisions` counts how often the result was taken already; it is mixed in the way
+/// Hashes the text of [`go_json()`]. `collisions` counts how often the result was taken already; it is mixed in the way
 /// Kubernetes does for Deployments.
 #[must_use]
 pub fn hash(go_json: &str, collisions: Option<u32>) -> TemplateHash {
@@ -55,7 +55,7 @@ pub fn hash(go_json: &str, collisions: Option<u32>) -> TemplateHash {
     TemplateHash { fnv: bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)) }
 }
 
-/// The value of the annotation `temporal.io/pod-template-spec-hash`: sha256 of the text of [`go_json`] in hex.
+/// The value of the annotation `temporal.io/pod-template-spec-hash`: sha256 of the text of [`go_json()`] in hex.
 #[must_use]
 pub fn template_hash(go_json: &str) -> String {
     sha256_hex(go_json.as_bytes())
