@@ -41,29 +41,16 @@ pub(super) async fn run(name: &str, exec: &ExecConfig, call: &Call) -> Result<Pa
         group.kill();
         status
     };
-    let output = read_limited(stdout);
-    let tail = read_tail(name, call, stderr);
-    let work = async { tokio::join!(feed, end, tail) };
-    tokio::pin!(work, output);
-    let mut read = None;
-    let ((), status, stderr) = loop {
-        tokio::select! {
-            result = &mut output, if read.is_none() => {
-                let output = result.map_err(|error| system("cannot read its standard output", error))?;
-                // Returning drops the group, which kills the program.
-                read = Some(output.ok_or(HandlerError::TooLarge { handler: name.to_owned(), limit: MAX_OUTPUT })?);
-            }
-            done = &mut work => break done,
-        }
+    let output = async {
+        let output = read_limited(stdout).await.map_err(|error| system("cannot read its standard output", error))?;
+        output.ok_or(HandlerError::TooLarge { handler: name.to_owned(), limit: MAX_OUTPUT })
     };
-    let output = match read {
-        Some(output) => output,
-        None => output
-            .await
-            .map_err(|error| system("cannot read its standard output", error))?
-            .ok_or(HandlerError::TooLarge { handler: name.to_owned(), limit: MAX_OUTPUT })?,
+    let work = async {
+        let ((), status, stderr) = tokio::join!(feed, end, read_tail(name, call, stderr));
+        Ok((status.map_err(|error| system("cannot wait for its end", error))?, stderr))
     };
-    let status = status.map_err(|error| system("cannot wait for its end", error))?;
+    // The first error returns, which drops the group, which kills the program.
+    let (output, (status, stderr)) = tokio::try_join!(output, work)?;
     if !status.success() {
         return Err(HandlerError::Exited { handler: name.to_owned(), end: describe(status), stderr });
     }
