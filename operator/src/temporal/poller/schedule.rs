@@ -194,6 +194,10 @@ impl State {
                 }
             }
         }
+        for lane in self.lanes.values_mut() {
+            let timers = [(lane.live_every, &mut lane.live_timer), (lane.stats_every, &mut lane.stats_timer)];
+            timers.into_iter().filter(|(every, _)| every.is_none()).for_each(|(_, timer)| timer.rest());
+        }
     }
 }
 

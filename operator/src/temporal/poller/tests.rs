@@ -422,6 +422,27 @@ fn goes_down_and_comes_back(class: FailureClass) {
 }
 
 #[tokio::test]
+async fn a_read_that_stands_in_while_the_server_is_down_leaves_no_failure_behind() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::Running);
+    bed.run(Duration::from_secs(20), |_| None);
+    let (mut stand_ins, end) = (0, bed.now + Duration::from_secs(60));
+    while bed.now < end {
+        for job in bed.due() {
+            stand_ins += usize::from(matches!(job, Job::Stats { .. }));
+            bed.finish(&job, Err(unreachable()));
+        }
+        bed.now += Duration::from_millis(50);
+    }
+    assert!(stand_ins > 0, "the queue's statistics are read while those of the version are old");
+    assert!(bed.snapshot().failure.is_some());
+    bed.run(Duration::from_secs(15), |_| None);
+    let later = bed.run(Duration::from_secs(10), |_| None);
+    assert!(!later.iter().any(|(_, job)| matches!(job, Job::Stats { .. })), "{later:?}");
+    assert_eq!(bed.snapshot().failure, None);
+}
+
+#[tokio::test]
 async fn one_read_that_fails_stops_no_other() {
     let mut bed = Bed::new();
     bed.set(Some("d"), &["b1"], Phase::AtZero);

@@ -70,6 +70,13 @@ impl Timer {
         }
     }
 
+    /// Forgets how the last read went: it is not read any more, so nothing would ever take a failure back.
+    pub(super) fn rest(&mut self) {
+        self.failures = 0;
+        self.retry_at = None;
+        self.failure = None;
+    }
+
     pub(super) fn start(&mut self, now: Instant) {
         self.busy = true;
         self.asap = false;
