@@ -426,19 +426,19 @@ async fn a_read_that_stands_in_while_the_server_is_down_leaves_no_failure_behind
     let mut bed = Bed::new();
     bed.set(Some("d"), &["b1"], Phase::Running);
     bed.run(Duration::from_secs(20), |_| None);
-    let (mut stand_ins, end) = (0, bed.now + Duration::from_secs(60));
+    let (back, end) = (bed.now + Duration::from_secs(60), bed.now + Duration::from_secs(75));
+    let mut stand_ins = 0;
     while bed.now < end {
         for job in bed.due() {
-            stand_ins += usize::from(matches!(job, Job::Stats { .. }));
-            bed.finish(&job, Err(unreachable()));
+            // The last one to stand in is still under way when the server answers again, and runs into its deadline.
+            let stands_in = matches!(job, Job::Stats { .. });
+            stand_ins += usize::from(stands_in);
+            let fails = stands_in || bed.now < back;
+            bed.finish(&job, if fails { Err(unreachable()) } else { Ok(usual(&job)) });
         }
         bed.now += Duration::from_millis(50);
     }
     assert!(stand_ins > 0, "the queue's statistics are read while those of the version are old");
-    assert!(bed.snapshot().failure.is_some());
-    bed.run(Duration::from_secs(15), |_| None);
-    let later = bed.run(Duration::from_secs(10), |_| None);
-    assert!(!later.iter().any(|(_, job)| matches!(job, Job::Stats { .. })), "{later:?}");
     assert_eq!(bed.snapshot().failure, None);
 }
 
