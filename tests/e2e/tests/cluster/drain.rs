@@ -1,0 +1,105 @@
+//! Tasks that run while pods go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::ground::{Ground, runtime_fleet};
+use e2e::tasks::{Burst, Order, Tasks};
+use e2e::{ClusterBed, eventually};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt as _;
+use kube::api::{Patch, PatchParams};
+use operator_core::contract::{METRIC_SLOTS_USED, METRICS_PORT};
+use serde_json::json;
+
+/// Tasks that run in each pod, by the pods' own metrics.
+async fn running_in(ground: &Ground, fleet: &str) -> Result<BTreeMap<String, u64>> {
+    let mut running = BTreeMap::new();
+    for pod in ground.pods(fleet).await?.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+        let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("a pod without address")?;
+        let page = reqwest::get(format!("http://{address}:{METRICS_PORT}/metrics")).await?.text().await?;
+        let used = page.lines().filter(|line| line.starts_with(METRIC_SLOTS_USED));
+        let used: f64 = used.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+        running.insert(pod.name_any(), used as u64);
+    }
+    Ok(running)
+}
+
+async fn all_run(tasks: &Tasks, burst: &Burst) -> Result<()> {
+    eventually("all tasks run", async || {
+        let pending = tasks.pending(burst).await?;
+        ensure!(pending.running == burst.count, "{pending:?}");
+        Ok(())
+    })
+    .await
+}
+
+pub async fn idle_pods_go_first(bed: Arc<ClusterBed>) -> Result<()> {
+    const FLEET: &str = "orders";
+    let ground = bed.ground("idle_pods_go_first").await?;
+    ground.apply(&runtime_fleet(FLEET, "idle-first", 1)).await?;
+    eventually("the version is current and at rest", async || {
+        ground.has_condition(FLEET, ("Ready", "True", "RolloutComplete")).await?;
+        ground.settled_at(FLEET, 0).await
+    })
+    .await?;
+
+    let tasks = bed.tasks()?;
+    let mut order = Order::work("idle-first", 3, 10.0);
+    order.inputs[1] = json!(60.0);
+    let burst = tasks.start(&order).await?;
+    all_run(&tasks, &burst).await?;
+    let busy = eventually("one pod still works", async || {
+        let running = running_in(&ground, FLEET).await?;
+        let busy: Vec<_> = running.iter().filter(|(_, tasks)| **tasks > 0).map(|(pod, _)| pod.clone()).collect();
+        ensure!(busy.len() == 1 && running.len() == 3, "{running:?}");
+        Ok(busy)
+    })
+    .await?;
+    let left = eventually("the idle pods go", async || {
+        let left: Vec<_> = ground.pods(FLEET).await?.iter().map(|pod| pod.name_any()).collect();
+        ensure!(left.len() == 1, "{left:?}");
+        Ok(left)
+    })
+    .await?;
+    ensure!(left == busy, "{left:?} is left, {busy:?} was busy");
+    let pending = tasks.pending(&burst).await?;
+    ensure!(pending.running == 1, "{pending:?}: the long task ended before the pods went");
+    tasks.finish_once_each(&burst, Duration::from_secs(90)).await?;
+    eventually("all is done: no pod", async || ground.settled_at(FLEET, 0).await).await
+}
+
+pub async fn a_rolling_restart_finishes_what_runs(bed: Arc<ClusterBed>) -> Result<()> {
+    const FLEET: &str = "orders";
+    let ground = bed.ground("a_rolling_restart_finishes_what_runs").await?;
+    let mut fleet = runtime_fleet(FLEET, "restart", 2);
+    fleet["spec"]["scaling"] = json!({"minReplicas": 2, "maxReplicas": 2});
+    fleet["spec"]["runtime"]["drainTimeout"] = json!("60s");
+    ground.apply(&fleet).await?;
+    eventually("two pods serve", async || {
+        ground.has_condition(FLEET, ("Ready", "True", "RolloutComplete")).await?;
+        ground.settled_at(FLEET, 2).await
+    })
+    .await?;
+    let tasks = bed.tasks()?;
+    let burst = tasks.start(&Order::work("restart", 4, 20.0)).await?;
+    all_run(&tasks, &burst).await?;
+
+    let child = ground.child(FLEET).await?.name_any();
+    let restart = json!({"spec": {"template": {"metadata": {"annotations": {
+        "kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"}}}}});
+    let api = ground.api::<Deployment>();
+    api.patch(&child, &PatchParams::default(), &Patch::Strategic(restart)).await?;
+    eventually("a pod is asked to go while its tasks run", async || {
+        let pods = ground.pods(FLEET).await?;
+        let going = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
+        let pending = tasks.pending(&burst).await?;
+        ensure!(going > 0 && pending.running > 0, "{going} pods go, {pending:?}");
+        Ok(())
+    })
+    .await?;
+    tasks.finish_once_each(&burst, Duration::from_secs(120)).await?;
+    eventually("the new pods are there", async || ground.settled_at(FLEET, 2).await).await
+}

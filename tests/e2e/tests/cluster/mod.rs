@@ -1,0 +1,10 @@
+//! The scenarios, a file a capability.
+
+pub mod bad_pods;
+pub mod drain;
+pub mod faults;
+pub mod life;
+pub mod replicas;
+pub mod rest;
+pub mod secrets;
+pub mod versions;

@@ -1,0 +1,26 @@
+//! Fleets on a real cluster, with the operator installed by Helm as two pods and a real Temporal server. Needs root.
+
+mod cluster;
+
+use std::process::ExitCode;
+
+use cluster::{bad_pods, drain, faults, life, replicas, rest, secrets, versions};
+use e2e::{ClusterBed, scenario, suite};
+
+fn main() -> ExitCode {
+    // The longest first; those that nothing may run beside at the end.
+    suite::main::<ClusterBed>(vec![
+        scenario!(faults::the_server_is_cut_off_for_a_minute),
+        scenario!(life::from_one_to_zero_to_many_and_back),
+        scenario!(drain::idle_pods_go_first),
+        scenario!(drain::a_rolling_restart_finishes_what_runs),
+        scenario!(versions::a_changed_fleet_is_a_new_version_and_the_old_one_is_left_alone),
+        scenario!(replicas::without_scaling_replicas_stay_as_they_are),
+        scenario!(replicas::a_fleet_without_versioning_is_one_deployment),
+        scenario!(bad_pods::a_pod_that_does_not_start_is_named_with_cause_and_remedy),
+        scenario!(bad_pods::a_handler_that_does_not_work_fails_its_tasks_with_the_cause),
+        scenario!(secrets::nothing_shows_a_secret),
+        scenario!(faults::the_leader_is_killed_with_work_undone, alone),
+        scenario!(rest::at_rest_the_operator_writes_nothing_but_its_lease, alone),
+    ])
+}
