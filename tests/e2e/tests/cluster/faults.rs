@@ -17,6 +17,9 @@ use kube::ResourceExt as _;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+/// How long the server is away.
+const CUT: Duration = Duration::from_secs(60);
+
 /// Falls of the replicas of a namespace's Deployments in a span of time.
 fn falls(bed: &ClusterBed, namespace: &str, span: (Timestamp, Timestamp)) -> Result<Vec<audit::Decrease>> {
     let mut falls = audit::decreases(&bed.writes_in(namespace)?);
@@ -45,6 +48,8 @@ pub async fn the_leader_is_killed_with_work_undone(bed: Arc<ClusterBed>) -> Resu
     let begun = Timestamp::now();
     let (bursts, needed) = leave_work_undone(&ground, &tasks, FLEET).await?;
     let (holder, pod) = bed.leader().await?;
+    // Otherwise the container starts again within a second, and is a candidate like the standby.
+    let no_restart = PausedKubelet::of(&bed)?;
     let killed_at = Instant::now();
     let killed = bed.cluster.signal_container((OPERATOR, &pod), OPERATOR_CONTAINER, Signal::SIGKILL).await?;
     ensure!(killed > 0, "nothing was killed");
@@ -52,8 +57,7 @@ pub async fn the_leader_is_killed_with_work_undone(bed: Arc<ClusterBed>) -> Resu
     let (waiting, replicas) = (waiting(&tasks, &bursts).await?, ground.replicas(FLEET).await?);
     ensure!(waiting > 0 && replicas < needed, "at the kill: {waiting} wait, {replicas} of {needed} replicas");
 
-    // The container of the one that was killed starts again at once, and is a candidate like the standby.
-    let (new, _) = within(TAKEOVER, "another replica leads", async || {
+    let (new, new_pod) = within(TAKEOVER, "another replica leads", async || {
         let leader = bed.leader().await?;
         ensure!(leader.0 != holder, "{holder} still does");
         Ok(leader)
@@ -66,12 +70,32 @@ pub async fn the_leader_is_killed_with_work_undone(bed: Arc<ClusterBed>) -> Resu
         Ok(())
     })
     .await?;
+    ensure!(new_pod != pod, "{new_pod} was killed, and leads");
+    drop(no_restart);
     for burst in &bursts {
         tasks.finish_once_each(burst, Duration::from_secs(150)).await?;
     }
     let falls = falls(&bed, &ground.namespace, (begun, Timestamp::now()))?;
     ensure!(falls.is_empty(), "replicas fell while work was left: {falls:?}");
     eventually("the new leader takes the fleet to zero", async || ground.settled_at(FLEET, 0).await).await
+}
+
+/// Starts no container anew until it is dropped.
+struct PausedKubelet(Arc<ClusterBed>);
+
+impl PausedKubelet {
+    fn of(bed: &Arc<ClusterBed>) -> Result<Self> {
+        bed.cluster.signal_component("kubelet", Signal::SIGSTOP)?;
+        Ok(Self(bed.clone()))
+    }
+}
+
+impl Drop for PausedKubelet {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.cluster.signal_component("kubelet", Signal::SIGCONT) {
+            eprintln!("the kubelet stays paused: {error:#}");
+        }
+    }
 }
 
 /// Gives the fleet more to do, step by step, until it is seen with tasks that wait and fewer replicas than they need.
@@ -115,9 +139,29 @@ async fn ready_pods(ground: &Ground, fleet: &str) -> Result<BTreeSet<String>> {
     Ok(pods.iter().filter(|pod| is_ready(pod)).map(|pod| pod.name_any()).collect())
 }
 
+/// While the server is cut off: the status says it, and the pods stay Ready.
+async fn says_it_and_stays_ready(
+    ground: &Ground,
+    fleet: &str,
+    (pods, cut): (&BTreeSet<String>, Instant),
+) -> Result<()> {
+    let message = within(CUT, "the status says it", async || {
+        ground.has_condition(fleet, ("Ready", "False", "TemporalClientCreationFailed")).await
+    })
+    .await?;
+    ensure!(message.contains("does not answer") && message.contains("nothing is scaled down"), "{message}");
+    while cut.elapsed() < CUT {
+        let ready = ready_pods(ground, fleet).await?;
+        ensure!(pods.is_subset(&ready), "of {pods:?} only {ready:?} are Ready after {:?}", cut.elapsed());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let stalled = ground.condition(fleet, "Stalled").await;
+    ensure!(stalled.is_err(), "what heals alone is not Stalled: {stalled:?}");
+    Ok(())
+}
+
 pub async fn the_server_is_cut_off_for_a_minute(bed: Arc<ClusterBed>) -> Result<()> {
     const FLEET: &str = "orders";
-    const CUT: Duration = Duration::from_secs(60);
     let server = TemporalServer::start_in(&bed.cluster, TemporalOptions::default()).await?;
     let namespace = "the-server-is-cut-off-for-a-minute";
     let ground = Ground::with_connection(bed.client.clone(), namespace, &server.host_port()).await?;
@@ -147,18 +191,7 @@ pub async fn the_server_is_cut_off_for_a_minute(bed: Arc<ClusterBed>) -> Result<
         Ok(())
     })
     .await?;
-    let message = within(CUT, "the status says it", async || {
-        ground.has_condition(FLEET, ("Ready", "False", "TemporalClientCreationFailed")).await
-    })
-    .await?;
-    ensure!(message.contains("does not answer") && message.contains("nothing is scaled down"), "{message}");
-    while cut.elapsed() < CUT {
-        let ready = ready_pods(&ground, FLEET).await?;
-        ensure!(pods.is_subset(&ready), "of {pods:?} only {ready:?} are Ready after {:?}", cut.elapsed());
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    let stalled = ground.condition(FLEET, "Stalled").await;
-    ensure!(stalled.is_err(), "what heals alone is not Stalled: {stalled:?}");
+    says_it_and_stays_ready(&ground, FLEET, (&pods, cut)).await?;
     let pending = tasks.pending(&burst).await?;
     ensure!(pending.running >= 20, "{pending:?}: the server was not cut off");
 

@@ -32,6 +32,14 @@ pub async fn from_one_to_zero_to_many_and_back(bed: Arc<ClusterBed>) -> Result<(
     })
     .await?;
     ensure!(most <= 5, "{most} are more than maxReplicas");
+    eventually("the status says why, with numbers", async || {
+        let scaling = ground.scaling(FLEET).await?;
+        let reason = scaling.reason.clone().unwrap_or_default();
+        let numbers = reason.contains("waiting + ") && reason.contains("2 slots per pod");
+        ensure!(numbers && scaling.desired >= Some(3) && scaling.backlog > Some(0), "{scaling:?}");
+        Ok(())
+    })
+    .await?;
     tasks.finish_once_each(&burst, Duration::from_secs(120)).await?;
     eventually("all is done: no pod", async || ground.settled_at(FLEET, 0).await).await?;
 

@@ -43,6 +43,9 @@ pub async fn nothing_shows_a_secret(bed: Arc<ClusterBed>) -> Result<()> {
         let read = reads.iter().filter(|read| read.resource == "secrets").find(by_operator);
         ensure!(read.is_some_and(|read| read.verb == "get"), "the operator never read {name}: {read:?}");
     }
+    // The control: where the secret is, the search finds it.
+    let stored = bed.cluster.run("kubectl", &["get", "secret", "api-key", "-n", &ground.namespace, "-o", "yaml"])?;
+    ensure!(stored.contains(BASE64), "the search would find nothing: {stored}");
     for (place, text) in everything_shown(&bed, &ground.namespace).await? {
         ensure!(text.len() > 100, "{place} shows nothing");
         ensure!(!text.contains(VALUE) && !text.contains(BASE64), "{place} shows the secret");

@@ -45,6 +45,11 @@ pub async fn it_is_exactly_what_the_contract_says(bed: Arc<HostBed>) -> Result<(
     let selector = json!({"temporal.io/deployment-name": "orders", "temporal.io/build-id": build_id});
     ensure_is(&child["spec"]["selector"], json!({"matchLabels": selector}))?;
     ensure_is(&child["spec"]["minReadySeconds"], json!(7))?;
+    let status = ground.status("orders").await?;
+    for condition in &status.conditions {
+        let generation = condition.observed_generation;
+        ensure!(generation == status.observed_generation && generation == Some(1), "{condition:?}");
+    }
     has_the_contracts_metadata(&child["metadata"], selector.clone(), &uid)?;
     has_the_contracts_pod(&child["spec"]["template"], selector, &address)
 }
