@@ -37,7 +37,7 @@ pub struct ClusterBed {
 impl Environment for ClusterBed {
     async fn start() -> Result<Self> {
         let (programs, cluster) =
-            tokio::join!(Programs::build(Profile::Dev), Cluster::start(ClusterOptions::default()));
+            tokio::join!(Programs::build(Profile::own()), Cluster::start(ClusterOptions::default()));
         let (programs, cluster) = (programs?, cluster?);
         let server = TemporalServer::start_in(&cluster, TemporalOptions::default()).await?;
         let images = [programs.operator_image()?, handlers_image(&programs)?];

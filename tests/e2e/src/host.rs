@@ -48,7 +48,7 @@ impl Environment for HostBed {
     async fn start() -> Result<Self> {
         let server = TemporalServer::start(TemporalOptions::default());
         let (programs, control_plane, server) =
-            tokio::join!(Programs::build(Profile::Dev), ControlPlane::start(), server);
+            tokio::join!(Programs::build(Profile::own()), ControlPlane::start(), server);
         let (programs, control_plane, server) = (programs?, control_plane?, server?);
         let client = control_plane.client();
         install_kinds(&client).await?;
