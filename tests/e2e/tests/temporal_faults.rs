@@ -42,7 +42,7 @@ async fn a_server_that_dies_makes_readings_old_not_empty_and_is_found_again() ->
     let back = Instant::now();
     bed.when("f", SOON, |state| state.failure.is_none() && known(state, "q").is_some()).await?;
     println!("read again {:?} after the server served", back.elapsed());
-    assert!(back.elapsed() < Duration::from_secs(7), "{:?}", back.elapsed());
+    assert!(back.elapsed() < Duration::from_secs(20), "{:?}", back.elapsed());
     bed.start_workflow("q").await?;
     bed.when("f", Duration::from_secs(3), |state| known(state, "q").is_some_and(|stats| stats.backlog == 2)).await?;
     Ok(())
@@ -72,7 +72,7 @@ async fn a_dead_server_slows_no_other() -> Result<()> {
     bed.start_workflow("q").await?;
     let accepted = Instant::now();
     bed.when("f", SOON, |state| known(state, "q").is_some_and(|stats| stats.backlog == 1)).await?;
-    assert!(accepted.elapsed() < Duration::from_secs(1), "{:?}", accepted.elapsed());
+    assert!(accepted.elapsed() < Duration::from_secs(5), "{:?}", accepted.elapsed());
     assert_eq!(bed.state("f").failure, None);
     Ok(())
 }
