@@ -31,6 +31,11 @@ pub const ENV_TLS_SERVER_CA_CERT_PATH: &str = "TEMPORAL_TLS_SERVER_CA_CERT_PATH"
 /// API key of the Temporal namespace.
 pub const ENV_API_KEY: &str = "TEMPORAL_API_KEY";
 
+/// Path of the [`RuntimeConfig`], for a Worker that is built on the library.
+pub const ENV_CONFIG: &str = "WORKER_RUNTIME_CONFIG";
+/// Path of the [`RuntimeLimits`], for a Worker that is built on the library.
+pub const ENV_LIMITS: &str = "WORKER_RUNTIME_LIMITS";
+
 /// Folder of the Connection's client certificate in a pod.
 pub const TLS_MOUNT_PATH: &str = "/etc/temporal/tls";
 /// Folder of the Connection's server CA in a pod, when the Connection names one of its own.

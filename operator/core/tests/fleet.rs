@@ -173,6 +173,23 @@ fn handlers_of_a_template_get_no_credentials_and_outlive_the_drain() {
 }
 
 #[test]
+fn a_worker_on_the_library_is_told_where_its_files_are_and_shows_its_metrics() {
+    let library = json!({"mode": "Library", "taskQueues": [{"name": "q"}]});
+    let container = |template: Value| {
+        let fleet = fleet(json!({"runtime": library, "template": template}));
+        fleet.child.object["spec"]["template"]["spec"]["containers"][0].clone()
+    };
+    let plain = container(json!({"spec": {"containers": [{"name": "w", "image": "acme/w:v1"}]}}));
+    assert_eq!(plain["env"][0], json!({"name": "WORKER_RUNTIME_CONFIG", "value": "/etc/temporal-worker/runtime.json"}));
+    assert_eq!(plain["env"][1], json!({"name": "WORKER_RUNTIME_LIMITS", "value": "/etc/temporal-worker/limits.json"}));
+    assert_eq!(plain["ports"], json!([{"name": "metrics", "containerPort": 8080, "protocol": "TCP"}]));
+    let own = container(json!({"spec": {"containers": [{"name": "w", "image": "acme/w:v1",
+        "env": [{"name": "WORKER_RUNTIME_CONFIG", "value": "/mine"}], "ports": [{"name": "metrics", "containerPort": 9}]}]}}));
+    assert_eq!(own["env"][0]["value"], "/mine");
+    assert_eq!(own["ports"], json!([{"name": "metrics", "containerPort": 9}]));
+}
+
+#[test]
 fn no_object_of_a_fleet_ever_holds_replicas() {
     for patch in [json!({}), json!({"replicas": 3}), json!({"scaling": {}}), json!({"versioning": "Disabled"})] {
         let fleet = fleet(patch);

@@ -188,8 +188,8 @@ fn finish_pod(template: &mut Value, input: &ChildInput<'_>) -> Vec<String> {
 
 fn add_runtime(containers: &mut Vec<Value>, runtime: &RuntimePod) {
     let Some(image) = &runtime.image else {
-        // Library mode: the template's own containers are built on the library.
-        containers.iter_mut().for_each(runtime::mount_config);
+        // Library mode: the template's first container is built on the library.
+        containers.iter_mut().take(1).for_each(runtime::adopt_library);
         return;
     };
     containers.iter_mut().for_each(runtime::wait_for_drain);

@@ -74,6 +74,27 @@ pub fn mount_config(container: &mut Value) {
     }
 }
 
+/// Gives a Worker that is built on the library what the runtime's own container has: the files, where they are, and a
+/// named port for its metrics. What the user set stays.
+pub fn adopt_library(container: &mut Value) {
+    mount_config(container);
+    let Value::Object(container) = container else { return };
+    let path = |file: &str| format!("{}/{file}", contract::CONFIG_MOUNT_PATH);
+    for (name, file) in [(contract::ENV_CONFIG, contract::CONFIG_FILE), (contract::ENV_LIMITS, contract::LIMITS_FILE)] {
+        let env = list(container, "env");
+        if !env.iter().any(|variable| variable["name"] == name) {
+            env.push(json!({"name": name, "value": path(file)}));
+        }
+    }
+    let ports = list(container, "ports");
+    let taken =
+        |port: &Value| port["name"] == contract::METRICS_PORT_NAME || port["containerPort"] == contract::METRICS_PORT;
+    if !ports.iter().any(taken) {
+        let name = contract::METRICS_PORT_NAME;
+        ports.push(json!({"name": name, "containerPort": contract::METRICS_PORT, "protocol": "TCP"}));
+    }
+}
+
 /// The volume that [`mount_config`] needs: both files in one folder.
 #[must_use]
 pub fn config_volume(runtime: &RuntimePod) -> Value {
