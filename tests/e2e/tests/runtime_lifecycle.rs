@@ -149,7 +149,6 @@ async fn long_drains_under_a_stream_of_tasks_lose_none() -> Result<()> {
     let (configuration, limits) = (exec(&["true"]), json!({"maxConcurrentActivities": {"q": 50}}));
     let mut workers = vec![Worker::ready(&server, configuration.clone(), limits.clone()).await?];
     let stop = Arc::new(AtomicBool::new(false));
-    // One at a time: an overloaded server loses tasks of its own accord.
     let starter = tokio::spawn(stream(server.clone(), stop.clone()));
     for drained in 0..3 {
         let worker = &workers[drained];
