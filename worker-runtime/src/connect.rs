@@ -5,13 +5,18 @@ use std::time::Duration;
 
 use backon::BackoffBuilder;
 use temporalio_client::errors::ClientConnectError;
-use temporalio_client::tonic::Code;
-use temporalio_client::{ClientTlsOptions, Connection, ConnectionOptions, GrpcCompression, TlsOptions};
+use temporalio_client::{Connection, ConnectionOptions};
+use tonic::Code;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::settings::{Settings, Tls};
+use crate::transport;
 
 /// Time of one attempt, from DNS to the server's first answer.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a connection is proven, and how long the proof may take: a dead one is noticed within 45 s.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Waits between attempts: 0.2 s doubling to 15 s, with jitter, without end.
 pub fn backoff() -> impl Iterator<Item = Duration> {
@@ -55,16 +60,18 @@ async fn attempt(settings: &Settings) -> Result<Connection, ConnectError> {
         cause,
         remedy,
     };
-    let options =
-        options(settings).await.map_err(|cause| failed(cause, "check that the file is mounted and holds PEM text"))?;
-    match tokio::time::timeout(ATTEMPT_TIMEOUT, Connection::connect(options)).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => {
+    let endpoint =
+        endpoint(settings).await.map_err(|cause| failed(cause, "check that the file is mounted and holds PEM text"))?;
+    let connected = async {
+        let channel = endpoint.connect().await.map_err(|error| failed(chain(&error), UNREACHABLE))?;
+        Connection::connect(options(settings, channel)).await.map_err(|error| {
             let (cause, remedy) = explain(&error);
-            Err(failed(cause, remedy))
-        }
-        Err(_) => Err(failed(format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs()), UNREACHABLE)),
-    }
+            failed(cause, remedy)
+        })
+    };
+    tokio::time::timeout(ATTEMPT_TIMEOUT, connected)
+        .await
+        .unwrap_or_else(|_| Err(failed(format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs()), UNREACHABLE)))
 }
 
 const UNREACHABLE: &str =
@@ -81,7 +88,6 @@ fn explain(error: &ClientConnectError) -> (String, &'static str) {
                 _ => (cause, UNREACHABLE),
             }
         }
-        ClientConnectError::TonicTransportError(error) => (chain(error), UNREACHABLE),
         // The display of the others may quote headers; their kind is enough.
         ClientConnectError::InvalidHeaders(_) => {
             ("the API key is not a valid header value".to_owned(), "check that it has no line break")
@@ -104,40 +110,45 @@ fn chain(error: &dyn std::error::Error) -> String {
     texts.join(": ")
 }
 
-async fn options(settings: &Settings) -> Result<ConnectionOptions, String> {
-    let tls = match &settings.tls {
-        Some(tls) => Some(tls_options(tls).await?),
-        None => None,
-    };
-    Ok(ConnectionOptions::new(settings.url.clone())
+fn options(settings: &Settings, channel: Channel) -> ConnectionOptions {
+    ConnectionOptions::new(settings.url.clone())
         .identity(settings.identity.clone())
-        .maybe_tls_options(tls)
         .maybe_api_key(settings.api_key.clone())
-        .connect_timeout(ATTEMPT_TIMEOUT)
-        // One connection that resolves its name at each connect: with client-side balancing a refused connection is
-        // retried inside and never reported.
+        .service_override(transport::over(channel))
+        // The channel resolves its name at each connect.
         .dns_load_balancing(None)
-        // Compression costs a third of core's CPU, and the traffic stays in the cluster or region.
-        .grpc_compression(GrpcCompression::None)
-        .build())
+        .build()
 }
 
-async fn tls_options(tls: &Tls) -> Result<TlsOptions, String> {
-    let ca = match &tls.ca {
-        Some(path) => Some(read(path).await?),
-        None => None,
+/// Where to, and how secured. The cause of a failure names the file.
+async fn endpoint(settings: &Settings) -> Result<Endpoint, String> {
+    let mut endpoint = Endpoint::from_shared(settings.url.to_string())
+        .map_err(|error| chain(&error))?
+        .connect_timeout(ATTEMPT_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+    let Some(tls) = &settings.tls else { return Ok(endpoint) };
+    if let Some(name) = &tls.server_name {
+        let origin = format!("https://{name}").parse().map_err(|error| format!("server name {name:?}: {error}"))?;
+        endpoint = endpoint.origin(origin);
+    }
+    endpoint.tls_config(tls_config(tls).await?).map_err(|error| chain(&error))
+}
+
+async fn tls_config(tls: &Tls) -> Result<ClientTlsConfig, String> {
+    let mut config = ClientTlsConfig::new();
+    config = match &tls.ca {
+        Some(path) => config.ca_certificate(Certificate::from_pem(read(path).await?)),
+        None => config.with_native_roots(),
     };
-    let client = match &tls.client {
-        Some((cert, key)) => Some(
-            ClientTlsOptions::builder().client_cert(read(cert).await?).client_private_key(read(key).await?).build(),
-        ),
-        None => None,
-    };
-    Ok(TlsOptions::builder()
-        .maybe_server_root_ca_cert(ca)
-        .maybe_client_tls_options(client)
-        .maybe_domain(tls.server_name.clone())
-        .build())
+    if let Some((certificate, key)) = &tls.client {
+        config = config.identity(Identity::from_pem(read(certificate).await?, read(key).await?));
+    }
+    if let Some(name) = &tls.server_name {
+        config = config.domain_name(name);
+    }
+    Ok(config)
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, String> {

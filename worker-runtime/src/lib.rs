@@ -23,6 +23,7 @@ mod report;
 mod settings;
 mod shared;
 mod slots;
+mod transport;
 mod versioning;
 
 pub use library::Runtime;

@@ -145,7 +145,7 @@ impl Hosted {
         options.graceful_shutdown_period = Some(drain_timeout - slots::settle_limit(drain_timeout));
         let mut config =
             options.to_core_options(settings.namespace.clone(), settings.identity.clone()).map_err(failed)?;
-        let slots = usize::try_from(limits.slots(&task_queue)).unwrap_or(usize::MAX);
+        let slots = limits.slots(&task_queue);
         let (tuner, gate) = slots::tuner(metrics, &task_queue, config.task_types, slots, Ended::BySlots);
         config.tuner = Some(Arc::new(tuner));
         config.versioning_strategy = match &settings.version {

@@ -103,7 +103,7 @@ impl Metrics {
     }
 
     /// The meters of a Task Queue, with all its slots free.
-    pub fn slots(&self, task_queue: &str, task_type: TaskType, capacity: usize) -> SlotMeters {
+    pub fn slots(&self, task_queue: &str, task_type: TaskType, capacity: u32) -> SlotMeters {
         let labels = [task_queue, task_type.label()];
         let meters = SlotMeters {
             used: self.used.with_label_values(&labels),
@@ -111,7 +111,7 @@ impl Metrics {
             started: self.started.with_label_values(&labels),
         };
         meters.used.set(0);
-        meters.available.set(i64::try_from(capacity).unwrap_or(i64::MAX));
+        meters.available.set(i64::from(capacity));
         meters
     }
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use temporalio_client::Connection;
-use temporalio_client::tonic::{Code, Request};
 use temporalio_common::protos::temporal::api::enums::v1::TaskQueueType;
 use temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueue;
 use temporalio_common::protos::temporal::api::workflowservice::v1::DescribeTaskQueueRequest;
+use tonic::{Code, Request};
 
 use crate::settings::Settings;
 

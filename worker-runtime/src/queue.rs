@@ -53,7 +53,7 @@ enum QueueError {
 
 /// Polls a Task Queue until the process drains, and returns when its tasks have ended. `slots` activities run at a
 /// time. `polled` is called once, when the server lists its polls.
-pub async fn serve(shared: Arc<Shared>, tasks: Arc<Tasks>, slots: usize, polled: impl FnOnce()) {
+pub async fn serve(shared: Arc<Shared>, tasks: Arc<Tasks>, slots: u32, polled: impl FnOnce()) {
     let mut polled = Some(polled);
     let mut waits = connect::backoff();
     while shared.lifecycle.stage() < Stage::Draining {
@@ -71,7 +71,7 @@ pub async fn serve(shared: Arc<Shared>, tasks: Arc<Tasks>, slots: usize, polled:
 async fn serve_once(
     shared: &Arc<Shared>,
     tasks: &Arc<Tasks>,
-    slots: usize,
+    slots: u32,
     polled: &mut Option<impl FnOnce()>,
 ) -> Result<(), QueueError> {
     let (worker, gate) = make(shared, tasks, slots)?;
@@ -86,7 +86,7 @@ async fn serve_once(
     result
 }
 
-fn make(shared: &Shared, tasks: &Tasks, slots: usize) -> Result<(Worker, Gate), QueueError> {
+fn make(shared: &Shared, tasks: &Tasks, slots: u32) -> Result<(Worker, Gate), QueueError> {
     let error = |cause| QueueError::Worker { task_queue: tasks.task_queue.clone(), cause };
     let kinds = WorkerTaskTypes::activity_only();
     let (tuner, gate) = slots::tuner(&tasks.metrics, &tasks.task_queue, kinds, slots, Ended::ByRunner);

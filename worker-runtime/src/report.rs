@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use temporalio_client::Connection;
-use temporalio_client::tonic::{Code, Request, Status};
 use temporalio_common::protos::temporal::api::common::v1::{Payload, Payloads};
 use temporalio_common::protos::temporal::api::deployment::v1::WorkerDeploymentOptions;
 use temporalio_common::protos::temporal::api::enums::v1::WorkerVersioningMode;
@@ -15,6 +14,7 @@ use temporalio_common::protos::temporal::api::failure::v1::{ApplicationFailureIn
 use temporalio_common::protos::temporal::api::workflowservice::v1::{
     RespondActivityTaskCanceledRequest, RespondActivityTaskCompletedRequest, RespondActivityTaskFailedRequest,
 };
+use tonic::{Code, Request, Status};
 
 use crate::settings::Settings;
 

@@ -47,7 +47,7 @@ async fn serve(process: &Process, task_queues: Vec<String>, handlers: HandlerTab
     let mut queues = JoinSet::new();
     let (polled, mut all_polled) = tokio::sync::mpsc::channel::<()>(1);
     for task_queue in task_queues {
-        let slots = usize::try_from(limits.slots(&task_queue)).unwrap_or(usize::MAX);
+        let slots = limits.slots(&task_queue);
         let tasks = Arc::new(Tasks {
             task_queue,
             handlers: handlers.clone(),

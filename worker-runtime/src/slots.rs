@@ -6,70 +6,76 @@
 use std::future;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::future::join_all;
 use temporalio_common::worker::WorkerTaskTypes;
 use temporalio_sdk_core::{
     ActivitySlotKind, SlotKind, SlotMarkUsedContext, SlotReleaseContext, SlotReservationContext, SlotSupplier,
     SlotSupplierPermit, TunerBuilder, TunerHolder, WorkflowSlotKind,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::{Metrics, SlotMeters, TaskType};
+use crate::transport::POLL_TIMEOUT;
 
 /// Workflow tasks at a time of a Task Queue. They are short, so the number bounds CPU more than throughput.
-const WORKFLOW_SLOTS: usize = 100;
+const WORKFLOW_SLOTS: u32 = 100;
 
-/// How long the polls that still wait go without a task before they are cut.
-const QUIET_TIME: Duration = Duration::from_millis(1500);
-/// Longest time that polls stay open once the door is closed.
-const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+/// Longest time that a closed gate waits: an open poll ends within [`POLL_TIMEOUT`], and its answer comes.
+const SETTLE_LIMIT: Duration = POLL_TIMEOUT.saturating_add(Duration::from_secs(1));
 
-/// How much of the drain time polls may stay open for: never more than half.
+/// How much of the drain timeout a gate may wait for: never more than half.
 pub fn settle_limit(drain_timeout: Duration) -> Duration {
     SETTLE_LIMIT.min(drain_timeout / 2)
 }
 
-/// The door of a Worker's slots.
+/// The door of a Worker's activity slots.
 ///
-/// A task that the server sends at the moment when its poll is cut is lost until its timeout: nobody runs it, and the
-/// server can't know. Cut at once, that happened in nearly every drain under a stream of tasks, whether the server was
-/// set to end polls by itself or not. So the door is closed first, and polls are cut once none is left, or once no
-/// task has come for a while.
-#[derive(Clone, Debug, Default)]
-pub struct Gate(Vec<Arc<Door>>);
-
-#[derive(Debug)]
-struct Door {
+/// A task that the server hands out at the moment when its poll is cut is lost until its timeout: nobody runs it, and
+/// the server can't know. Under a stream of tasks that happened in nearly every drain. So a drain closes the gate, which
+/// lets no further poll begin, and cuts nothing: open polls end with a task, which is run, or with the server's answer
+/// that there is none. What is left is a server that does not answer in time, and a drain timeout below twice
+/// [`SETTLE_LIMIT`], which ends the wait early.
+///
+/// Workflow tasks have no gate: until the Worker is shut down it serves its sticky Workflows, and a Workflow task whose
+/// poll is cut comes again after ten seconds, to nobody's harm.
+#[derive(Clone, Debug)]
+pub struct Gate {
     permits: Arc<Semaphore>,
-    /// Permits that polls hold.
-    polls: watch::Sender<usize>,
+    capacity: u32,
+    closed: Arc<AtomicBool>,
 }
 
 impl Gate {
-    /// Stops handing out slots, for good, and waits until the polls under way may be cut, for `limit` at most.
-    pub async fn close(&self, limit: Duration) {
-        for door in &self.0 {
-            door.permits.close();
-        }
-        let settled = join_all(self.0.iter().map(|door| door.settled()));
-        let quiet = tokio::time::timeout(limit, settled).await.is_ok();
-        let polls = self.0.iter().map(|door| *door.polls.borrow()).sum::<usize>();
-        tracing::info!(polls, quiet, "cutting the polls that still wait");
+    fn new(capacity: u32) -> Self {
+        let permits = usize::try_from(capacity).unwrap_or(Semaphore::MAX_PERMITS);
+        Self { permits: Arc::new(Semaphore::new(permits)), capacity, closed: Arc::default() }
     }
-}
 
-impl Door {
-    async fn settled(&self) {
-        let mut polls = self.polls.subscribe();
-        while *polls.borrow_and_update() > 0 {
-            match tokio::time::timeout(QUIET_TIME, polls.changed()).await {
-                Ok(Ok(())) => {}
-                // Quiet, or the slots are gone.
-                Ok(Err(_)) | Err(_) => return,
-            }
+    /// Lets no further poll begin, for good, and waits until no poll is open and no task runs, for `limit` at most.
+    pub async fn close(&self, limit: Duration) {
+        self.closed.store(true, Ordering::SeqCst);
+        // Whoever has a permit polls, or runs a task.
+        let idle = tokio::time::timeout(limit, self.permits.acquire_many(self.capacity)).await.is_ok();
+        tracing::info!(idle, "polling ends");
+    }
+
+    async fn enter(&self) -> OwnedSemaphorePermit {
+        let permit = self.permits.clone().acquire_owned().await;
+        if !self.closed.load(Ordering::SeqCst)
+            && let Ok(permit) = permit
+        {
+            return permit;
         }
+        drop(permit);
+        // Core drops this future when it shuts down.
+        future::pending().await
+    }
+
+    fn try_enter(&self) -> Option<OwnedSemaphorePermit> {
+        let permit = self.permits.clone().try_acquire_owned().ok()?;
+        (!self.closed.load(Ordering::SeqCst)).then_some(permit)
     }
 }
 
@@ -78,22 +84,22 @@ pub fn tuner(
     metrics: &Metrics,
     task_queue: &str,
     kinds: WorkerTaskTypes,
-    activities: usize,
+    activities: u32,
     ended: Ended,
 ) -> (TunerHolder, Gate) {
-    let (mut builder, mut gate) = (TunerBuilder::default(), Gate::default());
-    let mut slots = |task_type, capacity| {
-        let door = Arc::new(Door { permits: Arc::new(Semaphore::new(capacity)), polls: watch::Sender::new(0) });
-        gate.0.push(door.clone());
-        let ended = (ended == Ended::BySlots).then(|| (metrics.clone(), task_queue.to_owned(), task_type));
-        Counted { door, meters: metrics.slots(task_queue, task_type, capacity), ended }
+    let mut builder = TunerBuilder::default();
+    let counted = |task_type, gate: &Gate| Counted {
+        gate: gate.clone(),
+        meters: metrics.slots(task_queue, task_type, gate.capacity),
+        ended: (ended == Ended::BySlots).then(|| (metrics.clone(), task_queue.to_owned(), task_type)),
     };
+    let gate = Gate::new(activities);
     if kinds.enable_remote_activities {
-        let counted = slots(TaskType::Activity, activities);
+        let counted = counted(TaskType::Activity, &gate);
         builder.activity_slot_supplier(Arc::new(Slots::<ActivitySlotKind> { counted, kind: PhantomData }));
     }
     if kinds.enable_workflows {
-        let counted = slots(TaskType::Workflow, WORKFLOW_SLOTS);
+        let counted = counted(TaskType::Workflow, &Gate::new(WORKFLOW_SLOTS));
         builder.workflow_slot_supplier(Arc::new(Slots::<WorkflowSlotKind> { counted, kind: PhantomData }));
     }
     (builder.build(), gate)
@@ -109,20 +115,9 @@ pub enum Ended {
 }
 
 struct Counted {
-    door: Arc<Door>,
+    gate: Gate,
     meters: SlotMeters,
     ended: Option<(Metrics, String, TaskType)>,
-}
-
-impl Counted {
-    fn reserved(&self, permit: OwnedSemaphorePermit) -> SlotSupplierPermit {
-        self.door.polls.send_modify(|polls| *polls += 1);
-        SlotSupplierPermit::with_user_data(permit)
-    }
-
-    fn poll_ended(&self) {
-        self.door.polls.send_modify(|polls| *polls -= 1);
-    }
 }
 
 struct Slots<K> {
@@ -135,26 +130,21 @@ impl<K: SlotKind + Send + Sync> SlotSupplier for Slots<K> {
     type SlotKind = K;
 
     async fn reserve_slot(&self, _: &dyn SlotReservationContext) -> SlotSupplierPermit {
-        match self.counted.door.permits.clone().acquire_owned().await {
-            Ok(permit) => self.counted.reserved(permit),
-            // The gate is closed: core drops this future when it shuts down.
-            Err(_) => future::pending().await,
-        }
+        SlotSupplierPermit::with_user_data(self.counted.gate.enter().await)
     }
 
     fn try_reserve_slot(&self, _: &dyn SlotReservationContext) -> Option<SlotSupplierPermit> {
-        self.counted.door.permits.clone().try_acquire_owned().ok().map(|permit| self.counted.reserved(permit))
+        self.counted.gate.try_enter().map(SlotSupplierPermit::with_user_data)
     }
 
     fn mark_slot_used(&self, _: &dyn SlotMarkUsedContext<SlotKind = K>) {
         self.counted.meters.occupy();
-        self.counted.poll_ended();
     }
 
     fn release_slot(&self, context: &dyn SlotReleaseContext<SlotKind = K>) {
         if context.info().is_none() {
             // The permit was only held by a poll that found no task.
-            return self.counted.poll_ended();
+            return;
         }
         self.counted.meters.free();
         if let Some((metrics, task_queue, task_type)) = &self.counted.ended {
@@ -163,7 +153,7 @@ impl<K: SlotKind + Send + Sync> SlotSupplier for Slots<K> {
     }
 
     fn available_slots(&self) -> Option<usize> {
-        Some(self.counted.door.permits.available_permits())
+        Some(self.counted.gate.permits.available_permits())
     }
 
     fn slot_supplier_kind(&self) -> String {
@@ -173,42 +163,44 @@ impl<K: SlotKind + Send + Sync> SlotSupplier for Slots<K> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
-    fn door(polls: usize) -> Arc<Door> {
-        Arc::new(Door { permits: Arc::new(Semaphore::new(5)), polls: watch::Sender::new(polls) })
-    }
-
     #[tokio::test]
-    async fn a_gate_without_polls_closes_at_once() {
-        let begun = Instant::now();
-        let gate = Gate(vec![door(0)]);
-        gate.close(SETTLE_LIMIT).await;
-        assert!(begun.elapsed() < QUIET_TIME);
-        assert!(gate.0[0].permits.is_closed());
-    }
-
-    #[tokio::test]
-    async fn a_gate_waits_for_tasks_until_it_is_quiet() {
-        let (door, begun) = (door(2), Instant::now());
-        let stream = tokio::spawn({
-            let door = door.clone();
-            async move {
-                tokio::time::sleep(QUIET_TIME / 2).await;
-                door.polls.send_modify(|polls| *polls -= 1);
-            }
+    async fn a_closed_gate_lets_nobody_in_and_waits_for_those_inside() {
+        let gate = Gate::new(2);
+        let (inside, poll) = (gate.enter().await, gate.try_enter().expect("room for two"));
+        let waits = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.enter().await }
         });
-        Gate(vec![door]).close(SETTLE_LIMIT).await;
-        stream.await.unwrap();
-        assert!(begun.elapsed() >= QUIET_TIME + QUIET_TIME / 2 && begun.elapsed() < SETTLE_LIMIT);
+        let closed = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.close(SETTLE_LIMIT).await }
+        });
+        while !gate.closed.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        drop(poll);
+        assert!(gate.try_enter().is_none());
+        tokio::task::yield_now().await;
+        assert!(!closed.is_finished(), "somebody is inside");
+        drop(inside);
+        closed.await.expect("no panic");
+        assert!(!waits.is_finished() && gate.try_enter().is_none());
+        waits.abort();
     }
 
     #[tokio::test]
-    async fn a_gate_closes_within_its_limit() {
-        let begun = Instant::now();
-        Gate(vec![door(1)]).close(QUIET_TIME / 3).await;
-        assert!(begun.elapsed() < QUIET_TIME);
+    async fn a_gate_waits_for_its_limit_at_most() {
+        let gate = Gate::new(1);
+        let _inside = gate.enter().await;
+        gate.close(Duration::from_millis(50)).await;
+        assert!(gate.try_enter().is_none());
+    }
+
+    #[test]
+    fn polls_end_by_themselves_unless_the_drain_timeout_is_short() {
+        assert!(settle_limit(Duration::from_secs(30)) > POLL_TIMEOUT);
+        assert_eq!(settle_limit(Duration::from_secs(4)), Duration::from_secs(2));
     }
 }

@@ -155,7 +155,8 @@ impl Tasks {
     pub async fn finish(&self, burst: &Burst, limit: Duration) -> Result<BTreeMap<String, Activity>> {
         within(limit, &format!("{} is complete", burst.workflow_id), async || {
             let (status, pending) = self.describe(burst).await?;
-            ensure!(status == WorkflowExecutionStatus::Completed, "{status:?} with {} activities to go", pending.len());
+            let left: Vec<_> = pending.iter().map(told).collect();
+            ensure!(status == WorkflowExecutionStatus::Completed, "{status:?} with activities to go: {left:?}");
             Ok(())
         })
         .await?;
@@ -230,6 +231,13 @@ fn of<'a>(
     scheduled: i64,
 ) -> Result<&'a mut Activity> {
     ids.get(&scheduled).and_then(|id| activities.get_mut(id)).context("an event of an activity never scheduled")
+}
+
+/// What the server says of an activity that has not ended.
+fn told(pending: &PendingActivityInfo) -> String {
+    let PendingActivityInfo { activity_id, attempt, last_worker_identity, .. } = pending;
+    let failure = pending.last_failure.as_ref().map(|failure| failure.message.as_str()).unwrap_or_default();
+    format!("{activity_id}: {:?}, attempt {attempt}, {last_worker_identity} {failure}", pending.state())
 }
 
 fn whole_message(failure: Failure) -> String {

@@ -113,26 +113,25 @@ async fn slots_are_counted_while_tasks_run_and_saturation_stays_ready() -> Resul
 #[tokio::test]
 async fn a_drain_finishes_what_runs_and_leaves_the_rest_on_the_queue() -> Result<()> {
     let server = Server::start().await?;
-    let script = "sleep 6; echo 1";
-    let mut worker = Worker::ready(&server, exec(&["sh", "-c", script]), json!({"drainTimeoutMs": 20_000})).await?;
+    // Its only slot is taken, so that no poll is open any more.
+    let limits = json!({"drainTimeoutMs": 20_000, "maxConcurrentActivities": {"q": 1}});
+    let mut worker = Worker::ready(&server, exec(&["sh", "-c", "sleep 4; echo 1"]), limits).await?;
     let running = server.start_activity(Activity::default()).await?;
     worker.wait_metric("slots_used", WORK, 1.0).await;
     worker.terminate()?;
     worker.wait_readiness(503).await;
+    let later = server.start_activity(Activity::default()).await?;
     // The hook of a handler's container is answered when the last task has ended, and not before.
-    let later = {
+    {
         let hook = worker.probe("/drained");
-        // Longer than the idle polls stay open.
-        let polls_end = tokio::time::sleep(Duration::from_millis(2500));
+        let still_runs = tokio::time::sleep(Duration::from_secs(1));
         tokio::pin!(hook);
         tokio::select! {
             answer = &mut hook => panic!("the hook was answered while a task runs: {answer:?}"),
-            () = polls_end => {}
+            () = still_runs => {}
         }
-        let later = server.start_activity(Activity::default()).await?;
         assert_eq!(hook.await, Some((200, "drained".to_owned())));
-        later
-    };
+    }
     assert!(worker.exit(Duration::from_secs(10)).await?.success());
     assert_eq!(server.end_of(&running).await.result(), json!(1));
     assert_eq!(server.describe(&running).await?.attempt, 1);
@@ -142,31 +141,34 @@ async fn a_drain_finishes_what_runs_and_leaves_the_rest_on_the_queue() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn long_drains_under_a_stream_of_tasks_lose_none() -> Result<()> {
+async fn drains_under_a_stream_of_tasks_lose_none() -> Result<()> {
     let server = Arc::new(Server::start().await?);
     let completed = format!(r#"outcome="completed",{WORK}"#);
-    // More slots than tasks, so that polls are open when the drain begins.
+    // More slots than tasks, so that polls are open when a drain begins.
     let (configuration, limits) = (exec(&["true"]), json!({"maxConcurrentActivities": {"q": 50}}));
-    let mut workers = vec![Worker::ready(&server, configuration.clone(), limits.clone()).await?];
+    let mut old = Worker::ready(&server, configuration.clone(), limits.clone()).await?;
     let stop = Arc::new(AtomicBool::new(false));
-    let starter = tokio::spawn(stream(server.clone(), stop.clone()));
-    for drained in 0..3 {
-        let worker = &workers[drained];
-        wait_for("some work", SOON, async || {
-            (worker.metric("tasks_ended_total", &completed).await? >= 20.0).then_some(())
-        })
-        .await;
-        worker.terminate()?;
-        // Alone, so that the stream uses up every poll that is open.
-        assert!(workers[drained].exit(Duration::from_secs(10)).await?.success());
-        assert!(workers[drained].log().contains(r#""polls":0"#), "{}", workers[drained].log());
-        workers.push(Worker::ready(&server, configuration.clone(), limits.clone()).await?);
+    let starters: Vec<_> = (0..3).map(|_| tokio::spawn(stream(server.clone(), stop.clone()))).collect();
+    for _ in 0..3 {
+        // Both serve, so that tasks and polls meet at any moment of the drain.
+        let new = Worker::ready(&server, configuration.clone(), limits.clone()).await?;
+        for worker in [&old, &new] {
+            let worked = async || (worker.metric("tasks_ended_total", &completed).await? >= 20.0).then_some(());
+            wait_for("some work", SOON, worked).await;
+        }
+        old.terminate()?;
+        assert!(old.exit(Duration::from_secs(20)).await?.success());
+        // Nothing was cut: every poll has ended by itself.
+        assert!(old.log().contains(r#""idle":true"#), "{}", old.log());
+        old = new;
     }
     stop.store(true, Ordering::Relaxed);
-    for activity_id in starter.await?? {
-        assert_eq!(server.end_of(&activity_id).await.result(), json!(null));
-        let info = server.describe(&activity_id).await?;
-        assert_eq!(info.attempt, 1, "{info:?}");
+    for starter in starters {
+        for activity_id in starter.await?? {
+            assert_eq!(server.end_of(&activity_id).await.result(), json!(null));
+            let info = server.describe(&activity_id).await?;
+            assert_eq!(info.attempt, 1, "{info:?}");
+        }
     }
     Ok(())
 }

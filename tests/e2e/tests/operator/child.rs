@@ -41,11 +41,11 @@ pub async fn it_is_exactly_what_the_contract_says(bed: Arc<HostBed>) -> Result<(
     fleet["spec"]["minReadySeconds"] = json!(7);
     let uid = ground.apply(&fleet).await?.uid();
     let child = serde_json::to_value(runs(&ground).await?)?;
-    let build_id = ground.status("orders").await?.target_version.version.build_id;
+    let status = eventually("it has a status", async || ground.status("orders").await).await?;
+    let build_id = status.target_version.version.build_id.clone();
     let selector = json!({"temporal.io/deployment-name": "orders", "temporal.io/build-id": build_id});
     ensure_is(&child["spec"]["selector"], json!({"matchLabels": selector}))?;
     ensure_is(&child["spec"]["minReadySeconds"], json!(7))?;
-    let status = ground.status("orders").await?;
     for condition in &status.conditions {
         let generation = condition.observed_generation;
         ensure!(generation == status.observed_generation && generation == Some(1), "{condition:?}");
