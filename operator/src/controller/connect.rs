@@ -2,39 +2,47 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use operator_core::api::Reason;
 use operator_core::connection::Auth;
 use operator_core::status::Blocked;
 
 use crate::kube::observe::ConnectionState;
 use crate::kube::secrets::SecretData;
-use crate::temporal::{Connection, ConnectionSpec, Credentials, ObjectVersion, Pool, PoolKey};
+use crate::temporal::{Connection, ConnectionError, ConnectionSpec, Credentials, ObjectVersion, Pool, PoolKey};
 
 /// The channel of a Connection. Tenants never share one: its key holds the Kubernetes namespace, and the versions of
 /// everything that it was made from.
 ///
 /// # Errors
-/// [`Blocked`] when what the Secrets hold is malformed.
+/// [`Blocked`] when what the Secrets hold is malformed, or out of date.
 pub fn connect(
     pool: &Pool,
     namespace: &str,
     name: &str,
     connection: &ConnectionState,
+    now: Timestamp,
 ) -> Result<Arc<Connection>, Blocked> {
     let key = key(namespace, connection);
-    if let Some(open) = pool.get(&key) {
-        return Ok(open);
-    }
-    let spec = ConnectionSpec {
+    let blocked = |error: ConnectionError| Blocked {
+        reason: Reason::AuthSecretInvalid,
+        message: format!("Connection {name:?}: {error}."),
+    };
+    let open = match pool.get(&key) {
+        Some(open) => open,
+        None => pool.connect(key, &spec(connection)).map_err(blocked)?,
+    };
+    open.check_validity(now).map_err(blocked)?;
+    Ok(open)
+}
+
+fn spec(connection: &ConnectionState) -> ConnectionSpec {
+    ConnectionSpec {
         host_port: connection.facts.host_port.clone(),
         server_name: connection.facts.server_name.clone(),
         credentials: credentials(connection),
         ca_cert: connection.facts.ca_cert.as_ref().map(|ca| bytes(connection.ca_secret.as_ref(), &ca.key)),
-    };
-    pool.connect(key, &spec).map_err(|error| Blocked {
-        reason: Reason::AuthSecretInvalid,
-        message: format!("Connection {name:?}: {error}."),
-    })
+    }
 }
 
 /// Key of the channel.

@@ -162,7 +162,7 @@ impl Reconcile<'_> {
             Err(ConnectionProblem::Call(error)) => return Err(error.into()),
         };
         let name = &self.wd.spec.worker_options.connection_ref.name;
-        let connection = match connect::connect(&shared.pool, self.key.namespace, name, &state) {
+        let connection = match connect::connect(&shared.pool, self.key.namespace, name, &state, Timestamp::now()) {
             Ok(connection) => connection,
             Err(blocked) => return Ok(Err(blocked)),
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use temporalio_protos::temporal::api::workflowservice::v1::workflow_service_client::WorkflowServiceClient;
@@ -97,6 +98,9 @@ pub enum ConnectionError {
         "tls.crt and tls.key can't be used together: the key does not belong to the certificate, or its kind is not supported"
     )]
     KeyPair,
+    /// A client certificate whose time is over.
+    #[error("the client certificate in tls.crt expired at {0}; write a new one, with its key, into the Secret")]
+    Expired(Timestamp),
     /// An API key that does not fit in a header.
     #[error("the API key is empty or holds characters that a header can't carry; write the key alone into the Secret")]
     ApiKey,
@@ -112,6 +116,8 @@ pub struct Connection {
     pub(super) client: WorkflowServiceClient<Channel>,
     pub(super) authorization: Option<MetadataValue<Ascii>>,
     pub(super) metrics: Metrics,
+    /// When the client certificate expires.
+    not_after: Option<Timestamp>,
     refused: AtomicBool,
     budgets: Arc<Budgets>,
 }
@@ -130,6 +136,7 @@ impl Connection {
             client: WorkflowServiceClient::new(channel),
             authorization: authorization(&spec.credentials)?,
             metrics,
+            not_after: not_after(&spec.credentials),
             refused: AtomicBool::new(false),
             budgets,
         })
@@ -145,6 +152,17 @@ impl Connection {
     #[must_use]
     pub fn host_port(&self) -> &str {
         &self.host_port
+    }
+
+    /// Checks that the credentials may still be used.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Expired`].
+    pub fn check_validity(&self, now: Timestamp) -> Result<(), ConnectionError> {
+        match self.not_after {
+            Some(not_after) if not_after < now => Err(ConnectionError::Expired(not_after)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the server refused the credentials in the last call: the Secret may have changed, read it again now.
@@ -227,6 +245,14 @@ fn check_certificates(file: &'static str, pem: &[u8]) -> Result<(), ConnectionEr
     let invalid = ConnectionError::Pem { file, expected: "certificate" };
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     if certificates.is_ok_and(|found| !found.is_empty()) { Ok(()) } else { Err(invalid) }
+}
+
+/// End of the client certificate's validity; none where it can't be read, which TLS has its own word for.
+fn not_after(credentials: &Credentials) -> Option<Timestamp> {
+    let Credentials::MutualTls { cert, .. } = credentials else { return None };
+    let certificate = CertificateDer::from_pem_slice(&cert.0).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
 /// Sorts out why TLS could not be configured. The files were read before, so what remains is how they fit together.

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         scenario!(faults::the_server_is_cut_off_for_a_minute),
         scenario!(life::from_one_to_zero_to_many_and_back),
         scenario!(drain::idle_pods_go_first),
-        scenario!(drain::long_a_rolling_restart_finishes_what_runs),
+        scenario!(drain::a_rolling_restart_finishes_what_runs),
         scenario!(versions::a_changed_fleet_is_a_new_version_and_the_old_one_is_left_alone),
         scenario!(replicas::without_scaling_replicas_stay_as_they_are),
         scenario!(replicas::a_fleet_without_versioning_is_one_deployment),

@@ -71,9 +71,9 @@ pub async fn idle_pods_go_first(bed: Arc<ClusterBed>) -> Result<()> {
     eventually("all is done: no pod", async || ground.settled_at(FLEET, 0).await).await
 }
 
-pub async fn long_a_rolling_restart_finishes_what_runs(bed: Arc<ClusterBed>) -> Result<()> {
+pub async fn a_rolling_restart_finishes_what_runs(bed: Arc<ClusterBed>) -> Result<()> {
     const FLEET: &str = "orders";
-    let ground = bed.ground("long_a_rolling_restart_finishes_what_runs").await?;
+    let ground = bed.ground("a_rolling_restart_finishes_what_runs").await?;
     let mut fleet = runtime_fleet(FLEET, "restart", 2);
     fleet["spec"]["scaling"] = json!({"minReplicas": 2, "maxReplicas": 2});
     fleet["spec"]["runtime"]["drainTimeout"] = json!("60s");
