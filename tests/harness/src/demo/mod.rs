@@ -105,8 +105,14 @@ async fn play(stage: &Stage, options: &Options, watched: bool) -> Result<()> {
         "Work",
         &format!("a Workflow that has {} thumbnails made and checked, starting from zero pods", options.tasks),
     );
-    let fleets = burst::run(stage, options.tasks, &mut Table::new(watched)).await?;
-    outcome::report(stage, options.tasks, &fleets).await
+    let ended = burst::run(stage, options.tasks, &mut Table::new(watched)).await;
+    // What the server knows is written also when the burst did not end in time.
+    let fleets = match &ended {
+        Ok(fleets) => fleets.clone(),
+        Err(_) => fleets::observe(&stage.client(), &FLEETS).await?,
+    };
+    let judged = outcome::report(stage, options.tasks, &fleets).await;
+    ended.and(judged)
 }
 
 /// Whether a condition holds for every fleet.
