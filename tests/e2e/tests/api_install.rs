@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use anyhow::ensure;
+use e2e::eventually;
 use harness::ControlPlane;
 use harness::tools::{Tool, Tools};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -47,8 +49,20 @@ impl Shell {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn install(&self, settings: &[&str]) {
+    async fn install_kinds(&self) {
         self.succeed("helm", &["install", "kinds", "charts/temporal-worker-operator-crds"]);
+        // Helm does not wait until the API server serves them.
+        eventually("the kinds are served", async || {
+            let output = self.run("kubectl", &["get", "workerdeployments,connections", "--all-namespaces"]);
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+
+    async fn install(&self, settings: &[&str]) {
+        self.install_kinds().await;
         let chart =
             ["install", RELEASE, "charts/temporal-worker-operator", "--namespace", RELEASE, "--create-namespace"];
         self.succeed("helm", &[chart.as_slice(), settings].concat());
@@ -141,7 +155,7 @@ async fn create_users_objects(client: &Client, shell: &Shell, namespace: &str) -
 async fn helm_installs_an_account_that_may_do_its_work_and_no_more() {
     let control_plane = ControlPlane::start().await.unwrap();
     let (client, shell) = (control_plane.client(), Shell::of(&control_plane).await);
-    shell.install(&[]);
+    shell.install(&[]).await;
     let uid = create_users_objects(&client, &shell, "team-a").await;
     let operator = operator_client(&control_plane).await;
     do_what_the_operator_does(&operator, "team-a", &uid).await;
@@ -166,7 +180,7 @@ async fn restricted_to_a_namespace_the_account_can_do_nothing_in_others() {
     let control_plane = ControlPlane::start().await.unwrap();
     let (client, shell) = (control_plane.client(), Shell::of(&control_plane).await);
     create_namespace(&client, "team-b").await;
-    shell.succeed("helm", &["install", "kinds", "charts/temporal-worker-operator-crds"]);
+    shell.install_kinds().await;
     let uid = create_users_objects(&client, &shell, "team-a").await;
     let chart = ["install", RELEASE, "charts/temporal-worker-operator", "--namespace", RELEASE, "--create-namespace"];
     shell.succeed("helm", &[chart.as_slice(), &["--set", "rbac.restrictWatchNamespaces={team-a}"]].concat());
@@ -207,7 +221,7 @@ async fn the_pods_are_admitted_where_pod_security_is_restricted() {
 async fn upgrades_keep_the_kinds_current_and_an_uninstall_keeps_the_users_objects() {
     let control_plane = ControlPlane::start().await.unwrap();
     let (client, shell) = (control_plane.client(), Shell::of(&control_plane).await);
-    shell.install(&["--set", "replicas=1"]);
+    shell.install(&["--set", "replicas=1"]).await;
     create_users_objects(&client, &shell, "team-a").await;
 
     let kinds = Api::<CustomResourceDefinition>::all(client.clone());

@@ -75,10 +75,11 @@ impl Programs {
             // The whole workspace: another choice of packages means other features, and building everything again.
             .args(["build", "--workspace", "--bins", "--examples", "--profile", profile.name()])
             .args(["--message-format", "json-render-diagnostics"])
-            // The test runner sets it for a test; dependencies whose build looks at it would be built again.
-            .env_remove("RUSTC_BOOTSTRAP")
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
+        for variable in env::vars_os().map(|(name, _)| name).filter(|name| is_of_a_test(&name.to_string_lossy())) {
+            command.env_remove(variable);
+        }
         let child = tokio::process::Command::from(command).kill_on_drop(true).spawn().context("start cargo")?;
         let output = child.wait_with_output().await?;
         ensure!(output.status.success(), "cargo could not build the programs: {}", output.status);
@@ -144,6 +145,12 @@ pub fn load(cluster: &Cluster, images: &[ImageSpec]) -> Result<()> {
         cluster.load_image(&archive)?;
     }
     Ok(())
+}
+
+/// Whether cargo or the test runner sets a variable for a test. Dependencies whose build looks at such a one would be built
+/// again, and everything that stands on them: minutes.
+fn is_of_a_test(variable: &str) -> bool {
+    variable == "RUSTC_BOOTSTRAP" || ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| variable.starts_with(start))
 }
 
 /// Paths of the programs in cargo's messages, by the names of their targets.
