@@ -1,5 +1,6 @@
 //! The HTTP/2 channel under core's client, on which polls end soon enough to be waited for.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,9 +37,15 @@ async fn call(channel: Channel, request: GrpcRequest) -> Result<GrpcSuccessRespo
         request.set_timeout(POLL_TIMEOUT);
     }
     let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
-    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
-    let (headers, proto, _) = grpc.unary(request, path, Raw).await?.into_parts();
+    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let (headers, proto, _) = grpc.unary(request, path, Raw).await.map_err(as_unavailable)?.into_parts();
     Ok(GrpcSuccessResponse { headers: headers.into_headers(), proto: proto.into() })
+}
+
+/// A status that the server did not send, but the connection made, as one that core tries again after: core tells them
+/// apart by their cause, which does not pass through here. `Cancelled` without a cause would make it drop a result.
+fn as_unavailable(status: Status) -> Status {
+    if status.source().is_some() { Status::unavailable(status.message()) } else { status }
 }
 
 /// Messages as they are: core has encoded them, and decodes them.
