@@ -19,7 +19,9 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 #[derive(Debug, Error)]
 pub enum TraceError {
     /// It can't be read.
-    #[error("{file}, after line {line}: can't be read: {source}; the file must be UTF-8 text, or such text in gzip form")]
+    #[error(
+        "{file}, after line {line}: can't be read: {source}; the file must be UTF-8 text, or such text in gzip form"
+    )]
     Unreadable {
         /// Its name.
         file: String,
@@ -170,10 +172,7 @@ mod tests {
     #[test]
     fn plain_and_compressed_files_give_the_same_tasks() {
         let text = "arrival_s,service_s\n0,1.5\r\n\n12.25, 0.000001\n";
-        let tasks = [
-            Task { arrival: 0, service: 1_500_000 },
-            Task { arrival: 12_250_000, service: 1 },
-        ];
+        let tasks = [Task { arrival: 0, service: 1_500_000 }, Task { arrival: 12_250_000, service: 1 }];
         assert_eq!(read("a.csv", text.as_bytes()).unwrap(), tasks);
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(text.as_bytes()).unwrap();

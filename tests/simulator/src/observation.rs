@@ -14,7 +14,7 @@ pub struct Observation<'a> {
     pub live_backlog: Option<u64>,
     /// The truth, for policies that are granted better signals than there are.
     pub ideal: Ideal,
-    pods: Pods<'a>,
+    pub(crate) pods: Pods<'a>,
 }
 
 /// What is so, without delay or error.
@@ -37,10 +37,6 @@ pub(crate) struct Pods<'a> {
 }
 
 impl<'a> Observation<'a> {
-    pub(crate) fn new(replicas: u32, pods: Pods<'a>) -> Self {
-        Self { replicas, server: None, live_backlog: None, ideal: Ideal::default(), pods }
-    }
-
     /// Every pod that exists, by creation; those that are ending too.
     pub fn pods(&self) -> impl Iterator<Item = &'a Pod> + use<'a> {
         let all = self.pods.all;
@@ -86,4 +82,3 @@ impl Bounds {
         Self { min: self.min.max(min).min(self.max), ..*self }
     }
 }
-

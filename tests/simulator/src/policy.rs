@@ -108,7 +108,7 @@ impl PolicyName {
             Self::KedaExpert => Box::new(Keda::of_an_expert(workload, bounds, &mut phase)),
             Self::HpaSlots => Box::new(HpaSlots::new(bounds, &mut phase)),
             Self::Kpa => Box::new(Kpa::new(workload.slots, bounds)),
-            Self::Wci => Box::new(Wci::new(bounds)),
+            Self::Wci => Box::new(Wci::new(bounds, &mut phase)),
             Self::Clairvoyant => Box::new(Clairvoyant::new(workload, bounds)),
         }
     }

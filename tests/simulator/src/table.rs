@@ -120,7 +120,10 @@ fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> 
     };
     let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
     done.sort_by_key(|(index, _)| *index);
     done.into_iter().map(|(_, result)| result).collect()
@@ -170,12 +173,17 @@ fn summary(scope: &Scope, rows: &[Row], style: Style) -> String {
     ];
     let lines = scope.policies.iter().enumerate().map(|(index, policy)| {
         let cells: Vec<&Means> = rows.iter().map(|row| &row.cells[index]).collect();
-        let pairs: Vec<(&Means, &Means)> =
-            rival.map(|rival| rows.iter().map(|row| (&row.cells[index], &row.cells[rival])).collect()).unwrap_or_default();
+        let pairs: Vec<(&Means, &Means)> = rival
+            .map(|rival| rows.iter().map(|row| (&row.cells[index], &row.cells[rival])).collect())
+            .unwrap_or_default();
         let better = pairs.iter().filter(|(own, keda)| own.cost < keda.cost && own.p95 < keda.p95).count();
         vec![
             policy.to_string(),
-            if pairs.is_empty() { "-".into() } else { format!("{:.3}", geo_mean(pairs.iter().map(|(own, keda)| own.cost / keda.cost))) },
+            if pairs.is_empty() {
+                "-".into()
+            } else {
+                format!("{:.3}", geo_mean(pairs.iter().map(|(own, keda)| own.cost / keda.cost)))
+            },
             format!("{:.2}", geo_mean(cells.iter().map(|cell| cell.p95 + 1.0))),
             format!("{:.1}", 100.0 * mean(cells.iter().map(|cell| cell.late))),
             format!("{:.0}", cells.iter().map(|cell| cell.killed).sum::<f64>()),

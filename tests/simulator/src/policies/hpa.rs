@@ -67,14 +67,14 @@ impl Hpa {
     #[must_use]
     pub fn average_value(current: u32, sum: f64, target: f64) -> u32 {
         let ratio = sum / (target * f64::from(current));
-        if (ratio - 1.0).abs() <= TOLERANCE { current } else { ceiling(sum / target, u32::MAX) }
+        if near_enough(ratio) { current } else { ceiling(sum / target, u32::MAX) }
     }
 
     /// What a metric of type `Value` calls for: as many times the pods that are Ready as it is above its target.
     #[must_use]
     pub fn value(current: u32, ready: u32, value: f64, target: f64) -> u32 {
         let ratio = value / target;
-        if (ratio - 1.0).abs() <= TOLERANCE { current } else { ceiling(ratio * f64::from(ready), u32::MAX) }
+        if near_enough(ratio) { current } else { ceiling(ratio * f64::from(ready), u32::MAX) }
     }
 
     /// Makes a step from `current` towards `recommended`, as far as windows and limits allow.
@@ -143,6 +143,10 @@ impl Hpa {
     fn window(&self, now: Micros, window: Micros) -> impl Iterator<Item = u32> {
         self.recommendations.iter().filter(move |(at, _)| now - at <= window).map(|(_, recommended)| *recommended)
     }
+}
+
+fn near_enough(ratio: f64) -> bool {
+    (1.0 - TOLERANCE..=1.0 + TOLERANCE).contains(&ratio)
 }
 
 #[cfg(test)]

@@ -40,3 +40,6 @@ impl Every {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,11 +89,8 @@ impl Ours {
 
     fn pod(&self, now: Micros, pod: &Pod) -> scaling::Pod {
         let load = pod.scrape().map_or(Reading::Unknown, |scrape| {
-            let slots = SlotUse {
-                used: scrape.used.into(),
-                available: scrape.available.into(),
-                started: scrape.started,
-            };
+            let slots =
+                SlotUse { used: scrape.used.into(), available: scrape.available.into(), started: scrape.started };
             let load = PodLoad::from([(self.lane.clone(), slots)]);
             Reading::aged(load, Duration::from_micros(now - scrape.taken), LOAD_FRESH)
         });

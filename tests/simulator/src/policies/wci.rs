@@ -6,6 +6,7 @@
 use super::Every;
 use crate::observation::{Bounds, Observation};
 use crate::policy::{Policy, Verdict};
+use crate::random::Stream;
 use crate::server::ServerStats;
 use crate::time::{Micros, SECOND, ceiling};
 
@@ -44,10 +45,10 @@ pub struct Wci {
 impl Wci {
     /// With its defaults.
     #[must_use]
-    pub fn new(bounds: Bounds) -> Self {
+    pub fn new(bounds: Bounds, phase: &mut Stream) -> Self {
         Self {
             bounds,
-            poll: Every::starting(POLL, POLL),
+            poll: Every::starting(phase.phase(POLL), POLL),
             unmatched: 0,
             arrival: None,
             capacity: INITIAL_CAPACITY,

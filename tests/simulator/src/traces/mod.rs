@@ -25,13 +25,13 @@ pub enum TraceName {
     Spike,
     /// Two days of 6 h each, between 3 and 30 tasks/s
     Diurnal,
-    /// 15 tasks/s for a minute, each 8 to 15 minutes
+    /// 30 tasks/s of 0.5 s for a minute, each 8 to 15 minutes
     Onoff,
     /// Service times from milliseconds to 10 minutes
     Heavytail,
     /// Tasks of half an hour, in waves, for a day
     Long,
-    /// Tasks of 20 ms, 60 to 300 a second
+    /// Tasks of 20 ms, 60 and then 300 a second
     Tiny,
     /// 6.4 of 10 slots busy all the time, and nothing waits
     Busyempty,

@@ -44,7 +44,7 @@ pub(super) fn draw(name: TraceName, seed: u64) -> Workload {
             draw.rate(2.0 * HOUR, 3.0, |_| 3.0).and(instants).service(Service::Exponential(2.0))
         }
         TraceName::Diurnal => draw.rate(12.0 * HOUR, 30.0, |t| wave(t, 6.0 * HOUR, 3.0, 30.0)).service(second),
-        TraceName::Onoff => draw.bursts().service(second),
+        TraceName::Onoff => draw.bursts().service(Service::Exponential(0.5)),
         TraceName::Heavytail => {
             draw.rate(3.0 * HOUR, 8.0, |_| 8.0).service(Service::Lognormal { mean: 3.0, sigma: 1.8, cap: 600.0 })
         }
@@ -53,8 +53,8 @@ pub(super) fn draw(name: TraceName, seed: u64) -> Workload {
             Workload { slots: 4, target: 60 * SECOND, ..tasks.service(Service::Exponential(1_800.0)) }
         }
         TraceName::Tiny => {
-            let tasks = draw.rate(HOUR, 300.0, |t| wave(t, HOUR / 2.0, 60.0, 300.0));
-            Workload { slots: 4, ..tasks.service(Service::Exponential(0.02)) }
+            let rate = |t: f64| if t < HOUR / 2.0 { 60.0 } else { 300.0 };
+            Workload { slots: 4, ..draw.rate(HOUR, 300.0, rate).service(Service::Exponential(0.02)) }
         }
         TraceName::Busyempty => draw.rate(3.0 * HOUR, 0.64, |_| 0.64).service(Service::Exponential(10.0)),
         TraceName::Sparse => draw.rate(12.0 * HOUR, 1.0 / 240.0, |_| 1.0 / 240.0).service(Service::Exponential(5.0)),
@@ -131,7 +131,7 @@ impl Draw {
             let begun = starts.partition_point(|start| *start <= t);
             begun > 0 && t - starts[begun - 1] < 60.0
         };
-        self.rate(6.0 * HOUR, 15.0, |t| if in_burst(t) { 15.0 } else { 0.0 })
+        self.rate(6.0 * HOUR, 30.0, |t| if in_burst(t) { 30.0 } else { 0.0 })
     }
 
     /// Adds arrivals at given times.

@@ -29,8 +29,8 @@ pub(super) enum Event {
     Decide,
     /// The run may end.
     MayEnd,
-    /// The run ends, whatever is left to do.
-    MustEnd,
+    /// The run is given up, if nothing gets done.
+    GiveUp,
 }
 
 impl Event {
@@ -46,7 +46,7 @@ impl Event {
             Self::Note => 7,
             Self::Decide => 8,
             Self::MayEnd => 9,
-            Self::MustEnd => 10,
+            Self::GiveUp => 10,
         }
     }
 }
@@ -102,12 +102,12 @@ mod tests {
         events.plan(5, Event::Arrive { task: 1 });
         events.plan(5, Event::Arrive { task: 0 });
         events.plan(5, Event::Finish { pod: 0, slot: 0 });
-        events.plan(4, Event::MustEnd);
+        events.plan(4, Event::GiveUp);
         let order: Vec<_> = std::iter::from_fn(|| events.next()).collect();
         assert_eq!(
             order,
             [
-                (4, Event::MustEnd),
+                (4, Event::GiveUp),
                 (5, Event::Finish { pod: 0, slot: 0 }),
                 (5, Event::Arrive { task: 1 }),
                 (5, Event::Arrive { task: 0 }),

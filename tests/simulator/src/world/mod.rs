@@ -32,8 +32,9 @@ const RETURN_AFTER: Micros = 30 * SECOND;
 const SCRAPE_EVERY: Micros = 5 * SECOND;
 /// A run goes on for so long after the last arrival, so that scaling down counts.
 const TAIL: Micros = 400 * SECOND;
-/// A run that does not get its tasks done ends so long after one slot would have.
-const PATIENCE: Micros = 24 * 3_600 * SECOND;
+/// A run is given up when no task was done for so long and twice the longest service time: a policy may kill, again and
+/// again, what outlasts its pods.
+const PATIENCE: Micros = 3_600 * SECOND;
 
 /// What the world wants of its driver.
 pub(crate) enum Want {
@@ -83,7 +84,12 @@ pub(crate) struct World<'a> {
     turn_planned: bool,
     unmatched: u64,
     tally: Tally,
+    /// Whether the run may end.
     ending: bool,
+    /// When a task was last done.
+    progressed: Micros,
+    /// Time without that after which the run is given up.
+    patience: Micros,
     over: bool,
 }
 
@@ -110,6 +116,8 @@ impl<'a> World<'a> {
             unmatched: 0,
             tally: Tally::new(workload.tasks.len()),
             ending: false,
+            progressed: 0,
+            patience: PATIENCE + 2 * workload.tasks.iter().map(|task| task.service).max().unwrap_or(0),
             over: false,
         };
         (0..replicas).for_each(|_| world.create_pod());
@@ -127,11 +135,6 @@ impl<'a> World<'a> {
         self.events.plan(0, Event::Decide);
         let last = self.workload.last_arrival();
         self.events.plan(last + TAIL, Event::MayEnd);
-        let one_slot = micros(self.workload.work_bound() * f64::from(self.workload.slots));
-        let limited = self.workload.options.rate_limit.map_or(0, |limit| {
-            micros(crate::time::count(self.workload.tasks.len() as u64) / limit)
-        });
-        self.events.plan(last + TAIL + one_slot + limited + PATIENCE, Event::MustEnd);
     }
 
     /// Goes on until the driver is wanted; none when the run is over.
@@ -162,9 +165,11 @@ impl<'a> World<'a> {
             Event::Scrape => self.scrape(),
             Event::MayEnd => {
                 self.ending = true;
+                self.progressed = self.now;
                 self.end_if_done();
+                self.events.plan(self.now + self.patience, Event::GiveUp);
             }
-            Event::MustEnd => self.over = true,
+            Event::GiveUp => self.give_up_if_stuck(),
             Event::Decide | Event::Note => {}
         }
     }
@@ -188,12 +193,12 @@ impl<'a> World<'a> {
     pub fn observe(&mut self) -> Observation<'_> {
         let readable = !Window::any(&self.workload.options.server_outages, self.now);
         let server = readable.then(|| self.read_server());
-        let pods = Pods { all: &self.pods, existing: &self.existing };
         Observation {
+            replicas: self.replicas,
             server,
             live_backlog: readable.then_some(self.waiting.len() as u64),
             ideal: Ideal { waiting: self.waiting.len() as u64, running: self.running(), unmatched: self.unmatched },
-            ..Observation::new(self.replicas, pods)
+            pods: Pods { all: &self.pods, existing: &self.existing },
         }
     }
 
@@ -345,6 +350,7 @@ impl<'a> World<'a> {
             return;
         }
         self.tally.counts.finished += 1;
+        self.progressed = self.now;
         self.pod_mut(seat.pod).finish(seat.slot);
         match self.pod(seat.pod).phase() {
             Phase::Ready => {
@@ -369,6 +375,12 @@ impl<'a> World<'a> {
     fn end_if_done(&mut self) {
         let hopeless = self.workload.options.never_ready;
         self.over |= self.ending && (hopeless || self.tally.all_done());
+    }
+
+    fn give_up_if_stuck(&mut self) {
+        let end = self.progressed + self.patience;
+        self.over |= self.now >= end;
+        self.events.plan(end, Event::GiveUp);
     }
 
     fn pod(&self, id: PodId) -> &Pod {

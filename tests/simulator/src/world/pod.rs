@@ -153,4 +153,14 @@ impl Pod {
             self.scrape = Some(Scrape { taken: now, ..self.metrics });
         }
     }
+
+    /// A pod that is Ready and was just read, with so many of its slots busy.
+    #[cfg(test)]
+    pub(crate) fn busy(id: PodId, used: u32, slots: u32) -> Self {
+        let mut pod = Self::new(id, 0, slots, 0);
+        pod.become_ready(0);
+        (0..used).for_each(|slot| pod.start(slot, slot, 0));
+        pod.read(0);
+        pod
+    }
 }

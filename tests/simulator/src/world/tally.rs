@@ -33,13 +33,7 @@ pub(super) struct Tally {
 
 impl Tally {
     pub fn new(tasks: usize) -> Self {
-        Self {
-            counts: Counts::default(),
-            waits: vec![None; tasks],
-            pod_time: 0,
-            scale_events: 0,
-            most_replicas: 0,
-        }
+        Self { counts: Counts::default(), waits: vec![None; tasks], pod_time: 0, scale_events: 0, most_replicas: 0 }
     }
 
     /// A task starts after it waited so long since it arrived.
