@@ -6,19 +6,18 @@
 
 mod events;
 mod pod;
+mod queue;
 mod replica_set;
 mod tally;
 
-use std::collections::VecDeque;
-
 use crate::observation::{Ideal, Observation, Pods};
 use crate::random::{Purpose, Stream};
-use crate::server::{Limiter, Server, ServerStats};
 use crate::time::{Micros, SECOND, micros, seconds};
 use crate::workload::{Window, Workload};
 
 use events::{Event, Events};
 pub use pod::{Phase, Pod, PodId, Scrape, WAIT_BOUNDS};
+use queue::{Queue, Waiting};
 pub use tally::Counts;
 use tally::Tally;
 
@@ -51,13 +50,6 @@ struct Seat {
     slot: u32,
 }
 
-/// A task that waits.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    task: u32,
-    since: Micros,
-}
-
 /// The streams of chance that a run draws from while it goes on.
 #[derive(Debug)]
 struct Chance {
@@ -77,12 +69,7 @@ pub(crate) struct World<'a> {
     existing: Vec<PodId>,
     /// Free slots of Ready pods.
     free: Vec<Seat>,
-    waiting: VecDeque<Waiting>,
-    server: Server,
-    limiter: Option<Limiter>,
-    /// Whether the next turn of the rate limit is planned.
-    turn_planned: bool,
-    unmatched: u64,
+    queue: Queue,
     tally: Tally,
     /// Whether the run may end.
     ending: bool,
@@ -109,11 +96,7 @@ impl<'a> World<'a> {
             pods: Vec::new(),
             existing: Vec::new(),
             free: Vec::new(),
-            waiting: VecDeque::new(),
-            server: Server::default(),
-            limiter: workload.options.rate_limit.map(Limiter::new),
-            turn_planned: false,
-            unmatched: 0,
+            queue: Queue::new(workload.options.rate_limit),
             tally: Tally::new(workload.tasks.len()),
             ending: false,
             progressed: 0,
@@ -159,7 +142,7 @@ impl<'a> World<'a> {
             Event::Return { task } => self.add(task),
             Event::Arrive { task } => self.arrive(task),
             Event::Turn => {
-                self.turn_planned = false;
+                self.queue.turn_came();
                 self.dispatch();
             }
             Event::Scrape => self.scrape(),
@@ -192,19 +175,15 @@ impl<'a> World<'a> {
     /// What may be seen now.
     pub fn observe(&mut self) -> Observation<'_> {
         let readable = !Window::any(&self.workload.options.server_outages, self.now);
-        let server = readable.then(|| self.read_server());
+        let server = readable.then(|| self.queue.stats(self.now));
+        let (waiting, unmatched) = (self.queue.len(), self.queue.unmatched());
         Observation {
             replicas: self.replicas,
             server,
-            live_backlog: readable.then_some(self.waiting.len() as u64),
-            ideal: Ideal { waiting: self.waiting.len() as u64, running: self.running(), unmatched: self.unmatched },
+            live_backlog: readable.then_some(waiting),
+            ideal: Ideal { waiting, running: self.running(), unmatched },
             pods: Pods { all: &self.pods, existing: &self.existing },
         }
-    }
-
-    fn read_server(&mut self) -> ServerStats {
-        let age = self.waiting.front().map_or(0, |first| self.now - first.since);
-        self.server.stats(self.now, self.waiting.len() as u64, age)
     }
 
     /// Tasks that run.
@@ -215,7 +194,7 @@ impl<'a> World<'a> {
 
     /// Tasks that wait.
     pub fn waiting(&self) -> u64 {
-        self.waiting.len() as u64
+        self.queue.len()
     }
 
     /// Replicas that are ordered.
@@ -305,39 +284,22 @@ impl<'a> World<'a> {
     }
 
     fn add(&mut self, task: u32) {
-        self.server.add(self.now);
-        self.waiting.push_back(Waiting { task, since: self.now });
+        self.queue.add(task, self.now);
         self.dispatch();
-        if !self.waiting.is_empty() {
-            self.unmatched += 1;
-        }
+        self.queue.note_unmatched();
     }
 
     /// Gives tasks to free slots.
     fn dispatch(&mut self) {
         while !self.free.is_empty() {
-            let Some(first) = self.waiting.front().copied() else { return };
-            if let Some(Err(turn)) = self.limiter.as_mut().map(|limiter| limiter.take(self.now)) {
-                self.server.limit(self.now);
-                self.wait_for_turn(turn);
-                return;
-            }
-            self.waiting.pop_front();
+            let Some(first) = self.queue.take(self.now, &mut self.events) else { return };
             let seat = self.free.swap_remove(self.chance.dispatch.below(self.free.len()));
             self.start(first, seat);
         }
     }
 
-    fn wait_for_turn(&mut self, turn: Micros) {
-        if !self.turn_planned {
-            self.turn_planned = true;
-            self.events.plan(turn, Event::Turn);
-        }
-    }
-
     fn start(&mut self, waiting: Waiting, seat: Seat) {
         let task = self.workload.tasks[waiting.task as usize];
-        self.server.dispatch(self.now);
         self.tally.start(waiting.task, self.now - task.arrival);
         let waited = self.now - waiting.since;
         self.pod_mut(seat.pod).start(seat.slot, waiting.task, waited);
