@@ -72,14 +72,16 @@ fn panel(area: &DrawingArea<SVGBackend<'_>, Shift>, label: &str, lines: &[Line<'
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..right, 0.0..top)
         .map_err(|error| error.to_string())?;
-    chart.configure_mesh().x_desc("minutes").y_desc(label).draw().map_err(|error| error.to_string())?;
+    // No lines between those with a number: they hide the curves.
+    let mut mesh = chart.configure_mesh();
+    mesh.max_light_lines(0).x_desc("minutes").y_desc(label).draw().map_err(|error| error.to_string())?;
     for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
-        let series = LineSeries::new(line.points.iter().copied(), colour);
+        let series = LineSeries::new(line.points.iter().copied(), colour.stroke_width(2));
         let drawn = chart.draw_series(series).map_err(|error| error.to_string())?;
-        drawn.label(line.name).legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], *colour));
+        drawn.label(line.name).legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
     }
     let mut labels = chart.configure_series_labels();
-    let labels = labels.background_style(WHITE.mix(0.8)).border_style(BLACK);
+    let labels = labels.position(SeriesLabelPosition::UpperRight).background_style(WHITE.mix(0.8)).border_style(BLACK);
     labels.draw().map_err(|error| error.to_string())
 }
 
