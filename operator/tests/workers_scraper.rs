@@ -95,7 +95,10 @@ async fn a_load_that_changes_is_told_and_one_that_stays_is_not() {
     bed.scraper.set("f".into(), vec![target("a", &url), target("b", &url)]);
     assert_eq!(bed.changed().await.as_str(), "f");
     let load = bed.scraper.snapshot("a", Instant::now());
-    assert_eq!(load.known().unwrap()[&lane()], SlotUse { used: 1, available: 5, started: 9 });
+    assert_eq!(
+        load.known().unwrap().lanes[&lane()],
+        SlotUse { used: 1, available: 5, started: 9, ..SlotUse::default() }
+    );
     bed.until_scraped("ok", 8.0).await;
     let quiet = tokio::time::timeout(Duration::from_millis(50), bed.changes.next()).await;
     assert!(quiet.is_err(), "nothing changed");

@@ -18,7 +18,7 @@ use crate::contract::{
 };
 use crate::names;
 use crate::observed::{LaneKey, TaskType};
-use crate::scaling::Policy;
+use crate::scaling::{DEFAULT_GRACE, IdleWindow, Mode, Pause, Policy, Ramp};
 
 /// A fleet that can run.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,8 @@ pub struct Fleet {
     pub replicas: Option<u32>,
     /// `spec.scaling`.
     pub scaling: Option<Policy>,
+    /// `terminationGracePeriodSeconds` of the target's pods.
+    pub grace: Duration,
     /// What the manifest says of the Task Queues.
     pub declared: Declared,
     /// What the strategy lets the operator do.
@@ -135,6 +137,7 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
     let immutable = build_id.is_some() && spec.worker_options.unsafe_custom_build_id.is_none();
     let config_maps = runtime.iter().flat_map(|runtime| config_maps(owner, runtime, immutable)).collect();
     Ok(Fleet {
+        grace: grace(&child),
         temporal_namespace: spec.worker_options.temporal_namespace.clone(),
         replicas: spec.replicas.map(count),
         declared: declared(object),
@@ -157,8 +160,17 @@ fn policy(scaling: &ScalingSpec, wrong: &mut Vec<String>) -> Policy {
         min_replicas: count(scaling.min_replicas),
         max_replicas: count(scaling.max_replicas),
         target_latency: duration(&scaling.target_latency, "spec.scaling.targetLatency", wrong),
-        idle_window: duration(&scaling.idle_window, "spec.scaling.idleWindow", wrong),
+        percentile: 0.95,
+        idle_window: IdleWindow::Fixed(duration(&scaling.idle_window, "spec.scaling.idleWindow", wrong)),
+        pause: Pause::None,
+        mode: Mode::Full,
+        ramp: Ramp::default(),
     }
+}
+
+fn grace(child: &Child) -> Duration {
+    let seconds = &child.object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
+    seconds.as_u64().map_or(DEFAULT_GRACE, Duration::from_secs)
 }
 
 fn count(value: i32) -> u32 {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// A reading with its age.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Observation<T> {
     /// Read lately enough to act on.
     Known {
@@ -100,28 +100,78 @@ impl fmt::Display for LaneKey {
     }
 }
 
-/// What the server says of a lane.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What the server says of a lane. All but the backlog is absent in a live reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LaneStats {
     /// Tasks that wait; the server's estimate, off by ghosts upwards and by sticky tasks downwards.
     pub backlog: u64,
-    /// Tasks added a second, a mean of 30 s; blind to eager and sticky tasks. Absent in a live reading.
+    /// Time that the oldest of them has waited.
+    pub backlog_age: Option<Duration>,
+    /// Tasks added a second, a mean of 30 s; blind to eager and sticky tasks.
     pub add_rate: Option<f64>,
+    /// Tasks given to Workers a second, a mean of 30 s; blind to eager and sticky tasks.
+    pub dispatch_rate: Option<f64>,
+    /// Whether a rate limit of the queue held a task back within the last 30 s (`rate_limiting_active`).
+    pub rate_limiting: bool,
+    /// The queue's rate limit, where the server tells it (`effective_rate_limit`).
+    pub rate_limit: Option<RateLimit>,
 }
 
-/// Load of one lane in one pod.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A limit on the tasks that a queue gives out.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Tasks a second.
+    pub per_second: f64,
+    /// Who set it.
+    pub source: RateLimitSource,
+}
+
+/// Who set a rate limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RateLimitSource {
+    /// A call of the API (`UpdateTaskQueueConfig`).
+    Api,
+    /// The Workers' own option (`maxTaskQueueActivitiesPerSecond`).
+    Worker,
+    /// The server's configuration.
+    System,
+}
+
+/// Load of one lane in one pod. Its counters restart with the pod's process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotUse {
     /// Slots that run a task.
     pub used: u64,
     /// Slots that are free.
     pub available: u64,
-    /// Tasks started since the pod's process started; a counter that restarts with it.
+    /// Tasks started since the pod's process started; `started - used` of them have ended.
     pub started: u64,
+    /// Schedule-to-start of those tasks; empty where the Worker tells none.
+    pub waits: Waits,
 }
 
-/// Load of one pod, by lane.
-pub type PodLoad = BTreeMap<LaneKey, SlotUse>;
+/// A cumulative histogram of schedule-to-start: with each upper edge, ascending, the tasks that waited at most so long.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waits(pub Vec<(Duration, u64)>);
+
+/// Load of one pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodLoad {
+    /// By lane.
+    #[serde(with = "as_list")]
+    pub lanes: BTreeMap<LaneKey, SlotUse>,
+    /// CPU in use as a share of what the pod may use, where it is told.
+    pub cpu: Option<f64>,
+    /// Workflows in the Worker's cache, where it is told: with the pod they are lost.
+    pub cached_workflows: Option<u64>,
+}
+
+impl PodLoad {
+    /// With the load of `lanes` and nothing else.
+    pub fn of(lanes: impl IntoIterator<Item = (LaneKey, SlotUse)>) -> Self {
+        Self { lanes: lanes.into_iter().collect(), ..Self::default() }
+    }
+}
 
 /// State of a Worker Deployment Version, as the server names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,6 +299,10 @@ pub struct PodState {
     pub waiting: Option<Waiting>,
     /// `controller.kubernetes.io/pod-deletion-cost`.
     pub deletion_cost: i32,
+    /// Restarts of its containers.
+    pub restarts: u32,
+    /// Whether its Worker can be told to take no new task.
+    pub may_be_cordoned: bool,
     /// Load by its own metrics.
     pub load: Observation<PodLoad>,
 }
@@ -275,4 +329,23 @@ pub struct KubeState {
     pub pods: Vec<PodState>,
     /// Names of Deployments in the namespace that somebody else owns.
     pub foreign_deployments: BTreeSet<String>,
+}
+
+/// A map by lane as a list: JSON has no keys but strings.
+pub(crate) mod as_list {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::LaneKey;
+
+    pub fn serialize<V: Serialize, S: Serializer>(map: &BTreeMap<LaneKey, V>, to: S) -> Result<S::Ok, S::Error> {
+        map.iter().collect::<Vec<_>>().serialize(to)
+    }
+
+    pub fn deserialize<'de, V: Deserialize<'de>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<LaneKey, V>, D::Error> {
+        Ok(Vec::<(LaneKey, V)>::deserialize(from)?.into_iter().collect())
+    }
 }

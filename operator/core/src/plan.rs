@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::fleet::Fleet;
 use crate::names;
-use crate::observed::{ChildState, KubeState, LaneKey, LaneStats, Observation, SlotUse, TemporalState};
+use crate::observed::{ChildState, KubeState, LaneKey, LaneStats, Observation, PodLoad, SlotUse, TemporalState};
 use crate::rollout::{self, Stage};
 use crate::scaling::{self, Decision, Input, Pod, State};
 
@@ -195,15 +195,18 @@ fn deletion_costs(input: &PlanInput<'_>, decision: &Decision) -> Vec<Action> {
 fn scaling_input(input: &PlanInput<'_>, child: &ChildState, stage: Option<&Stage>) -> Input {
     let fleet = input.fleet;
     let serves = stage.is_none_or(|stage| *stage == Stage::Current);
-    let floor = stage.zip(fleet.build_id.as_deref()).and_then(|(stage, id)| rollout::floor(stage, id));
+    let floors = stage.zip(fleet.build_id.as_deref()).and_then(|(stage, id)| rollout::floor(stage, id));
     let lanes = known_lanes(fleet, input.temporal);
-    let idle = || lanes.keys().map(|lane| (lane.clone(), SlotUse::default())).collect();
+    let idle = || PodLoad::of(lanes.keys().map(|lane| (lane.clone(), SlotUse::default())));
     let pod = |pod: &crate::observed::PodState| Pod {
         name: pod.name.clone(),
         ready: pod.ready,
         terminating: pod.terminating,
         // A pod without a running container runs no task, and has nobody to say so.
         load: if pod.may_run { pod.load.clone() } else { Observation::Known { value: idle(), age: Duration::ZERO } },
+        failing: pod.waiting.as_ref().map(|waiting| waiting.reason.clone()),
+        restarts: pod.restarts,
+        may_be_cordoned: pod.may_be_cordoned,
     };
     Input {
         now: input.now,
@@ -213,7 +216,9 @@ fn scaling_input(input: &PlanInput<'_>, child: &ChildState, stage: Option<&Stage
         lanes: if serves { lanes } else { BTreeMap::new() },
         lanes_complete: serves,
         declared_slots: fleet.declared.slots.clone(),
-        floor,
+        floors: floors.into_iter().collect(),
+        grace: fleet.grace,
+        template: fleet.child_name.clone(),
     }
 }
 

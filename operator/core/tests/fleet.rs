@@ -8,8 +8,8 @@ use operator_core::api::{ConditionType, Reason, WorkerDeployment, WorkerDeployme
 use operator_core::connection::{Auth, ConnectionFacts};
 use operator_core::fleet::{Fleet, InvalidSpec, Surroundings, resolve};
 use operator_core::observed::{
-    ChildState, DeploymentInfo, FailureClass, KubeState, LaneKey, LaneStats, Observation, PodState, SlotUse, TaskType,
-    TemporalFailure, TemporalState, VersionInfo, VersionStatus, Waiting,
+    ChildState, DeploymentInfo, FailureClass, KubeState, LaneKey, LaneStats, Observation, PodLoad, PodState, SlotUse,
+    TaskType, TemporalFailure, TemporalState, VersionInfo, VersionStatus, Waiting,
 };
 use operator_core::plan::{Action, Plan, PlanInput, VICTIM_COST, object_key, plan};
 use operator_core::scaling::State;
@@ -64,7 +64,7 @@ fn known<T>(value: T) -> Observation<T> {
 fn cluster(fleet: &Fleet, replicas: u32, busy: u32) -> KubeState {
     let pod = |index: u32| {
         let used = u64::from(index < busy);
-        let load = BTreeMap::from([(lane(), SlotUse { used, available: 4 - used, started: used })]);
+        let load = PodLoad::of([(lane(), SlotUse { used, available: 4 - used, started: used, ..SlotUse::default() })]);
         PodState {
             name: format!("pod-{index}"),
             build_id: fleet.build_id.clone(),
@@ -73,6 +73,8 @@ fn cluster(fleet: &Fleet, replicas: u32, busy: u32) -> KubeState {
             may_run: true,
             waiting: None,
             deletion_cost: 0,
+            restarts: 0,
+            may_be_cordoned: false,
             load: known(load),
         }
     };
@@ -100,7 +102,7 @@ fn server(fleet: &Fleet, backlog: u64) -> TemporalState {
     };
     TemporalState {
         deployment: known(Some(info)),
-        lanes: BTreeMap::from([(lane(), known(LaneStats { backlog, add_rate: None }))]),
+        lanes: BTreeMap::from([(lane(), known(LaneStats { backlog, ..LaneStats::default() }))]),
         failure: None,
     }
 }

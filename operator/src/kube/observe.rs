@@ -74,6 +74,8 @@ fn pod_state(pod: &PodView, load: Observation<PodLoad>) -> PodState {
         may_run: pod.may_run,
         waiting: pod.waiting.clone(),
         deletion_cost: pod.deletion_cost,
+        restarts: pod.restarts,
+        may_be_cordoned: false,
         load,
     }
 }

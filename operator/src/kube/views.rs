@@ -57,6 +57,8 @@ pub struct PodView {
     pub waiting: Option<Waiting>,
     /// Its deletion cost.
     pub deletion_cost: i32,
+    /// Restarts of its containers.
+    pub restarts: u32,
 }
 
 fn label(meta: &ObjectMeta, key: &str) -> Option<String> {
@@ -143,6 +145,7 @@ impl View for PodView {
             may_run: may_run(object),
             metrics_url: metrics_url(object),
             waiting: waiting(object),
+            restarts: restarts(object),
             deletion_cost: annotation(meta, DELETION_COST_ANNOTATION).and_then(|cost| cost.parse().ok()).unwrap_or(0),
         }
     }
@@ -175,6 +178,11 @@ fn metrics_url(pod: &Pod) -> Option<String> {
     let port = ports.find(|port| port.name.as_deref() == Some(contract::METRICS_PORT_NAME))?.container_port;
     let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
     Some(format!("http://{host}:{port}/metrics"))
+}
+
+fn restarts(pod: &Pod) -> u32 {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    statuses.iter().map(|one| u32::try_from(one.restart_count).unwrap_or(0)).fold(0, u32::saturating_add)
 }
 
 fn waiting(pod: &Pod) -> Option<Waiting> {

@@ -353,10 +353,14 @@ fn task_queue(name: String) -> TaskQueue {
 }
 
 fn lane_stats(stats: &TaskQueueStats) -> LaneStats {
-    let add_rate = f64::from(stats.tasks_add_rate);
+    let rate = |rate: f32| Some(f64::from(rate)).filter(|rate| rate.is_finite() && *rate >= 0.0);
     LaneStats {
         backlog: count(stats.approximate_backlog_count),
-        add_rate: (add_rate.is_finite() && add_rate >= 0.0).then_some(add_rate),
+        backlog_age: stats.approximate_backlog_age.and_then(|age| Duration::try_from(age).ok()),
+        add_rate: rate(stats.tasks_add_rate),
+        dispatch_rate: rate(stats.tasks_dispatch_rate),
+        rate_limiting: stats.rate_limiting_active,
+        rate_limit: None,
     }
 }
 
@@ -372,9 +376,10 @@ mod tests {
     #[test]
     fn impossible_numbers_are_not_passed_on() {
         let stats = TaskQueueStats { approximate_backlog_count: -3, tasks_add_rate: f32::NAN, ..Default::default() };
-        assert_eq!(lane_stats(&stats), LaneStats { backlog: 0, add_rate: None });
+        assert_eq!(lane_stats(&stats), LaneStats { dispatch_rate: Some(0.0), ..LaneStats::default() });
         let stats = TaskQueueStats { approximate_backlog_count: i64::MAX, tasks_add_rate: 2.5, ..Default::default() };
-        assert_eq!(lane_stats(&stats), LaneStats { backlog: i64::MAX as u64, add_rate: Some(2.5) });
+        let told = lane_stats(&stats);
+        assert_eq!((told.backlog, told.add_rate), (i64::MAX as u64, Some(2.5)));
     }
 
     #[test]

@@ -43,8 +43,8 @@ impl Page {
         self.end_line();
         // The runtime exports its SDK's metrics as well; its own are the contract.
         let told = if self.runtime.is_empty() { self.sdk } else { self.runtime };
-        let load: PodLoad = told.into_iter().filter_map(|(lane, numbers)| Some((lane, numbers.slot_use()?))).collect();
-        (!load.is_empty()).then_some(load)
+        let load = PodLoad::of(told.into_iter().filter_map(|(lane, numbers)| Some((lane, numbers.slot_use()?))));
+        (!load.lanes.is_empty()).then_some(load)
     }
 
     fn extend(&mut self, bytes: &[u8]) {
@@ -100,7 +100,7 @@ impl Numbers {
             Some(started) => whole(Some(started)),
             None => whole(self.ended).saturating_add(self.ended.map_or(0, |_| used)),
         };
-        Some(SlotUse { used, available: whole(self.available), started })
+        Some(SlotUse { used, available: whole(self.available), started, ..SlotUse::default() })
     }
 }
 
@@ -220,18 +220,18 @@ temporal_activity_schedule_to_start_latency_count{task_queue="other"} 1
     #[test]
     fn the_runtimes_own_metrics_are_what_counts() {
         let load = read(RUNTIME).unwrap();
-        let expected = SlotUse { used: 3, available: 7, started: 41 };
-        assert_eq!(load, PodLoad::from([(lane("thumbs", TaskType::Activity), expected)]));
+        let expected = SlotUse { used: 3, available: 7, started: 41, ..SlotUse::default() };
+        assert_eq!(load, PodLoad::of([(lane("thumbs", TaskType::Activity), expected)]));
     }
 
     #[test]
     fn the_metrics_of_an_sdk_are_summed_by_lane() {
         let load = read(SDK).unwrap();
-        let activities = SlotUse { used: 2, available: 8, started: 10 };
-        let workflows = SlotUse { used: 0, available: 0, started: 5 };
+        let activities = SlotUse { used: 2, available: 8, started: 10, ..SlotUse::default() };
+        let workflows = SlotUse { used: 0, available: 0, started: 5, ..SlotUse::default() };
         let expected =
             [(lane("q \"1\"", TaskType::Activity), activities), (lane("q \"1\"", TaskType::Workflow), workflows)];
-        assert_eq!(load, PodLoad::from(expected));
+        assert_eq!(load, PodLoad::of(expected));
     }
 
     #[test]

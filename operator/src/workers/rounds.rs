@@ -128,7 +128,7 @@ mod tests {
 
     fn load(used: u64) -> Option<PodLoad> {
         let lane = LaneKey { task_queue: "q".into(), task_type: TaskType::Activity };
-        Some(PodLoad::from([(lane, SlotUse { used, available: 10 - used, started: used })]))
+        Some(PodLoad::of([(lane, SlotUse { used, available: 10 - used, started: used, ..SlotUse::default() })]))
     }
 
     fn round(rounds: &mut Rounds, now: Instant) -> Vec<Scrape> {

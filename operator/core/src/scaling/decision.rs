@@ -2,25 +2,29 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::fleet::{Fleet, Unproven};
 use super::need::{self, Need};
+use super::report::Report;
 use super::state::State;
-use super::{Input, Policy, STABILIZATION, TICK, TICK_AT_ZERO, reason};
+use super::{Floor, Input, Policy, STABILIZATION, TICK, TICK_AT_ZERO, reason};
 use crate::observed::{LaneKey, Observation};
 
 /// Shortest time until the next decision.
 const SHORTEST_RECHECK: Duration = Duration::from_millis(100);
 
 /// What to do with a fleet, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// Replicas that the fleet should have.
     pub desired: u32,
     /// Names of the pods that should go: idle ones, never more than exist above `desired`. They get a lower deletion cost
     /// than all others before the number is lowered, and are named until they are gone: a ReplicaSet chooses only then.
     pub victims: Vec<String>,
+    /// Names of the pods that should take no new task, so that they can go once they are empty. Every other pod that is
+    /// cordoned should take tasks again.
+    pub cordon: Vec<String>,
     /// Tasks that wait, over all lanes; none unless every lane's reading is fresh.
     pub backlog: Option<u64>,
     /// Tasks that run, over all pods; none unless every pod's reading is fresh.
@@ -31,10 +35,12 @@ pub struct Decision {
     pub reason: String,
     /// When to decide again at the latest.
     pub recheck_after: Duration,
+    /// How it came about.
+    pub report: Report,
 }
 
 /// What decided on the number. It says what holds, not what changes, so that a condition made of it keeps still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {
     /// The fleet has the replicas that its tasks need.
     Scaled,
@@ -152,20 +158,22 @@ pub fn decide(policy: &Policy, input: &Input, state: &State) -> (Decision, State
     let decision = Decision {
         desired: numbers.desired,
         victims: victims.clone(),
+        cordon: Vec::new(),
         backlog,
         in_flight: fleet.unproven.is_none().then_some(fleet.in_flight),
         outcome: outcome(&cause),
         reason: reason::sentence(&cause, numbers.desired, policy, &need),
         recheck_after: recheck_after(&cause),
+        report: Report::default(),
     };
     next.see_victims(&victims);
     (decision, next)
 }
 
 fn wanted(policy: &Policy, input: &Input, need: &Need<'_>, state: &State) -> (u32, u32) {
-    let floor = input.floor.as_ref().map_or(0, |floor| floor.replicas);
+    let floor = highest_floor(input).map_or(0, |floor| floor.replicas);
     let lowest = policy.min_replicas.max(floor).min(policy.max_replicas);
-    let idle = state.idle_for(input.now).is_some_and(|time| time >= policy.idle_window);
+    let idle = state.idle_for(input.now).is_some_and(|time| time >= policy.idle_window.fixed());
     let last_one = u32::from(input.current > 0 && !idle);
     (lowest, need.pods.max(last_one).max(lowest).min(policy.max_replicas))
 }
@@ -193,14 +201,14 @@ impl Scene<'_> {
     }
 
     fn window(&self) -> Duration {
-        STABILIZATION.min(self.policy.idle_window)
+        STABILIZATION.min(self.policy.idle_window.fixed())
     }
 
     fn cause(&self, numbers: &Numbers) -> Cause<'_> {
         let (current, max) = (self.input.current, self.policy.max_replicas);
         let Numbers { lowest, wanted, goal, desired } = *numbers;
         let busy = Cause::Busy { need: wanted, kept: self.fleet.kept() };
-        match (self.doubt, &self.input.floor) {
+        match (self.doubt, highest_floor(self.input)) {
             _ if desired > max => Cause::OverMaximum,
             _ if self.need.pods > max || max == 0 => Cause::Maximum,
             _ if desired == 0 && current > 0 => Cause::ToZero,
@@ -231,7 +239,7 @@ impl Scene<'_> {
 
     fn waiting(&self) -> Cause<'_> {
         let idle_for = self.state.idle_for(self.input.now).unwrap_or(Duration::ZERO);
-        Cause::Waiting { left: self.policy.idle_window.saturating_sub(idle_for) }
+        Cause::Waiting { left: self.policy.idle_window.fixed().saturating_sub(idle_for) }
     }
 
     fn victims(&self, desired: u32) -> Vec<String> {
@@ -257,6 +265,10 @@ fn total_backlog(input: &Input) -> Option<u64> {
         return None;
     }
     input.lanes.values().try_fold(0_u64, |sum, reading| Some(sum.saturating_add(reading.known()?.backlog)))
+}
+
+fn highest_floor(input: &Input) -> Option<&Floor> {
+    input.floors.iter().max_by_key(|floor| floor.replicas)
 }
 
 fn outcome(cause: &Cause<'_>) -> Outcome {

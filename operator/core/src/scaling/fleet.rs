@@ -94,7 +94,7 @@ impl<'a> Fleet<'a> {
     }
 
     fn add_load(&mut self, pod: &'a Pod) {
-        for (key, slots) in pod.load.last().into_iter().flatten() {
+        for (key, slots) in pod.load.last().into_iter().flat_map(|load| &load.lanes) {
             let lane = self.lanes.entry(key).or_default();
             lane.started = lane.started.saturating_add(slots.started);
             if pod.load.known().is_none() {
@@ -146,9 +146,9 @@ fn work<'a>(pod: &'a Pod, input: &'a Input, state: &State) -> Work<'a> {
 }
 
 fn work_by_load<'a>(pod: &'a Pod, load: &PodLoad, input: &'a Input) -> Work<'a> {
-    match input.lanes.keys().find(|lane| !load.contains_key(*lane)) {
+    match input.lanes.keys().find(|lane| !load.lanes.contains_key(*lane)) {
         Some(lane) => Work::Unproven(Unproven::Lane { pod: &pod.name, lane }),
-        None if load.values().any(|slots| slots.used > 0) => Work::Busy,
+        None if load.lanes.values().any(|slots| slots.used > 0) => Work::Busy,
         None => Work::Idle,
     }
 }

@@ -11,7 +11,7 @@ use super::need::Need;
 pub(super) fn sentence(cause: &Cause<'_>, desired: u32, policy: &Policy, need: &Need<'_>) -> String {
     match cause {
         Cause::ToZero => {
-            format!("Scaled to zero: no task started, running or waiting for {}.", seconds(policy.idle_window))
+            format!("Scaled to zero: no task started, running or waiting for {}.", seconds(policy.idle_window.fixed()))
         }
         Cause::AtZero => "At zero: no task waits.".into(),
         Cause::Need => format!("{}: {}.", replicas(desired), work(need)),
@@ -31,7 +31,7 @@ pub(super) fn sentence(cause: &Cause<'_>, desired: u32, policy: &Policy, need: &
         ),
         Cause::Waiting { .. } => format!(
             "Kept at {desired}: to zero after {} without a task started, running or waiting.",
-            seconds(policy.idle_window)
+            seconds(policy.idle_window.fixed())
         ),
         Cause::Busy { need, kept } => format!(
             "Holding {desired}: need is {need}, but {kept} {}; only idle pods are removed.",

@@ -27,7 +27,7 @@ const USED_STEP: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Slots of a pod by lane, as last measured.
-    #[serde(default, with = "as_list")]
+    #[serde(default, with = "crate::observed::as_list")]
     slots: BTreeMap<LaneKey, u64>,
     #[serde(skip)]
     memory: Memory,
@@ -102,7 +102,7 @@ impl State {
             seen.going = pod.terminating;
             seen.worked |= pod.ready || pod.load.last().is_some();
             if let Some(load) = pod.load.last() {
-                let started = load.values().fold(0_u64, |sum, slots| sum.saturating_add(slots.started));
+                let started = load.lanes.values().fold(0_u64, |sum, slots| sum.saturating_add(slots.started));
                 // A counter that went down is a new process: what it started counts as well.
                 quiet &= !resumed || started == seen.started.unwrap_or(0);
                 seen.started = Some(started);
@@ -230,22 +230,5 @@ fn stuck_again(before: Option<Stuck>, backlog: &Observation<LaneStats>, now: Dur
         Some(stuck) if taken > stuck.taken => Stuck { readings: stuck.readings.saturating_add(1), taken, ..stuck },
         Some(stuck) => stuck,
         None => Stuck { since: now, readings: 1, taken },
-    }
-}
-
-/// A map by lane as a list: JSON has no keys but strings.
-mod as_list {
-    use std::collections::BTreeMap;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use crate::observed::LaneKey;
-
-    pub fn serialize<S: Serializer>(map: &BTreeMap<LaneKey, u64>, to: S) -> Result<S::Ok, S::Error> {
-        map.iter().collect::<Vec<_>>().serialize(to)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<LaneKey, u64>, D::Error> {
-        Ok(Vec::<(LaneKey, u64)>::deserialize(from)?.into_iter().collect())
     }
 }

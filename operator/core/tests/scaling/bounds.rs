@@ -28,7 +28,7 @@ fn the_maximum_is_kept_and_named() {
 #[test]
 fn a_floor_does_not_lift_above_the_maximum() {
     let mut input = at_zero(live(0));
-    input.floor = Some(Floor { replicas: 50, reason: "a rollout prepares".into() });
+    input.floors = vec![Floor { replicas: 50, reason: "a rollout prepares".into() }];
     assert_eq!(first(&input).desired, 10);
 }
 
@@ -62,7 +62,7 @@ fn a_maximum_of_zero_is_a_command_too() {
 fn absurd_numbers_do_not_panic() {
     for backlog in [u64::MAX, 1 << 63, u64::from(u32::MAX) * 20] {
         for add_rate in [f64::NAN, f64::INFINITY, -1.0] {
-            let mut input = at_zero(known(LaneStats { backlog, add_rate: Some(add_rate) }));
+            let mut input = at_zero(known(LaneStats { backlog, add_rate: Some(add_rate), ..LaneStats::default() }));
             input.lanes.insert(activity("mail"), live(u64::MAX));
             input.declared_slots.insert(activity("mail"), 1);
             input.pods = vec![pod("p0", known(load(u64::MAX, u64::MAX))), pod("p1", known(load(u64::MAX, u64::MAX)))];

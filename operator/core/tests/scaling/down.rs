@@ -1,7 +1,7 @@
 //! Fewer pods: after a while, down to the need, and idle ones only.
 
 use operator_core::observed::Observation;
-use operator_core::scaling::{Outcome, Policy, State, decide};
+use operator_core::scaling::{IdleWindow, Outcome, Policy, State, decide};
 
 use crate::fixtures::*;
 
@@ -21,13 +21,13 @@ fn a_lower_need_must_hold_for_a_minute() {
 
 #[test]
 fn a_short_idle_window_shortens_the_minute() {
-    let policy = Policy { idle_window: seconds(10), ..policy() };
+    let policy = Policy { idle_window: IdleWindow::Fixed(seconds(10)), ..policy() };
     let mut state = State::default();
     let mut input = fleet(0, &[5, 0, 0]);
     assert_eq!(watch(&policy, &mut input, &mut state, seconds(9)).desired, 3);
     assert_eq!(watch(&policy, &mut input, &mut state, seconds(1)).desired, 1);
     assert_eq!(first(&input).desired, 3);
-    let hasty = Policy { idle_window: seconds(0), ..policy };
+    let hasty = Policy { idle_window: IdleWindow::Fixed(seconds(0)), ..policy };
     assert_eq!(decide(&hasty, &input, &State::default()).0.desired, 1);
 }
 
@@ -69,7 +69,7 @@ fn busy_pods_stay_and_the_reason_says_so() {
 fn a_pod_is_idle_only_if_no_lane_runs_a_task() {
     let mut input = fleet(0, &[0, 0]);
     let mut both = load(0, 0);
-    both.insert(activity("mail"), load(3, 3)[&lane()]);
+    both.lanes.insert(activity("mail"), load(3, 3).lanes[&lane()].clone());
     input.pods[1].load = known(both);
     let decision = settled(&policy(), &input);
     assert_eq!((decision.desired, decision.victims), (1, vec!["p0".to_owned()]));
@@ -81,7 +81,7 @@ fn no_more_go_than_are_needed_less() {
     assert_eq!((decision.desired, decision.victims.len()), (2, 3));
     let mut input = fleet(0, &[0, 0, 0, 0]);
     input.current = 3;
-    input.floor = Some(operator_core::scaling::Floor { replicas: 2, reason: "a rollout runs".into() });
+    input.floors = vec![operator_core::scaling::Floor { replicas: 2, reason: "a rollout runs".into() }];
     let decision = settled(&policy(), &input);
     assert_eq!((decision.desired, decision.victims.len()), (2, 2), "the fourth pod goes as well");
 }

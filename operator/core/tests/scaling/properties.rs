@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use operator_core::observed::{LaneStats, Observation, PodLoad, SlotUse};
-use operator_core::scaling::{Decision, Floor, Input, Pod, Policy, State, decide};
+use operator_core::scaling::{DEFAULT_GRACE, Decision, Floor, IdleWindow, Input, Pod, Policy, State, decide};
 use proptest::prelude::*;
 
 use crate::fixtures::*;
@@ -26,22 +26,24 @@ fn observed<T: Clone + std::fmt::Debug + 'static>(
 fn any_backlog() -> BoxedStrategy<Observation<LaneStats>> {
     let number = prop_oneof![4 => Just(0), 4 => 0_u64..200, 1 => any::<u64>()];
     let rate = prop_oneof![Just(None), any::<f64>().prop_map(Some)];
-    observed((number, rate).prop_map(|(backlog, add_rate)| LaneStats { backlog, add_rate }))
+    observed((number, rate).prop_map(|(backlog, add_rate)| LaneStats { backlog, add_rate, ..LaneStats::default() }))
 }
 
 fn any_load() -> BoxedStrategy<Observation<PodLoad>> {
     let used = prop_oneof![3 => Just(0), 2 => 0_u64..12, 1 => any::<u64>()];
     let lanes = proptest::collection::vec((used, 0_u64..12, 0_u64..3), QUEUES.len());
     observed(lanes.prop_map(|lanes| {
-        let lane =
-            |(queue, (used, available, started)): (&&str, _)| (activity(queue), SlotUse { used, available, started });
-        QUEUES.iter().zip(lanes).map(lane).collect()
+        let lane = |(queue, (used, available, started)): (&&str, _)| {
+            (activity(queue), SlotUse { used, available, started, ..SlotUse::default() })
+        };
+        PodLoad::of(QUEUES.iter().zip(lanes).map(lane))
     }))
 }
 
 fn any_pod() -> impl Strategy<Value = Pod> {
-    (0_u8..12, proptest::bool::weighted(0.8), proptest::bool::weighted(0.1), any_load())
-        .prop_map(|(name, ready, terminating, load)| Pod { name: format!("p{name}"), ready, terminating, load })
+    (0_u8..12, proptest::bool::weighted(0.8), proptest::bool::weighted(0.1), any_load()).prop_map(
+        |(name, ready, terminating, load)| Pod { name: format!("p{name}"), ready, terminating, load, ..Pod::default() },
+    )
 }
 
 prop_compose! {
@@ -62,7 +64,9 @@ prop_compose! {
             lanes_complete,
             declared_slots: declared.into_iter().map(|slots| (activity("a"), slots)).collect(),
             pods: pods.into_values().collect(),
-            floor: floor.map(|replicas| Floor { replicas, reason: "a rollout runs".into() }),
+            floors: floor.map(|replicas| Floor { replicas, reason: "a rollout runs".into() }).into_iter().collect(),
+            grace: DEFAULT_GRACE,
+            template: String::new(),
         }
     }
 }
@@ -74,7 +78,7 @@ fn any_course() -> impl Strategy<Value = Vec<Input>> {
 
 prop_compose! {
     fn any_policy()(min in 0_u32..6, more in 0_u32..12, idle in 0_u64..120) -> Policy {
-        Policy { min_replicas: min, max_replicas: min + more, target_latency: seconds(5), idle_window: seconds(idle) }
+        Policy { min_replicas: min, max_replicas: min + more, idle_window: IdleWindow::Fixed(seconds(idle)), ..policy() }
     }
 }
 
@@ -100,7 +104,7 @@ fn doubtful(input: &Input) -> bool {
 
 fn idle(pod: &Pod) -> bool {
     match &pod.load {
-        Observation::Known { value, .. } => value.values().all(|slots| slots.used == 0),
+        Observation::Known { value, .. } => value.lanes.values().all(|slots| slots.used == 0),
         Observation::Stale { .. } => false,
         Observation::Unknown => !pod.ready,
     }
@@ -161,7 +165,7 @@ proptest! {
         input.now += course.last().map_or(Duration::ZERO, |last| last.now);
         let mut with = |backlog: u64| {
             let age = seconds(1);
-            let value = LaneStats { backlog, add_rate: Some(1.0) };
+            let value = LaneStats { backlog, add_rate: Some(1.0), ..LaneStats::default() };
             input.lanes.insert(activity(QUEUES[at]), Observation::Known { value, age });
             decide(&policy, &input, &state).0.desired
         };
@@ -173,7 +177,7 @@ proptest! {
     fn at_zero_it_stays_unless_a_fresh_reading_shows_tasks(mut course in any_course()) {
         for input in &mut course {
             input.current = 0;
-            input.floor = None;
+            input.floors.clear();
         }
         play(&policy(), &mut course, |input, decision| {
             let waits = input.lanes.values().filter_map(Observation::known).any(|stats| stats.backlog > 0);
@@ -249,14 +253,14 @@ impl Truth {
     fn create(&mut self) {
         while self.pods.len() < self.replicas as usize {
             self.created += 1;
-            let slots = SlotUse { used: 0, available: SLOTS, started: 0 };
+            let slots = SlotUse { available: SLOTS, ..SlotUse::default() };
             self.pods.push((format!("p{}", self.created), slots));
         }
     }
 
     fn input(&self, turn: &Turn) -> Input {
         let pods = self.pods.iter().enumerate().map(|(at, (name, slots))| {
-            let load = BTreeMap::from([(lane(), *slots)]);
+            let load = PodLoad::of([(lane(), slots.clone())]);
             pod(name, if turn.blind.1 && at == 0 { stale(load) } else { known(load) })
         });
         let backlog = if turn.blind.0 { Observation::Unknown } else { live(self.waiting) };
@@ -268,12 +272,12 @@ impl Truth {
             self.last_raise = self.now;
         }
         if decision.desired < self.replicas {
-            let window = policy.idle_window.min(seconds(60));
+            let window = policy.idle_window.fixed().min(seconds(60));
             assert!(self.now - self.last_raise >= window, "lowered {:?} after a raise", self.now - self.last_raise);
         }
         if decision.desired == 0 && self.replicas > 0 {
             let idle = self.now - self.last_activity;
-            assert!(idle >= policy.idle_window, "zero after {idle:?} at {:?}", self.now);
+            assert!(idle >= policy.idle_window.fixed(), "zero after {idle:?} at {:?}", self.now);
             self.zeros += 1;
         }
         self.replicas = decision.desired;
@@ -292,7 +296,7 @@ proptest! {
     fn zero_comes_never_before_the_idle_window(
         turns in proptest::collection::vec(any_turn(), 1..150), idle in 0_u64..120,
     ) {
-        let policy = Policy { idle_window: seconds(idle), ..policy() };
+        let policy = Policy { idle_window: IdleWindow::Fixed(seconds(idle)), ..policy() };
         let (mut truth, mut state) = (Truth::default(), State::default());
         for turn in &turns {
             let input = truth.turn(turn);
@@ -318,8 +322,8 @@ fn five_hundred_pods_of_five_lanes_are_decided_in_no_time() {
     let mut input = fleet(0, &vec![5; 500]);
     input.lanes = queues.iter().map(|queue| (activity(queue), live(3000))).collect();
     for (at, pod) in input.pods.iter_mut().enumerate() {
-        let slots = SlotUse { used: at as u64 % 7, available: 10, started: 100 };
-        pod.load = known(queues.iter().map(|queue| (activity(queue), slots)).collect());
+        let slots = SlotUse { used: at as u64 % 7, available: 10, started: 100, ..SlotUse::default() };
+        pod.load = known(PodLoad::of(queues.iter().map(|queue| (activity(queue), slots.clone()))));
     }
     let policy = Policy { max_replicas: 1000, ..policy() };
     let mut state = State::default();

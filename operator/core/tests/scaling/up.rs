@@ -180,5 +180,5 @@ fn one_old_reading_seen_again_and_again_is_no_ghost() {
 }
 
 fn stale_backlog(backlog: u64) -> Observation<LaneStats> {
-    stale(LaneStats { backlog, add_rate: None })
+    stale(LaneStats { backlog, ..LaneStats::default() })
 }

@@ -86,7 +86,7 @@ fn live(lane: &Lane, now: Instant) -> Option<Reading> {
         (backlog > 0 || used.len() == lane.live.len()).then_some((backlog, taken))
     };
     let (backlog, taken) = sum(Some(LIVE_FRESH)).or_else(|| sum(None))?;
-    Some(Reading { stats: LaneStats { backlog, add_rate: None }, taken, fresh: age(taken, now) <= LIVE_FRESH })
+    Some(Reading { stats: LaneStats { backlog, ..LaneStats::default() }, taken, fresh: age(taken, now) <= LIVE_FRESH })
 }
 
 fn lane_stats(lane: &Lane, now: Instant) -> Option<Reading> {
@@ -123,8 +123,15 @@ fn version_stats(fleet: &Fleet, key: &LaneKey, now: Instant) -> Option<Reading> 
 }
 
 fn add(a: Reading, b: Reading) -> Reading {
-    let add_rate = a.stats.add_rate.zip(b.stats.add_rate).map(|(a, b)| a + b);
-    let stats = LaneStats { backlog: a.stats.backlog.saturating_add(b.stats.backlog), add_rate };
+    let sum = |of: fn(&LaneStats) -> Option<f64>| of(&a.stats).zip(of(&b.stats)).map(|(a, b)| a + b);
+    let stats = LaneStats {
+        backlog: a.stats.backlog.saturating_add(b.stats.backlog),
+        backlog_age: a.stats.backlog_age.max(b.stats.backlog_age),
+        add_rate: sum(|stats| stats.add_rate),
+        dispatch_rate: sum(|stats| stats.dispatch_rate),
+        rate_limiting: a.stats.rate_limiting || b.stats.rate_limiting,
+        rate_limit: a.stats.rate_limit.or(b.stats.rate_limit),
+    };
     Reading { stats, taken: a.taken.min(b.taken), fresh: a.fresh && b.fresh }
 }
 
@@ -142,7 +149,14 @@ fn either(a: Reading, b: Reading) -> Reading {
         }
         (true, true) => {
             let backlog = a.stats.backlog.max(b.stats.backlog);
-            let stats = LaneStats { backlog, add_rate: a.stats.add_rate.or(b.stats.add_rate) };
+            let stats = LaneStats {
+                backlog,
+                backlog_age: a.stats.backlog_age.max(b.stats.backlog_age),
+                add_rate: a.stats.add_rate.or(b.stats.add_rate),
+                dispatch_rate: a.stats.dispatch_rate.or(b.stats.dispatch_rate),
+                rate_limiting: a.stats.rate_limiting || b.stats.rate_limiting,
+                rate_limit: a.stats.rate_limit.or(b.stats.rate_limit),
+            };
             Reading { stats, taken: a.taken.min(b.taken), fresh: true }
         }
     }

@@ -120,7 +120,7 @@ fn lane() -> LaneKey {
 }
 
 fn stats(backlog: u64) -> LaneStats {
-    LaneStats { backlog, add_rate: Some(1.0) }
+    LaneStats { backlog, add_rate: Some(1.0), ..LaneStats::default() }
 }
 
 fn version(backlog: u64) -> VersionReading {

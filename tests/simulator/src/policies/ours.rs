@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use operator_core::observed::{LaneKey, LaneStats, Observation as Reading, PodLoad, SlotUse, TaskType};
-use operator_core::scaling::{self, Input, State};
+use operator_core::scaling::{self, DEFAULT_GRACE, IdleWindow, Input, Mode, Pause, Ramp, State};
 
 use crate::observation::{Bounds, Observation};
 use crate::policy::{Policy, Verdict};
@@ -50,7 +50,11 @@ impl Ours {
                 min_replicas: bounds.min,
                 max_replicas: bounds.max,
                 target_latency: Duration::from_micros(workload.target),
-                idle_window: IDLE_WINDOW,
+                percentile: 0.95,
+                idle_window: IdleWindow::Fixed(IDLE_WINDOW),
+                pause: Pause::None,
+                mode: Mode::Full,
+                ramp: Ramp::default(),
             },
             lane: LaneKey { task_queue: workload.name.clone(), task_type: TaskType::Activity },
             slots: workload.slots.into(),
@@ -63,9 +67,13 @@ impl Ours {
     /// At zero the live status, and else the server's statistics.
     fn poll(&mut self, now: Micros, seen: &Observation<'_>) {
         let stats = if seen.replicas == 0 {
-            seen.live_backlog.map(|backlog| LaneStats { backlog, add_rate: None })
+            seen.live_backlog.map(|backlog| LaneStats { backlog, ..LaneStats::default() })
         } else {
-            seen.server.map(|stats| LaneStats { backlog: stats.backlog, add_rate: Some(stats.add_rate) })
+            seen.server.map(|stats| LaneStats {
+                backlog: stats.backlog,
+                add_rate: Some(stats.add_rate),
+                ..LaneStats::default()
+            })
         };
         if let Some(stats) = stats {
             self.read = Some((now, stats));
@@ -83,15 +91,21 @@ impl Ours {
             lanes_complete: true,
             declared_slots: BTreeMap::from([(self.lane.clone(), self.slots)]),
             pods: seen.pods().map(|pod| self.pod(now, pod)).collect(),
-            floor: None,
+            floors: Vec::new(),
+            grace: DEFAULT_GRACE,
+            template: String::new(),
         }
     }
 
     fn pod(&self, now: Micros, pod: &Pod) -> scaling::Pod {
         let load = pod.scrape().map_or(Reading::Unknown, |scrape| {
-            let slots =
-                SlotUse { used: scrape.used.into(), available: scrape.available.into(), started: scrape.started };
-            let load = PodLoad::from([(self.lane.clone(), slots)]);
+            let slots = SlotUse {
+                used: scrape.used.into(),
+                available: scrape.available.into(),
+                started: scrape.started,
+                ..SlotUse::default()
+            };
+            let load = PodLoad::of([(self.lane.clone(), slots)]);
             Reading::aged(load, Duration::from_micros(now - scrape.taken), LOAD_FRESH)
         });
         scaling::Pod {
@@ -99,6 +113,7 @@ impl Ours {
             ready: pod.phase() == Phase::Ready,
             terminating: pod.phase() == Phase::Terminating,
             load,
+            ..scaling::Pod::default()
         }
     }
 }
