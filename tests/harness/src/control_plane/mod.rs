@@ -2,11 +2,14 @@
 
 mod servers;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use kube::Client;
+use rand::RngExt as _;
 
 use crate::audit::{self, AuditEvent};
 use crate::launch::Place;
@@ -129,16 +132,24 @@ impl Drop for ControlPlane {
     }
 }
 
-/// Ports of the loopback address that nothing listens on at this moment.
+/// Ports below the ones that Linux gives to outgoing connections (`net.ipv4.ip_local_port_range`, 32768 to 60999): those
+/// are taken at any moment by some client.
+const PORTS: std::ops::Range<u16> = 15000..30000;
+const PORT_TRIES: usize = 1000;
+
+/// Ports of the loopback address that nothing listens on at this moment, and that this process gave to nobody else.
 ///
 /// # Errors
-/// The kernel has none left.
+/// None was found.
 pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    // All are held at once, so they differ; another process could take one between here and its use, which is rare.
-    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.as_ref().map_err(|error| anyhow::anyhow!("no free port: {error}"))?.local_addr()?.port();
+    for port in &mut ports {
+        let candidates = std::iter::repeat_with(|| rand::rng().random_range(PORTS)).take(PORT_TRIES);
+        let free = |port: &u16| !given.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+        *port = candidates.into_iter().find(free).context("no free port between 15000 and 30000 was found")?;
+        given.insert(*port);
     }
     Ok(ports)
 }
