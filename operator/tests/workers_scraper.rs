@@ -38,7 +38,7 @@ impl Bed {
 
     fn used(&self, pod: &str) -> Option<u64> {
         let load = self.scraper.snapshot(pod, Instant::now());
-        load.known().map(|load| load[&lane()].used)
+        load.known().map(|load| load.lanes[&lane()].used)
     }
 
     async fn changed(&self) -> FleetId {
