@@ -1,13 +1,15 @@
 //! From a WorkerDeployment and its Connection to the fleet that is to run: defaults applied, names derived, objects built.
 
+mod policy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::api::{
-    GoDuration, Handler, RolloutStrategy, RuntimeMode, RuntimeSpec, ScalingSpec, TaskQueueType, Versioning,
-    WorkerDeployment, unsupported_fields,
+    GoDuration, Handler, RolloutStrategy, RuntimeMode, RuntimeSpec, TaskQueueType, Versioning, WorkerDeployment,
+    unsupported_fields,
 };
 use crate::build::deployment::{self, Child, ChildInput, Owner};
 use crate::build::runtime::{self, RuntimePod};
@@ -18,7 +20,9 @@ use crate::contract::{
 };
 use crate::names;
 use crate::observed::{LaneKey, TaskType};
-use crate::scaling::{DEFAULT_GRACE, IdleWindow, Mode, Pause, Policy, Ramp};
+use crate::scaling::DEFAULT_GRACE;
+
+pub use policy::Scaling;
 
 /// A fleet that can run.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +48,7 @@ pub struct Fleet {
     /// `spec.replicas`.
     pub replicas: Option<u32>,
     /// `spec.scaling`.
-    pub scaling: Option<Policy>,
+    pub scaling: Option<Scaling>,
     /// `terminationGracePeriodSeconds` of the target's pods.
     pub grace: Duration,
     /// What the manifest says of the Task Queues.
@@ -104,7 +108,7 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
     let template = spec.template.as_ref().map_or(Value::Null, |template| template.0.clone());
     check_names(&name, spec.versioning, &mut wrong);
     check_template(&template, spec.runs_shared_runtime(), &mut wrong);
-    let scaling = spec.scaling.as_ref().map(|scaling| policy(scaling, &mut wrong));
+    let scaling = spec.scaling.as_ref().map(|scaling| policy::scaling(scaling, &mut wrong));
     let build_id = match spec.versioning {
         Versioning::Enabled => target_build_id(object, &template, &mut wrong),
         Versioning::Disabled => None,
@@ -153,19 +157,6 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         config_maps,
         scaling,
     })
-}
-
-fn policy(scaling: &ScalingSpec, wrong: &mut Vec<String>) -> Policy {
-    Policy {
-        min_replicas: count(scaling.min_replicas),
-        max_replicas: count(scaling.max_replicas),
-        target_latency: duration(&scaling.target_latency, "spec.scaling.targetLatency", wrong),
-        percentile: 0.95,
-        idle_window: IdleWindow::Fixed(duration(&scaling.idle_window, "spec.scaling.idleWindow", wrong)),
-        pause: Pause::None,
-        mode: Mode::Full,
-        ramp: Ramp::default(),
-    }
 }
 
 fn grace(child: &Child) -> Duration {

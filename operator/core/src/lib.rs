@@ -27,4 +27,6 @@ pub mod plan;
 pub mod rollout;
 pub mod scaling;
 #[cfg(feature = "k8s")]
+pub mod schedule;
+#[cfg(feature = "k8s")]
 pub mod status;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -11,10 +12,14 @@ use crate::fleet::Fleet;
 use crate::names;
 use crate::observed::{ChildState, KubeState, LaneKey, LaneStats, Observation, PodLoad, SlotUse, TemporalState};
 use crate::rollout::{self, Stage};
-use crate::scaling::{self, Decision, Input, Pod, State};
+use crate::scaling::{self, Decision, Floor, Input, Pod, State};
+use crate::schedule;
 
 /// `controller.kubernetes.io/pod-deletion-cost` of a pod that should go first.
 pub const VICTIM_COST: i32 = -1_000_000;
+
+/// Time that pods need from their order until they take tasks, as far as nothing else is known.
+const START_UP: Duration = Duration::from_secs(20);
 
 /// One write. A plan is a list of them in the order in which they are carried out; the first failure ends it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -70,6 +75,8 @@ pub struct PlanInput<'a> {
     pub scaling: &'a State,
     /// Time on the operator's monotonic clock.
     pub now: Duration,
+    /// Time on the wall clock.
+    pub wall: Timestamp,
     /// The operator's identity towards the server.
     pub identity: &'a str,
 }
@@ -148,14 +155,19 @@ fn digest(object: &Value) -> String {
 
 fn scale(input: &PlanInput<'_>, child: &ChildState, planned: &mut Plan, actions: &mut Vec<Action>) {
     let fleet = input.fleet;
-    let Some(policy) = &fleet.scaling else {
+    let Some(scaling) = &fleet.scaling else {
         if let Some(to) = fleet.replicas.filter(|&to| to != child.spec_replicas) {
             actions.push(scale_to(child, to, format!("{to} replicas: spec.replicas says so.")));
         }
         return;
     };
     let (decision, state) =
-        scaling::decide(policy, &scaling_input(input, child, planned.stage.as_ref()), input.scaling);
+        scaling::decide(&scaling.policy, &scaling_input(input, child, planned.stage.as_ref()), input.scaling);
+    planned.scaling = state;
+    if scaling.dry_run {
+        planned.decision = Some(decision);
+        return;
+    }
     let marks = deletion_costs(input, &decision);
     // Victims are marked first, and the decrease is decided once more on what their pods say after that.
     let marked_first = decision.desired < child.spec_replicas && !marks.is_empty();
@@ -163,7 +175,6 @@ fn scale(input: &PlanInput<'_>, child: &ChildState, planned: &mut Plan, actions:
     if decision.desired != child.spec_replicas && !marked_first {
         actions.push(scale_to(child, decision.desired, decision.reason.clone()));
     }
-    planned.scaling = state;
     planned.decision = Some(decision);
 }
 
@@ -195,7 +206,6 @@ fn deletion_costs(input: &PlanInput<'_>, decision: &Decision) -> Vec<Action> {
 fn scaling_input(input: &PlanInput<'_>, child: &ChildState, stage: Option<&Stage>) -> Input {
     let fleet = input.fleet;
     let serves = stage.is_none_or(|stage| *stage == Stage::Current);
-    let floors = stage.zip(fleet.build_id.as_deref()).and_then(|(stage, id)| rollout::floor(stage, id));
     let lanes = known_lanes(fleet, input.temporal);
     let idle = || PodLoad::of(lanes.keys().map(|lane| (lane.clone(), SlotUse::default())));
     let pod = |pod: &crate::observed::PodState| Pod {
@@ -216,10 +226,24 @@ fn scaling_input(input: &PlanInput<'_>, child: &ChildState, stage: Option<&Stage
         lanes: if serves { lanes } else { BTreeMap::new() },
         lanes_complete: serves,
         declared_slots: fleet.declared.slots.clone(),
-        floors: floors.into_iter().collect(),
+        floors: floors(input, stage),
         grace: fleet.grace,
         template: fleet.child_name.clone(),
     }
+}
+
+/// What keeps the fleet above the user's minimum just now.
+fn floors(input: &PlanInput<'_>, stage: Option<&Stage>) -> Vec<Floor> {
+    let fleet = input.fleet;
+    let rollout = stage.zip(fleet.build_id.as_deref()).and_then(|(stage, id)| rollout::floor(stage, id));
+    let Some(scaling) = &fleet.scaling else { return Vec::new() };
+    let is_current = stage.is_none_or(|stage| *stage == Stage::Current);
+    let role = (is_current && scaling.current_floor > scaling.policy.min_replicas).then(|| Floor {
+        replicas: scaling.current_floor,
+        reason: format!("spec.scaling.roles.current asks for {}", scaling.current_floor),
+    });
+    let scheduled = schedule::floors(&scaling.schedules, input.wall, START_UP);
+    rollout.into_iter().chain(role).chain(scheduled).collect()
 }
 
 /// Every lane of the fleet: those the manifest names and those that the server saw polled.

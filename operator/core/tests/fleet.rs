@@ -13,7 +13,7 @@ use operator_core::observed::{
 };
 use operator_core::plan::{Action, Plan, PlanInput, VICTIM_COST, object_key, plan};
 use operator_core::scaling::State;
-use operator_core::status::{Blocked, StatusInput, compute, must_write};
+use operator_core::status::{Blocked, STALE_GRACE, StatusInput, compute, must_write, staleness};
 use serde_json::{Value, json};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -111,7 +111,7 @@ fn plan_of(fleet: &Fleet, kube: &KubeState, temporal: &TemporalState) -> Plan {
     let applied = BTreeMap::new();
     let scaling = State::default();
     let now = Duration::from_secs(1000);
-    plan(&PlanInput { fleet, kube, applied: &applied, temporal, scaling: &scaling, now, identity: "me" })
+    plan(&PlanInput { fleet, kube, applied: &applied, temporal, scaling: &scaling, now, wall: NOW, identity: "me" })
 }
 
 fn scales(plan: &Plan) -> Vec<(u32, u32)> {
@@ -138,6 +138,7 @@ fn status(
         kube,
         temporal,
         scaled_to: None,
+        stale_for: staleness(fleet, &plan, kube, temporal).any().then_some(STALE_GRACE),
         now: NOW,
     })
 }
@@ -271,6 +272,7 @@ fn an_idle_fleet_that_stands_as_applied_needs_no_write() {
         temporal: &temporal,
         scaling: &scaling,
         now: Duration::from_secs(1000),
+        wall: NOW,
         identity: "me",
     });
     assert_eq!(again.actions, []);

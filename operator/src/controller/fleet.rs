@@ -11,7 +11,7 @@ use operator_core::backoff::RetryClass;
 use operator_core::fleet::{self, Fleet, Surroundings};
 use operator_core::observed::{FailureClass, KubeState, Observation, TemporalState};
 use operator_core::plan::{self, Plan, PlanInput};
-use operator_core::status::{Blocked, StatusInput};
+use operator_core::status::{self, Blocked, StatusInput};
 use tokio::time::Instant;
 
 use super::carry_out::{Failure, Outcome, Work, carry_out};
@@ -146,9 +146,10 @@ impl Reconcile<'_> {
     fn observe_kube(&self) -> KubeState {
         let now = Instant::now();
         let scraper = &self.ctx.shared.scraper;
+        let metrics = self.wd.spec.scaling.as_ref().and_then(|scaling| scaling.pod_metrics.clone()).unwrap_or_default();
         let targets: Vec<_> = observe::pods(&self.ctx.caches, &self.key)
             .iter()
-            .filter_map(|pod| Some(Target { pod_uid: pod.uid.clone(), url: pod.metrics_url.clone()? }))
+            .filter_map(|pod| Some(Target { pod_uid: pod.uid.clone(), url: pod.metrics_url(&metrics)? }))
             .collect();
         scraper.set(self.id.clone(), targets);
         observe::kube_state(&self.ctx.caches, &self.key, |pod_uid| scraper.snapshot(pod_uid, now))
@@ -230,6 +231,7 @@ impl Reconcile<'_> {
             temporal,
             scaling: &memory.scaling,
             now: self.ctx.shared.started.elapsed(),
+            wall: Timestamp::now(),
             identity: &self.ctx.shared.identity,
         })
     }
@@ -264,6 +266,8 @@ impl Reconcile<'_> {
     ) -> Result<bool, Error> {
         let (plan, outcome) = done;
         let blocked = outcome.failure.as_ref().and_then(report::blocked_by);
+        let stale = status::staleness(fleet, plan, kube, temporal).any();
+        memory.stale_since = stale.then(|| memory.stale_since.unwrap_or_else(std::time::Instant::now));
         let input = StatusInput {
             generation: self.wd.metadata.generation.unwrap_or(0),
             previous: &self.previous_status(memory),
@@ -272,6 +276,7 @@ impl Reconcile<'_> {
             kube,
             temporal,
             scaled_to: outcome.scaled_to,
+            stale_for: memory.stale_since.map(|since| since.elapsed()),
             now: Timestamp::now(),
         };
         self.ctx.shared.metrics.observed(self.id, self.key.namespace, self.key.name, plan, kube);
@@ -287,6 +292,7 @@ impl Reconcile<'_> {
             kube,
             temporal: &TemporalState { deployment: Observation::Unknown, ..TemporalState::default() },
             scaled_to: None,
+            stale_for: None,
             now: Timestamp::now(),
         };
         report::report(self.ctx, &self.key, &input, Vec::new(), memory).await?;
@@ -313,7 +319,7 @@ impl Reconcile<'_> {
             after = after.min(CREDENTIALS_RECHECK);
         }
         if pending {
-            after = after.min(operator_core::status::QUIET_WRITE_INTERVAL);
+            after = after.min(status::QUIET_WRITE_INTERVAL);
         }
         Ok(Requeue::requeue(after.max(AGAIN)))
     }

@@ -27,6 +27,10 @@ pub struct Memory {
     pub routed: Option<Vec<u8>>,
     /// The status as it was last written, and when.
     pub written: Option<(WorkerDeploymentStatus, Instant)>,
+    /// Since when readings have been missing or old without a break.
+    pub stale_since: Option<Instant>,
+    /// When it was last said that the target is missed.
+    pub slo_missed: Option<Instant>,
     /// Failures in a row.
     pub backoff: Backoff,
 }
