@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::explain::Output;
+
 /// Runs fleets of Temporal Workers on Kubernetes: versions, rollouts and scaling.
 #[derive(Debug, Parser)]
 #[command(name = "temporal-worker-operator", version, about)]
@@ -40,6 +42,15 @@ pub enum Command {
     },
     /// Print the reference of the kinds' fields as Markdown.
     Reference,
+    /// Print how the number of replicas of a fleet came about.
+    Explain {
+        /// The WorkerDeployment.
+        #[arg(value_name = "NAMESPACE/NAME")]
+        fleet: String,
+        /// Format.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
 }
 
 /// Format of log lines.

@@ -18,6 +18,8 @@ pub mod defaults;
 #[cfg(feature = "k8s")]
 pub mod events;
 #[cfg(feature = "k8s")]
+pub mod explain;
+#[cfg(feature = "k8s")]
 pub mod fleet;
 pub mod lease;
 pub mod names;

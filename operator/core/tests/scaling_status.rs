@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use operator_core::api::{ConditionType, WorkerDeployment, WorkerDeploymentStatus};
 use operator_core::connection::{Auth, ConnectionFacts};
 use operator_core::events::{EventData, SLO_MISSED_INTERVAL, scaling_changed};
+use operator_core::explain;
 use operator_core::fleet::{Fleet, Surroundings, resolve};
 use operator_core::observed::{
     ChildState, FailureClass, KubeState, LaneKey, LaneStats, Observation, PodLoad, PodState, RateLimitSource, TaskType,
@@ -445,4 +446,43 @@ fn an_entry_that_can_not_be_read_is_named_with_field_value_and_remedy() {
         refused("0 8 31 2 *", "UTC"),
         refused("0 8 * * *", "Berlin")
     ]);
+}
+
+/// The manifest with the status of a scene, as `explain` reads it.
+fn stored(scene: &Scene) -> WorkerDeployment {
+    let mut object = manifest(json!({"maxReplicas": 40}));
+    object.status = Some(scene.status());
+    object
+}
+
+#[test]
+fn explain_prints_the_whole_calculation() {
+    let mut scene = Scene::limited(Limit::Maximum { needed: 50 });
+    scene.decision.report.lanes.push(LaneReport {
+        lane: LaneKey { task_queue: "mail".into(), task_type: TaskType::Workflow },
+        backlog: None,
+        backlog_age: None,
+        arrival_rate: None,
+        in_flight: 0,
+        slots_per_pod: None,
+        service_time: None,
+        offered_load: 0.0,
+        rate_replicas: 0,
+        burst_replicas: 0,
+        metrics_age: None,
+    });
+    insta::assert_snapshot!(explain::text(&stored(&scene)).unwrap());
+    insta::assert_json_snapshot!(explain::json(&stored(&scene)).unwrap());
+}
+
+#[test]
+fn explain_says_what_is_missing() {
+    let mut object = manifest(json!({}));
+    let before = explain::text(&object).unwrap_err().to_string();
+    let mut waiting = Scene::new(json!({}));
+    waiting.kube.children[0].ready_replicas = 0;
+    object.status = Some(WorkerDeploymentStatus { scaling: None, ..waiting.status() });
+    let undecided = explain::json(&object).unwrap_err().to_string();
+    object.spec.scaling = None;
+    insta::assert_yaml_snapshot!([before, undecided, explain::text(&object).unwrap_err().to_string()]);
 }

@@ -2,3 +2,4 @@
 
 pub mod build_id;
 pub mod crds;
+pub mod explain;
