@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::Changes;
-use crate::controller::{Shared, memory::Memories, scopes};
+use crate::controller::{Shared, checkpoint, memory::Memories, scopes};
 use crate::kube::client::{bounded, clients};
 use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
@@ -41,9 +41,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let me = format!("{}_{:08x}", settings.pod_name, rand::random::<u32>());
     let leadership = Arc::new(Leadership::new(settings.leader_elect, metrics));
     let start = scopes::Start {
-        client,
+        client: client.clone(),
         leadership: leadership.clone(),
-        shared,
+        shared: shared.clone(),
         concurrency: settings.concurrent_reconciles,
         stop: stop.clone(),
         ready: ready.clone(),
@@ -61,6 +61,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         () = told_to_end() => tracing::info!("operator ends"),
     }
     stop.cancel();
+    checkpoint::save_all(&client, &leadership, &shared).await;
     leadership.release(lease_client, &settings.pod_namespace, &me).await;
     Ok(())
 }

@@ -12,6 +12,8 @@ pub mod backoff;
 #[cfg(feature = "k8s")]
 pub mod build;
 pub mod build_id;
+#[cfg(feature = "k8s")]
+pub mod checkpoint;
 pub mod connection;
 pub mod contract;
 pub mod defaults;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::carry_out::{Failure, Outcome, Work, carry_out};
 use super::memory::Memory;
-use super::{Context, connect, report};
+use super::{Context, checkpoint, connect, report};
 use crate::changes::FleetId;
 use crate::kube::client::CallError;
 use crate::kube::observe::{self, ConnectionProblem, ConnectionState, FleetKey};
@@ -130,17 +130,32 @@ impl Reconcile<'_> {
         let Resolved { fleet, connection } = &resolved;
         let temporal = self.ctx.shared.poller.snapshot(self.id, Instant::now());
         self.watch(fleet, connection, &kube, &temporal);
-        if memory.child != fleet.child_name {
-            memory.child.clone_from(&fleet.child_name);
-            memory.scaling = Default::default();
-        }
+        self.remember(fleet, memory).await?;
         let plan = self.plan(fleet, &kube, &temporal, memory);
         let outcome = self.carry_out(&resolved, &kube, &temporal, &plan, memory).await;
         if outcome.failure.is_none() {
             memory.scaling = plan.scaling.clone();
         }
         let pending = self.report(fleet, &kube, &temporal, (&plan, &outcome), memory).await?;
+        checkpoint::save(&self.ctx.client, &self.ctx.leadership, self.id, memory).await;
         self.next(fleet, &plan, outcome, pending)
+    }
+
+    /// Sees to it that the memory is about the fleet's child: what an earlier process knew, or nothing.
+    async fn remember(&self, fleet: &Fleet, memory: &mut Memory) -> Result<(), Error> {
+        if memory.child != fleet.child_name {
+            let is_first = memory.child.is_empty() && fleet.scaling.is_some();
+            memory.scaling =
+                if is_first { checkpoint::restore(&self.ctx.client, &self.key).await? } else { Default::default() };
+            memory.child.clone_from(&fleet.child_name);
+        }
+        // Nothing but the status is written of a fleet that is only watched.
+        if fleet.scaling.as_ref().is_none_or(|scaling| scaling.dry_run) {
+            memory.saved = None;
+        } else if memory.saved.is_none() {
+            memory.saved = Some((memory.scaling.clone(), std::time::Instant::now()));
+        }
+        Ok(())
     }
 
     fn observe_kube(&self) -> KubeState {

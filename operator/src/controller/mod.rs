@@ -4,6 +4,7 @@
 //! another module or into the core.
 
 pub mod carry_out;
+pub mod checkpoint;
 pub mod connect;
 pub mod fleet;
 pub mod memory;

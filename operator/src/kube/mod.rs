@@ -1,6 +1,7 @@
 //! The Kubernetes side: caches that are pruned before they store, reads, writes. It knows nothing of Temporal.
 
 pub mod apply;
+pub mod checkpoint;
 pub mod client;
 pub mod events;
 pub mod gate;
