@@ -294,7 +294,7 @@ impl Reconcile<'_> {
             stale_for: memory.stale_since.map(|since| since.elapsed()),
             now: Timestamp::now(),
         };
-        self.ctx.shared.metrics.observed(self.id, self.key.namespace, self.key.name, plan, kube);
+        self.ctx.shared.metrics.observed(fleet, plan, kube);
         report::report(self.ctx, &self.key, &input, outcome.events.clone(), memory).await.map_err(Error::from)
     }
 
