@@ -6,10 +6,12 @@ mod operator;
 use std::process::ExitCode;
 
 use e2e::{HostBed, scenario, suite};
-use operator::{child, connections, leader, manifests, server};
+use operator::{child, connections, leader, manifests, scaling, server};
 
 fn main() -> ExitCode {
     suite::main::<HostBed>(vec![
+        scenario!(scaling::what_was_learned_survives_a_restart),
+        scenario!(scaling::a_dry_run_is_explained_and_changes_no_replicas),
         scenario!(leader::one_of_two_writes_and_a_paused_leader_never_again),
         scenario!(connections::a_missing_connection_is_named_and_found_when_it_appears),
         scenario!(connections::a_secret_that_can_not_be_used_is_named_with_its_remedy),

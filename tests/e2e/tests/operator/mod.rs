@@ -4,6 +4,7 @@ pub mod child;
 pub mod connections;
 pub mod leader;
 pub mod manifests;
+pub mod scaling;
 pub mod server;
 
 use anyhow::{Result, ensure};
