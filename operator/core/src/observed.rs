@@ -148,9 +148,12 @@ pub struct SlotUse {
     pub started: u64,
     /// Schedule-to-start of those tasks; empty where the Worker tells none.
     pub waits: Waits,
+    /// Execution latency of those that have ended; empty where the Worker tells none.
+    pub runs: Waits,
 }
 
-/// A cumulative histogram of schedule-to-start: with each upper edge, ascending, the tasks that waited at most so long.
+/// A cumulative histogram of times: with each upper edge, ascending, the tasks that took at most so long. An edge of
+/// [`Duration::MAX`] stands for infinity.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waits(pub Vec<(Duration, u64)>);
 

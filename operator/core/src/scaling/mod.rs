@@ -3,16 +3,26 @@
 //! [`decide`] is the one place where a number of replicas is chosen. It is a function: the state that it needs from one
 //! decision to the next goes in and comes out as a value.
 //!
-//! Up: as many pods as have slots for the tasks that wait and run, at once. Down: only when everything is known, the
-//! need was lower for [`STABILIZATION`], and by idle pods alone. To zero: only when nothing started, ran or waited for the
-//! idle window.
+//! Each lane, one Task Queue and one kind of task, needs slots for the load at the time when a pod ordered now takes tasks,
+//! and for what waits then; the largest need counts. Up at once; down when the need was lower for three start-ups, by pods
+//! that run nothing long; to zero when nothing started, ran or waited for the idle window.
 
 mod decision;
+mod doubt;
 mod fleet;
+mod flow;
+mod guards;
+mod histogram;
+mod lessons;
+mod memory;
 mod need;
+mod number;
+mod observe;
 mod reason;
 mod report;
+mod staffing;
 mod state;
+mod victims;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,19 +33,20 @@ use crate::observed::{LaneKey, LaneStats, Observation, PodLoad};
 
 pub use decision::{Decision, Outcome, decide};
 pub use report::{LaneReport, Limit, Report, Slo};
-pub use state::State;
+pub use state::{Recording, STATE_VALID_FOR, State};
 
-/// Time that the need must have been lower before pods are removed. Shorter idle windows shorten it: who asks for zero
-/// after 10 s gets fewer pods after 10 s too.
+/// Least time that the need must have been lower before pods are removed: fleets that start slowly wait for three start-ups,
+/// and those that miss their target for longer. Shorter idle windows shorten it: who asks for zero after 10 s gets fewer pods
+/// after 10 s too.
 pub const STABILIZATION: Duration = Duration::from_secs(60);
-/// Most pods that are started before one of them has told how many slots it has.
+/// Most pods that are started before one of them has told how many slots it has, or while none of them becomes Ready.
 pub const CANARY: u64 = 2;
 /// Time between two decisions while pods run; the server renews its statistics as often.
 pub const TICK: Duration = Duration::from_secs(5);
 /// Time between two decisions at zero when no reading calls for one.
 pub const TICK_AT_ZERO: Duration = Duration::from_secs(30);
 /// Longest time between two decisions for which the first one's observations still say something about the time between.
-/// After a longer one nothing is remembered but the slots of a pod.
+/// After a longer one nothing is remembered but what [`State`] serialises.
 pub const LONGEST_GAP: Duration = Duration::from_secs(30);
 /// Idle window of a fleet that sets none, or of whose arrivals too little is known.
 pub const DEFAULT_IDLE_WINDOW: Duration = Duration::from_secs(180);

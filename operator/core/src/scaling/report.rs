@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::decision::Scene;
+use super::need::{LaneNeed, Term};
+use super::number::{Cause, Number};
 use crate::observed::{LaneKey, RateLimitSource};
 
 /// How a decision came about.
@@ -94,4 +97,62 @@ pub struct Slo {
     pub late_share: f64,
     /// What the feedback multiplies the hold with.
     pub hold_multiplier: f64,
+}
+
+/// The calculation behind a number.
+pub(super) fn of(scene: &Scene<'_>, number: &Number<'_>) -> Report {
+    Report {
+        lanes: scene.needs.iter().filter_map(lane).collect(),
+        binding: scene.binding().and_then(|need| need.lane.cloned()),
+        limits: limits(scene, number),
+        slo: scene.state.learned.feedback.late_share().map(|late_share| Slo {
+            target: scene.policy.target_latency,
+            late_share,
+            hold_multiplier: scene.state.learned.feedback.multiplier(),
+        }),
+        next_down_in: match number.cause {
+            Cause::Settling { left, .. } | Cause::Waiting { left } => Some(left),
+            _ => None,
+        },
+    }
+}
+
+fn lane(need: &LaneNeed<'_>) -> Option<LaneReport> {
+    Some(LaneReport {
+        lane: need.lane?.clone(),
+        backlog: need.backlog,
+        backlog_age: need.backlog_age,
+        arrival_rate: Some(need.arrivals).filter(|rate| rate.is_finite()),
+        in_flight: need.running,
+        slots_per_pod: need.usable,
+        service_time: need.service.map(Duration::from_secs_f64),
+        offered_load: need.load,
+        rate_replicas: need.rate_pods,
+        burst_replicas: need.burst_pods,
+        metrics_age: need.age,
+    })
+}
+
+fn limits(scene: &Scene<'_>, number: &Number<'_>) -> Vec<Limit> {
+    let mut limits = Vec::new();
+    if number.work > scene.policy.max_replicas {
+        limits.push(Limit::Maximum { needed: number.work });
+    }
+    for need in scene.needs.iter().filter(|need| need.term == Term::Limited) {
+        if let (Some(lane), Some((per_second, source))) = (need.lane, need.limit) {
+            limits.push(Limit::RateLimited { lane: lane.clone(), per_second, source });
+        }
+    }
+    if let Some((_, retry_in)) = scene.warnings.blocked {
+        limits.push(Limit::Ineffective { retry_in });
+    }
+    match number.cause {
+        Cause::Step { ramp: true, .. } => limits.push(Limit::Ramp),
+        Cause::Paused { .. } => limits.push(Limit::Paused),
+        _ => {}
+    }
+    if let Some(stall) = &scene.warnings.stalled {
+        limits.push(Limit::Stalled { pods: stall.pods, since: stall.time, why: stall.why.clone() });
+    }
+    limits
 }

@@ -6,14 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use operator_core::observed::{LaneKey, LaneStats, Observation as Reading, PodLoad, SlotUse, TaskType};
+use operator_core::observed::{LaneKey, LaneStats, Observation as Reading, PodLoad, SlotUse, TaskType, Waits};
 use operator_core::scaling::{self, DEFAULT_GRACE, IdleWindow, Input, Mode, Pause, Ramp, State};
 
 use crate::observation::{Bounds, Observation};
 use crate::policy::{Policy, Verdict};
 use crate::time::{Micros, SECOND};
 use crate::workload::Workload;
-use crate::world::{Phase, Pod, PodId};
+use crate::world::{Phase, Pod, PodId, RUN_BOUNDS, WAIT_BOUNDS};
 
 /// Time between two decisions while pods run.
 const TICK: Micros = 5 * SECOND;
@@ -71,8 +71,11 @@ impl Ours {
         } else {
             seen.server.map(|stats| LaneStats {
                 backlog: stats.backlog,
+                backlog_age: Some(Duration::from_micros(stats.backlog_age)),
                 add_rate: Some(stats.add_rate),
-                ..LaneStats::default()
+                dispatch_rate: Some(stats.dispatch_rate),
+                rate_limiting: stats.rate_limited,
+                rate_limit: None,
             })
         };
         if let Some(stats) = stats {
@@ -103,7 +106,8 @@ impl Ours {
                 used: scrape.used.into(),
                 available: scrape.available.into(),
                 started: scrape.started,
-                ..SlotUse::default()
+                waits: cumulated(&WAIT_BOUNDS, &scrape.waits),
+                runs: cumulated(&RUN_BOUNDS, &scrape.runs),
             };
             let load = PodLoad::of([(self.lane.clone(), slots)]);
             Reading::aged(load, Duration::from_micros(now - scrape.taken), LOAD_FRESH)
@@ -116,6 +120,16 @@ impl Ours {
             ..scaling::Pod::default()
         }
     }
+}
+
+/// A histogram as the SDK exposes it: each bucket holds those before it too, and the last one all.
+fn cumulated(bounds: &[Micros], buckets: &[u64]) -> Waits {
+    let edges = bounds.iter().map(|bound| Duration::from_micros(*bound)).chain([Duration::MAX]);
+    let sums = buckets.iter().scan(0, |sum, bucket| {
+        *sum += bucket;
+        Some(*sum)
+    });
+    Waits(edges.zip(sums).collect())
 }
 
 fn name(id: PodId) -> String {

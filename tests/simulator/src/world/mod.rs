@@ -16,7 +16,7 @@ use crate::time::{Micros, SECOND, micros, seconds};
 use crate::workload::{Window, Workload};
 
 use events::{Event, Events};
-pub use pod::{Phase, Pod, PodId, Scrape, WAIT_BOUNDS};
+pub use pod::{Phase, Pod, PodId, RUN_BOUNDS, Scrape, WAIT_BOUNDS};
 use queue::{Queue, Waiting};
 pub use tally::Counts;
 use tally::Tally;
@@ -313,7 +313,9 @@ impl<'a> World<'a> {
         }
         self.tally.counts.finished += 1;
         self.progressed = self.now;
-        self.pod_mut(seat.pod).finish(seat.slot);
+        let task = self.pod(seat.pod).slots[seat.slot as usize];
+        let ran = task.map_or(0, |task| self.workload.tasks[task as usize].service);
+        self.pod_mut(seat.pod).finish(seat.slot, ran);
         match self.pod(seat.pod).phase() {
             Phase::Ready => {
                 self.free.push(seat);

@@ -8,6 +8,9 @@ pub type PodId = u32;
 /// Upper bounds of the SDK's histogram of waiting times; what waited longer is in one bucket more.
 pub const WAIT_BOUNDS: [Micros; 6] = [SECOND / 10, SECOND / 2, SECOND, 5 * SECOND, 10 * SECOND, 100 * SECOND];
 
+/// Upper bounds of the SDK's histogram of execution latency.
+pub const RUN_BOUNDS: [Micros; 6] = [SECOND / 10, SECOND / 2, SECOND, 5 * SECOND, 10 * SECOND, 60 * SECOND];
+
 /// Where a pod is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -36,6 +39,8 @@ pub struct Scrape {
     pub completed: u64,
     /// Starts by how long the task had waited, not cumulated: one bucket for each of [`WAIT_BOUNDS`] and one for the rest.
     pub waits: [u64; WAIT_BOUNDS.len() + 1],
+    /// The same of tasks finished, by how long they ran and [`RUN_BOUNDS`].
+    pub runs: [u64; RUN_BOUNDS.len() + 1],
 }
 
 /// A pod. Its methods are what Kubernetes and the pod itself tell; what goes on in it at this moment is known to the
@@ -137,11 +142,13 @@ impl Pod {
         self.metrics.waits[bucket] += 1;
     }
 
-    pub(super) fn finish(&mut self, slot: u32) {
+    pub(super) fn finish(&mut self, slot: u32, ran: Micros) {
         self.slots[slot as usize] = None;
         self.metrics.used -= 1;
         self.metrics.available += 1;
         self.metrics.completed += 1;
+        let bucket = RUN_BOUNDS.iter().position(|bound| ran <= *bound).unwrap_or(RUN_BOUNDS.len());
+        self.metrics.runs[bucket] += 1;
         if self.phase == Phase::Terminating && self.metrics.used == 0 {
             self.go();
         }
