@@ -12,6 +12,8 @@ pub struct Observation<'a> {
     pub server: Option<ServerStats>,
     /// Tasks that wait by the server's live status, which no cache answers; none while it can't be read.
     pub live_backlog: Option<u64>,
+    /// Whether the pods' metrics can't be read now.
+    pub scrapes_fail: bool,
     /// The truth, for policies that are granted better signals than there are.
     pub ideal: Ideal,
     pub(crate) pods: Pods<'a>,

@@ -192,6 +192,9 @@ pub fn decide(policy: &Policy, input: &Input, state: &State) -> (Decision, State
     next.see_idle(proven_idle && policy.mode == Mode::Full, doubt.is_some(), input.now);
     let warnings = next.see_guards(input, &fleet, &needs);
     next.see_episode(episode(&needs), backlog, input.now);
+    if needs.iter().all(|need| need.waiting == 0 || need.is_limited()) && needs.iter().any(LaneNeed::is_limited) {
+        next.learned.latch = None;
+    }
 
     let (idle_window, hold) = (idle_window(policy, &next), hold(policy, &next));
     let facts = Facts::of(policy, input, &needs, next.idle_for(input.now).is_some_and(|time| time >= idle_window));
@@ -214,6 +217,7 @@ pub fn decide(policy: &Policy, input: &Input, state: &State) -> (Decision, State
     if decision.desired > input.current {
         next.see_increase(input, decision.desired, &needs, blind);
     }
+    next.memory.see_change(input.now, input.current, decision.desired, hold);
     next.see_orders(&decision.victims, &decision.cordon);
     next.learned.desired = Some(decision.desired);
     (decision, next)

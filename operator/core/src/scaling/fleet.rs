@@ -12,6 +12,9 @@ use crate::observed::{LaneKey, Observation, PodLoad, SlotUse};
 /// Time after which a Ready pod polls for certain.
 const SETTLED: Duration = Duration::from_secs(10);
 
+/// Time after which a Ready pod that never told its load is silent.
+const FIRST_WORD: Duration = Duration::from_secs(30);
+
 /// What the pods say together.
 pub(super) struct Fleet<'a> {
     /// Load by lane.
@@ -22,6 +25,8 @@ pub(super) struct Fleet<'a> {
     pub cordoned: usize,
     /// Those of them that take tasks.
     pub ready: usize,
+    /// Those of them that should have told their load, and did not.
+    pub silent: usize,
     /// How long each pod that is not Ready yet has been starting.
     pub starting: Vec<Duration>,
     /// Those that prove to run nothing.
@@ -44,8 +49,6 @@ pub(super) struct LaneLoad {
     pub used: u64,
     /// Slots of each Ready pod.
     slots: Vec<u64>,
-    /// Ready pods that told their load.
-    pub told: usize,
     /// Ready pods with free slots and no task of this lane.
     free_pods: usize,
     /// Free slots and all slots of Ready pods.
@@ -98,7 +101,6 @@ impl LaneLoad {
         if !pod.ready {
             return;
         }
-        self.told += 1;
         if all > 0 {
             self.slots.push(all);
         }
@@ -140,6 +142,7 @@ impl<'a> Fleet<'a> {
             existing: 0,
             cordoned: 0,
             ready: 0,
+            silent: 0,
             starting: Vec::new(),
             idle: Vec::new(),
             busy: Vec::new(),
@@ -170,6 +173,9 @@ impl<'a> Fleet<'a> {
         self.cordoned += usize::from(cordoned);
         if pod.ready {
             self.ready += usize::from(!cordoned);
+            let since = memory.and_then(|memory| memory.ready_at);
+            let told = pod.load.known().is_some() || since.is_some_and(|at| now.saturating_sub(at) < FIRST_WORD);
+            self.silent += usize::from(!cordoned && !told);
         } else {
             let born = memory.and_then(|memory| memory.born).unwrap_or(Duration::ZERO);
             self.starting.push(now.saturating_sub(born));

@@ -12,8 +12,8 @@ use crate::observed::Observation;
 
 /// A pod that is not Ready after this, and after four start-ups, is not going to be.
 const STALLED_AFTER: Duration = Duration::from_secs(120);
-/// Time in which pods of a template that was never Ready may be ordered; then the first of them must show that it starts.
-const TRUST: Duration = Duration::from_secs(10);
+/// Of a template of which no pod was ever Ready, twice the first order or so many more is the most.
+const TRUST: u32 = 4;
 /// Restarts within [`RESTARTS_WINDOW`] of a pod that fails, and the share of such pods, in percent, that makes a fleet fail.
 const RESTARTS: u32 = 3;
 const RESTARTS_WINDOW: Duration = Duration::from_secs(600);
@@ -33,8 +33,8 @@ const BLIND_STEP: Duration = Duration::from_secs(10);
 pub(super) struct Guards {
     /// Since when no pod became Ready, once that is too long.
     stalled: Option<Duration>,
-    /// When the first pods of a template were ordered of which none was ever Ready.
-    ordered: Option<Duration>,
+    /// The first order of pods of a template of which none was ever Ready.
+    ordered: Option<u32>,
     trial: Option<Trial>,
     block: Option<Block>,
     /// For how long the last block was.
@@ -65,8 +65,8 @@ struct Block {
 pub(super) struct Warnings {
     /// No pod becomes Ready.
     pub stalled: Option<Stall>,
-    /// The template's first pod must start before more are ordered.
-    pub on_trial: bool,
+    /// Most pods until the first of the template has shown that it starts.
+    pub on_trial: Option<u32>,
     /// So many pods restart again and again.
     pub failing: Option<usize>,
     /// More pods than these did nothing, and are tried again after the time.
@@ -113,13 +113,13 @@ impl State {
         Some(Stall { pods, time: input.now.saturating_sub(since), why })
     }
 
-    fn see_first_order(&mut self, input: &Input, fleet: &Fleet<'_>) -> bool {
+    fn see_first_order(&mut self, input: &Input, fleet: &Fleet<'_>) -> Option<u32> {
         if self.learned.proven || fleet.existing == 0 {
             self.memory.guards.ordered = None;
-            return false;
+            return None;
         }
-        let since = *self.memory.guards.ordered.get_or_insert(input.now);
-        input.now.saturating_sub(since) > TRUST
+        let first = *self.memory.guards.ordered.get_or_insert(input.current);
+        Some(first.saturating_mul(2).max(first.saturating_add(TRUST)))
     }
 
     fn see_restarts(&mut self, input: &Input, fleet: &Fleet<'_>) -> Option<usize> {
@@ -151,7 +151,7 @@ impl State {
     fn is_blind(&self, input: &Input, fleet: &Fleet<'_>) -> bool {
         let recent = self.memory.guards.blind.is_some_and(|at| input.now.saturating_sub(at) < self.start_up() + BLIND_STEP);
         let full = |(lane, load): (&&crate::observed::LaneKey, &super::fleet::LaneLoad)| {
-            input.lanes.get(*lane).and_then(Observation::known).is_none() && load.is_full() && load.told == fleet.ready
+            input.lanes.get(*lane).and_then(Observation::known).is_none() && load.is_full() && fleet.silent == 0
         };
         !recent && fleet.starting.is_empty() && fleet.ready > 0 && fleet.lanes.iter().any(full)
     }

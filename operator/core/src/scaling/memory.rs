@@ -24,6 +24,10 @@ pub(super) struct Memory {
     pub needs: Needs,
     /// Numbers of replicas, oldest first, each with the time when it was first seen.
     pub steps: VecDeque<(Duration, u32)>,
+    /// When the number was last lowered.
+    lowered_at: Option<Duration>,
+    /// Until when it is not lowered again, for it was raised soon after.
+    pub swung_until: Option<Duration>,
     /// Since when nothing started, ran or waited, without a doubt.
     pub idle_since: Option<Duration>,
     /// Since when the backlog for which the latch stands is gone.
@@ -171,8 +175,11 @@ impl State {
             if ended > 0.0 {
                 lesson.tail.see(ended, maybe, longer);
             }
-            waited += change.waited;
-            late += (change.waited - change.on_time).max(0.0);
+            // What a limit of the queue holds back is not the fleet's to answer for.
+            if !memory.limited {
+                waited += change.waited;
+                late += (change.waited - change.on_time).max(0.0);
+            }
         }
         if settling {
             (waited, late) = (0.0, 0.0);
@@ -321,6 +328,17 @@ impl Memory {
             self.at_zero = Some(now);
         }
         self.first.get_or_insert(now);
+    }
+
+    /// Notes a change of the number. One that is raised soon after it was lowered is not lowered again for `hold`, so that a
+    /// load that swings with the hold swings the fleet no faster.
+    pub fn see_change(&mut self, now: Duration, from: u32, to: u32, hold: Duration) {
+        if to < from {
+            self.lowered_at = Some(now);
+        } else if to > from && self.lowered_at.is_some_and(|at| now.saturating_sub(at) < hold) {
+            self.swung_until = Some(now + hold);
+        }
+        self.see_step(now, to);
     }
 
     /// The least and the most replicas within `time`.

@@ -22,6 +22,7 @@ mod reason;
 mod report;
 mod staffing;
 mod state;
+pub mod versions;
 mod victims;
 
 use std::collections::BTreeMap;

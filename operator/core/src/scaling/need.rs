@@ -13,12 +13,14 @@ use crate::observed::{LaneKey, LaneStats, Observation, RateLimitSource};
 const SERVER_CACHE: Duration = Duration::from_secs(5);
 /// A backlog is worked off within this share of a start-up, or the target if that is longer.
 const DRAIN: f64 = 0.25;
+/// Part of a pod that no pod is started for, if it is for the margin beside the load.
+const SPARE: f64 = 0.1;
 /// Room beside a rate limit.
 const BESIDE_LIMIT: f64 = 1.1;
 /// Room beside the throughput of pods that tell nothing.
 const BESIDE_BLIND: f64 = 1.15;
-/// Share of the Ready pods whose metrics must be there to count arrivals by them.
-const TOLD: (usize, usize) = (4, 5);
+/// If more than one Ready pod in so many is silent, arrivals can't be counted by what the others tell.
+const SILENT: usize = 5;
 
 /// From what a need follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +74,11 @@ pub(super) struct LaneNeed<'a> {
 }
 
 impl LaneNeed<'_> {
+    /// Whether tasks wait that more pods would not help.
+    pub fn is_limited(&self) -> bool {
+        matches!(self.term, Term::Limited | Term::Stuck)
+    }
+
     /// Pods for all of it.
     pub fn pods(&self) -> u32 {
         self.rate_pods.max(self.burst_pods)
@@ -116,7 +123,7 @@ impl<'a> Demand<'a, '_> {
         match (need.usable, self.policy.mode) {
             (None, _) => canary(&mut need),
             (Some(usable), Mode::ServerOnly) => self.by_server_only(&mut need, lane, usable),
-            (Some(usable), Mode::Full) if self.is_silent(lane) => self.by_server(&mut need, lane, usable),
+            (Some(usable), Mode::Full) if self.is_silent() => self.by_server(&mut need, lane, usable),
             (Some(usable), Mode::Full) => self.by_load(&mut need, lane, usable),
         }
         if need.term != Term::Canary && lane.memory.stuck.is_some_and(|stuck| stuck.holds(self.input.now)) && need.waiting > 0 {
@@ -173,8 +180,8 @@ impl<'a> Demand<'a, '_> {
     }
 
     /// Whether too few Ready pods tell their load.
-    fn is_silent(&self, lane: &Lane<'_>) -> bool {
-        lane.load.told * TOLD.1 < self.fleet.ready * TOLD.0
+    fn is_silent(&self) -> bool {
+        self.fleet.silent * SILENT > self.fleet.ready
     }
 
     /// Time until a pod that is ordered now takes tasks.
@@ -191,11 +198,14 @@ impl<'a> Demand<'a, '_> {
         need.load = need.arrivals * service * (1.0 - stays) + running * stays;
         let patience = self.policy.target_latency.as_secs_f64() / service;
         need.seats = staffing::slots_for(need.load, patience, 1.0 - self.policy.percentile);
-        need.rate_pods = pods(need.seats / usable).max(u32::from(need.running > 0));
-        need.term = if need.rate_pods > 0 { Term::Load } else { Term::Nothing };
+        need.rate_pods = pods_for_load(need, usable).max(u32::from(need.running > 0));
         if need.waiting == 0 {
+            // At zero only a task that waits starts a pod.
+            need.rate_pods = if self.input.current == 0 { 0 } else { need.rate_pods };
+            need.term = if need.rate_pods > 0 { Term::Load } else { Term::Nothing };
             return;
         }
+        need.term = Term::Load;
         match (need.limit, need.service) {
             (Some((limit, _)), Some(service)) => {
                 let seats = staffing::slots_for(BESIDE_LIMIT * limit * service, patience, 1.0 - self.policy.percentile);
@@ -274,6 +284,12 @@ impl<'a> Demand<'a, '_> {
 
 /// CPU that a pod should use at most.
 const CPU_TARGET: f64 = 0.85;
+
+/// A pod beyond the load is not worth a tenth of it: the margin is a matter of chance, the load is not.
+fn pods_for_load(need: &LaneNeed<'_>, usable: f64) -> u32 {
+    let fewer = pods(need.seats / usable - SPARE);
+    if need.load <= (1.0 - SPARE) * f64::from(fewer) * usable { fewer } else { pods(need.seats / usable) }
+}
 
 fn canary(need: &mut LaneNeed<'_>) {
     let tasks = need.waiting.saturating_add(need.running);

@@ -110,7 +110,7 @@ impl Facts {
         let floor = highest_floor(input).map_or(0, |floor| floor.replicas);
         let lowest = policy.min_replicas.max(floor).min(policy.max_replicas);
         let last_one = u32::from(input.current > 0 && !idle);
-        let rate = needs.iter().map(|need| need.rate_pods).max().unwrap_or(0);
+        let rate = if idle { 0 } else { needs.iter().map(|need| need.rate_pods).max().unwrap_or(0) };
         let steady = rate.max(last_one).max(lowest).min(policy.max_replicas);
         Self { lowest, steady, last_one }
     }
@@ -132,7 +132,11 @@ pub(super) struct Number<'a> {
 pub(super) fn choose<'a>(scene: &Scene<'a>, facts: &Facts, choice: &Choice<'_>) -> Number<'a> {
     let (work, wanted, why) = wanted(scene, facts);
     let current = scene.input.current;
-    let (goal, why) = if wanted >= current { up(scene, facts, wanted, why) } else { down(scene, facts, wanted, why) };
+    let (goal, why) = match &scene.warnings.stalled {
+        Some(_) => stalled(scene, facts),
+        None if wanted >= current => up(scene, facts, wanted, why),
+        None => down(scene, wanted, why),
+    };
     let kept = u32::try_from(choice.kept(scene)).unwrap_or(u32::MAX).min(current);
     let paused = scene.policy.pause == Pause::All;
     let desired = if paused { current } else if goal < current { goal.max(kept) } else { goal };
@@ -145,7 +149,8 @@ pub(super) fn choose<'a>(scene: &Scene<'a>, facts: &Facts, choice: &Choice<'_>) 
 fn wanted<'a>(scene: &Scene<'a>, facts: &Facts) -> (u32, u32, Option<Cause<'a>>) {
     let current = scene.input.current;
     let latch = scene.state.learned.latch.filter(|_| current > 0).unwrap_or(0);
-    let work = scene.work_pods().max(latch);
+    let idle = facts.last_one == 0 && current > 0;
+    let work = if idle { 0 } else { scene.work_pods().max(latch) };
     let mut why = None;
     let mut limited = work;
     if let Some((most, left)) = scene.warnings.blocked
@@ -153,8 +158,10 @@ fn wanted<'a>(scene: &Scene<'a>, facts: &Facts) -> (u32, u32, Option<Cause<'a>>)
     {
         (limited, why) = (most, Some(Cause::Ineffective { need: work, left }));
     }
-    if scene.warnings.on_trial && work > current {
-        (limited, why) = (current, Some(Cause::OnTrial { need: work }));
+    if let Some(most) = scene.warnings.on_trial
+        && work > most
+    {
+        (limited, why) = (most.max(current), Some(Cause::OnTrial { need: work }));
     }
     if scene.warnings.failing.is_some() && limited > quarter_more(current) {
         limited = quarter_more(current);
@@ -171,7 +178,7 @@ fn up<'a>(scene: &Scene<'a>, facts: &Facts, wanted: u32, why: Option<Cause<'a>>)
     let (mut goal, mut why) = (wanted, why);
     let (least, _) = memory.steps_within(now, TICK, current);
     let most = least.saturating_mul(2).max(least.saturating_add(STEP_UP));
-    let at_once = current == 0 || scene.needs.iter().any(|need| need.waiting > 0 && need.term != Term::Server);
+    let at_once = current == 0 || scene.needs.iter().any(|need| need.waiting > 0 && need.term == Term::Backlog);
     if !at_once && goal > most {
         goal = most.max(facts.lowest).max(current);
         why = Some(Cause::Step { need: wanted, ramp: false });
@@ -183,15 +190,18 @@ fn up<'a>(scene: &Scene<'a>, facts: &Facts, wanted: u32, why: Option<Cause<'a>>)
             (goal, why) = (most, Some(Cause::Step { need: wanted, ramp: true }));
         }
     }
-    if let (Some(_), true) = (&scene.warnings.stalled, goal > current) {
-        (goal, why) = (current.max(facts.lowest), Some(Cause::Stalled));
-    }
     (goal, why)
 }
 
-fn down<'a>(scene: &Scene<'a>, facts: &Facts, wanted: u32, why: Option<Cause<'a>>) -> (u32, Option<Cause<'a>>) {
+/// A few pods go on trying.
+fn stalled<'a>(scene: &Scene<'a>, facts: &Facts) -> (u32, Option<Cause<'a>>) {
+    let few = if scene.doubt.is_some() { scene.input.current } else { u32::try_from(CANARY).unwrap_or(u32::MAX) };
+    (scene.input.current.min(few).max(facts.lowest), Some(Cause::Stalled))
+}
+
+fn down<'a>(scene: &Scene<'a>, wanted: u32, why: Option<Cause<'a>>) -> (u32, Option<Cause<'a>>) {
     let (current, max) = (scene.input.current, scene.policy.max_replicas);
-    let (goal, why) = lowered(scene, facts, wanted, why);
+    let (goal, why) = lowered(scene, wanted, why);
     if scene.policy.pause == Pause::Down {
         return (current, Some(Cause::Paused { need: wanted }));
     }
@@ -199,14 +209,10 @@ fn down<'a>(scene: &Scene<'a>, facts: &Facts, wanted: u32, why: Option<Cause<'a>
     if goal > max { (max, why) } else { (goal, why) }
 }
 
-fn lowered<'a>(scene: &Scene<'a>, facts: &Facts, wanted: u32, why: Option<Cause<'a>>) -> (u32, Option<Cause<'a>>) {
+fn lowered<'a>(scene: &Scene<'a>, wanted: u32, why: Option<Cause<'a>>) -> (u32, Option<Cause<'a>>) {
     let current = scene.input.current;
     if let Some(doubt) = scene.doubt {
         return (current, Some(Cause::Doubt(doubt)));
-    }
-    if scene.warnings.stalled.is_some() {
-        let few = u32::try_from(CANARY).unwrap_or(u32::MAX);
-        return (current.min(few.max(facts.lowest)), Some(Cause::Stalled));
     }
     if let Some(pods) = scene.warnings.failing {
         return (current, Some(Cause::Failing { pods }));
@@ -216,6 +222,11 @@ fn lowered<'a>(scene: &Scene<'a>, facts: &Facts, wanted: u32, why: Option<Cause<
     }
     if scene.policy.mode == Mode::ServerOnly && scene.needs.iter().any(is_long) {
         return (current, Some(Cause::Busy { need: wanted, kept: scene.fleet.existing }));
+    }
+    let swung = scene.state.memory.swung_until.filter(|until| *until > scene.input.now);
+    if let Some(until) = swung {
+        let left = until.saturating_sub(scene.input.now);
+        return (current, Some(Cause::Settling { need: wanted, since: Duration::ZERO, left }));
     }
     let (goal, why) = held(scene, wanted, why);
     stepped(scene, goal, wanted, why)

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use operator_core::observed::{LaneKey, LaneStats, Observation as Reading, PodLoad, SlotUse, TaskType, Waits};
-use operator_core::scaling::{self, DEFAULT_GRACE, IdleWindow, Input, Mode, Pause, Ramp, State};
+use operator_core::scaling::{self, DEFAULT_GRACE, Decision, IdleWindow, Input, Mode, Pause, Ramp, State};
 
 use crate::observation::{Bounds, Observation};
 use crate::policy::{Policy, Verdict};
 use crate::time::{Micros, SECOND};
 use crate::workload::Workload;
-use crate::world::{Phase, Pod, PodId, RUN_BOUNDS, WAIT_BOUNDS};
+use crate::world::{Phase, Pod, PodId, RUN_BOUNDS, Scrape, WAIT_BOUNDS};
 
 /// Time between two decisions while pods run.
 const TICK: Micros = 5 * SECOND;
@@ -83,6 +83,22 @@ impl Ours {
         }
     }
 
+    /// The decision of this moment. A decrease is decided once more on what the pods that should go say after they were
+    /// chosen: a task may have come since they were last read.
+    fn scale(&self, now: Micros, seen: &Observation<'_>) -> (Decision, State) {
+        let mut input = self.input(now, seen);
+        let (decision, state) = scaling::decide(&self.policy, &input, &self.state);
+        if decision.desired >= seen.replicas || decision.victims.is_empty() || seen.scrapes_fail {
+            return (decision, state);
+        }
+        for (pod, truth) in input.pods.iter_mut().zip(seen.pods()) {
+            if decision.victims.contains(&pod.name) {
+                pod.load = truth.scrape_again(now).map_or(Reading::Unknown, |scrape| self.load(now, &scrape));
+            }
+        }
+        scaling::decide(&self.policy, &input, &self.state)
+    }
+
     fn input(&self, now: Micros, seen: &Observation<'_>) -> Input {
         let backlog = self.read.map_or(Reading::Unknown, |(taken, stats)| {
             Reading::aged(stats, Duration::from_micros(now - taken), STATS_FRESH)
@@ -101,17 +117,7 @@ impl Ours {
     }
 
     fn pod(&self, now: Micros, pod: &Pod) -> scaling::Pod {
-        let load = pod.scrape().map_or(Reading::Unknown, |scrape| {
-            let slots = SlotUse {
-                used: scrape.used.into(),
-                available: scrape.available.into(),
-                started: scrape.started,
-                waits: cumulated(&WAIT_BOUNDS, &scrape.waits),
-                runs: cumulated(&RUN_BOUNDS, &scrape.runs),
-            };
-            let load = PodLoad::of([(self.lane.clone(), slots)]);
-            Reading::aged(load, Duration::from_micros(now - scrape.taken), LOAD_FRESH)
-        });
+        let load = pod.scrape().map_or(Reading::Unknown, |scrape| self.load(now, scrape));
         scaling::Pod {
             name: name(pod.id()),
             ready: pod.phase() == Phase::Ready,
@@ -119,6 +125,17 @@ impl Ours {
             load,
             ..scaling::Pod::default()
         }
+    }
+
+    fn load(&self, now: Micros, scrape: &Scrape) -> Reading<PodLoad> {
+        let slots = SlotUse {
+            used: scrape.used.into(),
+            available: scrape.available.into(),
+            started: scrape.started,
+            waits: cumulated(&WAIT_BOUNDS, &scrape.waits),
+            runs: cumulated(&RUN_BOUNDS, &scrape.runs),
+        };
+        Reading::aged(PodLoad::of([(self.lane.clone(), slots)]), Duration::from_micros(now - scrape.taken), LOAD_FRESH)
     }
 }
 
@@ -148,7 +165,7 @@ impl Policy for Ours {
         if now < self.due && !called {
             return Verdict::new(seen.replicas, "no decision is due", self.due.min(now + wait));
         }
-        let (decision, state) = scaling::decide(&self.policy, &self.input(now, seen), &self.state);
+        let (decision, state) = self.scale(now, seen);
         self.state = state;
         let longest = if decision.desired == 0 { TICK_AT_ZERO } else { TICK };
         let recheck = Micros::try_from(decision.recheck_after.as_micros()).unwrap_or(longest);

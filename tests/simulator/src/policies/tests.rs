@@ -30,6 +30,7 @@ impl Scene {
             replicas,
             server: Some(self.stats),
             live_backlog: Some(self.stats.backlog),
+            scrapes_fail: false,
             ideal: self.ideal,
             pods,
         }

@@ -181,6 +181,7 @@ impl<'a> World<'a> {
             replicas: self.replicas,
             server,
             live_backlog: readable.then_some(waiting),
+            scrapes_fail: Window::any(&self.workload.options.scrape_outages, self.now),
             ideal: Ideal { waiting, running: self.running(), unmatched },
             pods: Pods { all: &self.pods, existing: &self.existing },
         }

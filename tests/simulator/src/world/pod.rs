@@ -113,6 +113,12 @@ impl Pod {
         self.scrape.as_ref()
     }
 
+    /// Its metrics as they are now, for a policy that reads them once more before it removes the pod.
+    #[must_use]
+    pub fn scrape_again(&self, now: Micros) -> Option<Scrape> {
+        matches!(self.phase, Phase::Ready | Phase::Terminating).then_some(Scrape { taken: now, ..self.metrics })
+    }
+
     pub(super) fn become_ready(&mut self, now: Micros) {
         self.phase = Phase::Ready;
         self.ready = Some(now);
@@ -156,9 +162,7 @@ impl Pod {
 
     /// Reads its metrics, if it serves them.
     pub(super) fn read(&mut self, now: Micros) {
-        if matches!(self.phase, Phase::Ready | Phase::Terminating) {
-            self.scrape = Some(Scrape { taken: now, ..self.metrics });
-        }
+        self.scrape = self.scrape_again(now).or(self.scrape);
     }
 
     /// A pod that is Ready and was just read, with so many of its slots busy.
