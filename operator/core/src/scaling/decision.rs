@@ -217,7 +217,7 @@ pub fn decide(policy: &Policy, input: &Input, state: &State) -> (Decision, State
     if decision.desired > input.current {
         next.see_increase(input, decision.desired, &needs, blind);
     }
-    next.memory.see_change(input.now, input.current, decision.desired, hold);
+    next.memory.see_change(input.now, input.current, decision.desired, hold.min(STABILIZATION));
     next.see_orders(&decision.victims, &decision.cordon);
     next.learned.desired = Some(decision.desired);
     (decision, next)

@@ -108,9 +108,9 @@ const WAITS_MEMORY: f64 = 900.0;
 /// Starts that make a share.
 const WAITS_ENOUGH: f64 = 20.0;
 /// What the multiplier grows and shrinks by within a tick of 5 s, and its most.
-const GROW: f64 = 1.05;
+const GROW: f64 = 1.1;
 const SHRINK: f64 = 0.99;
-const MOST: f64 = 8.0;
+const MOST: f64 = 6.0;
 /// Share of the allowed late tasks below which the multiplier shrinks.
 const GOOD: f64 = 0.6;
 
@@ -263,7 +263,7 @@ mod tests {
             feedback.see(10.0, 3.0, 5.0);
             feedback.turn(0.05, 5.0);
         }
-        assert!((feedback.multiplier() - 8.0).abs() < 1e-9);
+        assert!((feedback.multiplier() - 6.0).abs() < 1e-9);
         (0..2_000).for_each(|_| {
             feedback.see(10.0, 0.0, 5.0);
             feedback.turn(0.05, 5.0);
