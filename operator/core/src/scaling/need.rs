@@ -12,7 +12,7 @@ use crate::observed::{LaneKey, LaneStats, Observation, RateLimitSource};
 /// Time for which the server hands out the same statistics (`matching.TaskQueueInfoByBuildIdTTL`).
 const SERVER_CACHE: Duration = Duration::from_secs(5);
 /// A backlog is worked off within this share of a start-up, or the target if that is longer.
-const DRAIN: f64 = 0.25;
+const DRAIN: f64 = 0.35;
 /// Part of a pod that no pod is started for, if it is for the margin beside the load.
 const SPARE: f64 = 0.1;
 /// Room beside a rate limit.

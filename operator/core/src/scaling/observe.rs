@@ -16,7 +16,7 @@ const LIMIT_WINDOW: Duration = Duration::from_secs(30);
 /// Time after which a limit that nobody told is tried again.
 const LIMIT_HOLDS: Duration = Duration::from_secs(600);
 /// Time for which no task must wait before an episode is over.
-const EPISODE_ENDS: Duration = Duration::from_secs(15);
+const EPISODE_ENDS: Duration = Duration::from_secs(10);
 
 /// A reading of the server with the time when it was taken.
 #[derive(Clone, Copy)]

@@ -134,7 +134,7 @@ fn episode(scene: &Scene<'_>, number: &Number<'_>) -> String {
     let oldest = scene.needs.iter().filter_map(|need| need.backlog_age).max();
     let oldest = oldest.map_or(String::new(), |age| format!(", oldest {}", seconds(age)));
     format!(
-        "{} for a backlog: {waiting} waiting{oldest}; returns to {} when it has been empty for 15s.",
+        "{} for a backlog: {waiting} waiting{oldest}; returns to {} when it has been empty for 10s.",
         replicas(number.desired),
         scene.rate_pods().max(scene.policy.min_replicas)
     )
