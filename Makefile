@@ -78,3 +78,7 @@ cluster-down: $(DEV_CLUSTER) ## End that cluster, and the demo's, and remove eve
 .PHONY: bench-cold-start
 bench-cold-start: build ## Measure the way of a fleet from zero against its floor; TRIALS=n (docs/benchmarks.md)
 	$(PROGRAMS)/bench cold-start $(if $(TRIALS),--trials $(TRIALS))
+
+.PHONY: bench-autoscale
+bench-autoscale: build ## Play recorded traffic on the real cluster, beside the simulator's prediction; LENGTH=n in seconds (docs/benchmarks.md)
+	$(PROGRAMS)/bench autoscale $(if $(LENGTH),--seconds $(LENGTH))

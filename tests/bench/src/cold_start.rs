@@ -150,7 +150,11 @@ fn figures_of(operator: &Operator, floor: &Floor, at_rest: &AtRest) -> Vec<Figur
     ]
 }
 
-fn load() -> Result<f64> {
+/// Mean number of runnable processes over the last minute.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn load() -> Result<f64> {
     let text = std::fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
     text.split(' ').next().and_then(|load| load.parse().ok()).context("/proc/loadavg holds no load")
 }

@@ -4,6 +4,7 @@
 //! measure; whether a mark was met stands in the file.
 
 mod at_rest;
+mod autoscale;
 mod cold_start;
 mod figures;
 mod fleet;
@@ -13,6 +14,7 @@ mod tasks;
 mod trials;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -37,13 +39,31 @@ enum Benchmark {
         #[arg(long, value_enum, default_value_t = Profile::Release)]
         profile: Profile,
     },
+    /// Recorded traffic, against the simulator's prediction for the same tasks.
+    Autoscale {
+        /// Length of each of the two slices; a short one says little about what autoscalers cost.
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..=300))]
+        seconds: u64,
+        /// How the project's programs are built; figures of `dev` say nothing about what users get.
+        #[arg(long, value_enum, default_value_t = Profile::Release)]
+        profile: Profile,
+    },
+}
+
+impl Benchmark {
+    async fn run(self) -> Result<()> {
+        match self {
+            Self::ColdStart { trials, profile } => cold_start::run(trials, profile).await,
+            Self::Autoscale { seconds, profile } => autoscale::run(Duration::from_secs(seconds), profile).await,
+        }
+    }
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Benchmark::ColdStart { trials, profile } = Cli::parse().command;
+    let benchmark = Cli::parse().command;
     tokio::select! {
-        outcome = cold_start::run(trials, profile) => exit_code(outcome),
+        outcome = benchmark.run() => exit_code(outcome),
         _ = tokio::signal::ctrl_c() => {
             eprintln!("interrupted: what was started is ended");
             // The cluster ends with this process; a build in another thread would be waited for otherwise.

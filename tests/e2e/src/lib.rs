@@ -6,12 +6,17 @@
 //! - [`host`]: the operator as a process, against the API server alone.
 //! - [`ground`]: a scenario's own Kubernetes namespace: fleets, their children, pods and events.
 //! - [`tasks`]: work for fleets, and what the server's histories say of it.
+//! - [`traffic`]: work that comes one by one; [`queue`]: a Task Queue as the server has it.
+//! - [`load`]: what pods do by their own word, and pods that can't be read.
 
 pub mod bed;
 pub mod ground;
 pub mod host;
+pub mod load;
+pub mod queue;
 pub mod suite;
 pub mod tasks;
+pub mod traffic;
 pub mod wait;
 
 pub use bed::ClusterBed;
