@@ -67,6 +67,14 @@ pub const METRIC_SLOTS_AVAILABLE: &str = "temporal_worker_runtime_slots_availabl
 pub const METRIC_TASKS_STARTED: &str = "temporal_worker_runtime_tasks_started_total";
 /// Counter: tasks that ended, whatever their outcome. Same labels, and `outcome`.
 pub const METRIC_TASKS_ENDED: &str = "temporal_worker_runtime_tasks_ended_total";
+/// Histogram: time from the moment when a task could start until it did, in seconds. Same labels.
+pub const METRIC_SCHEDULE_TO_START: &str = "temporal_worker_runtime_schedule_to_start_seconds";
+/// Gauge: Workflows in the cache. Label [`LABEL_TASK_QUEUE`].
+pub const METRIC_CACHED_WORKFLOWS: &str = "temporal_worker_runtime_cached_workflows";
+/// Counter: CPU time of the container, with all its processes, in seconds.
+pub const METRIC_CPU_SECONDS: &str = "temporal_worker_runtime_cpu_seconds_total";
+/// Gauge: CPUs that the container may use: its limit, else those of the machine.
+pub const METRIC_CPU_LIMIT: &str = "temporal_worker_runtime_cpu_limit";
 /// Label: name of the Task Queue.
 pub const LABEL_TASK_QUEUE: &str = "task_queue";
 /// Label: `activity`, `workflow` or `nexus`.

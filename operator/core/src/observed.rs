@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+mod unreadable;
+
+pub use unreadable::{ReadFailure, Unreadable};
+
 /// A reading with its age.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Observation<T> {
@@ -142,8 +146,12 @@ pub enum RateLimitSource {
 pub struct SlotUse {
     /// Slots that run a task.
     pub used: u64,
-    /// Slots that are free.
+    /// Slots that are free; 0 where the supplier has no number ([`SlotUse::unlimited`]).
     pub available: u64,
+    /// Whether the Worker's supplier has no fixed number of slots (it goes by memory and CPU): then `used + available`
+    /// is no capacity.
+    #[serde(default)]
+    pub unlimited: bool,
     /// Tasks started since the pod's process started; `started - used` of them have ended.
     pub started: u64,
     /// Schedule-to-start of those tasks; empty where the Worker tells none.
@@ -152,8 +160,9 @@ pub struct SlotUse {
     pub runs: Waits,
 }
 
-/// A cumulative histogram of times: with each upper edge, ascending, the tasks that took at most so long. An edge of
-/// [`Duration::MAX`] stands for infinity.
+/// A cumulative histogram of times: with each upper edge, ascending, the tasks that took at most so long. The last edge is
+/// [`Duration::MAX`]: all that were measured, which is fewer than were started where an SDK hands tasks on without
+/// measuring them (eager activities).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waits(pub Vec<(Duration, u64)>);
 
@@ -306,8 +315,10 @@ pub struct PodState {
     pub restarts: u32,
     /// Whether its Worker can be told to take no new task.
     pub may_be_cordoned: bool,
-    /// Load by its own metrics.
+    /// Load by its own metrics, or by its Worker's heartbeats.
     pub load: Observation<PodLoad>,
+    /// Why its metrics can't be read, while they can't.
+    pub unreadable: Option<Unreadable>,
 }
 
 /// Why a container does not start, for causes that do not heal alone.

@@ -203,20 +203,30 @@ fn deletion_costs(input: &PlanInput<'_>, decision: &Decision) -> Vec<Action> {
     input.kube.pods.iter().filter(|pod| !pod.terminating).filter_map(cost).collect()
 }
 
+/// Load of a pod without a running container: it runs no task, and has nobody to say so. What its processes started
+/// stays counted, so that the next one's count goes on from there.
+fn without_process<L>(last: &Observation<PodLoad>, lanes: &BTreeMap<LaneKey, L>) -> Observation<PodLoad> {
+    let mut load = PodLoad::of(lanes.keys().map(|lane| (lane.clone(), SlotUse::default())));
+    for (lane, slots) in last.last().into_iter().flat_map(|last| &last.lanes) {
+        let counted = SlotUse { started: slots.started, waits: slots.waits.clone(), ..SlotUse::default() };
+        load.lanes.insert(lane.clone(), counted);
+    }
+    Observation::Known { value: load, age: Duration::ZERO }
+}
+
 fn scaling_input(input: &PlanInput<'_>, child: &ChildState, stage: Option<&Stage>) -> Input {
     let fleet = input.fleet;
     let serves = stage.is_none_or(|stage| *stage == Stage::Current);
     let lanes = known_lanes(fleet, input.temporal);
-    let idle = || PodLoad::of(lanes.keys().map(|lane| (lane.clone(), SlotUse::default())));
     let pod = |pod: &crate::observed::PodState| Pod {
         name: pod.name.clone(),
         ready: pod.ready,
         terminating: pod.terminating,
-        // A pod without a running container runs no task, and has nobody to say so.
-        load: if pod.may_run { pod.load.clone() } else { Observation::Known { value: idle(), age: Duration::ZERO } },
+        load: if pod.may_run { pod.load.clone() } else { without_process(&pod.load, &lanes) },
         failing: pod.waiting.as_ref().map(|waiting| waiting.reason.clone()),
         restarts: pod.restarts,
         may_be_cordoned: pod.may_be_cordoned,
+        unreadable: pod.unreadable.clone(),
     };
     Input {
         now: input.now,

@@ -75,6 +75,7 @@ fn cluster(fleet: &Fleet, replicas: u32, busy: u32) -> KubeState {
             deletion_cost: 0,
             restarts: 0,
             may_be_cordoned: false,
+            unreadable: None,
             load: known(load),
         }
     };

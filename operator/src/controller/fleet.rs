@@ -16,14 +16,14 @@ use tokio::time::Instant;
 
 use super::carry_out::{Failure, Outcome, Work, carry_out};
 use super::memory::Memory;
-use super::{Context, checkpoint, connect, report};
+use super::{Context, checkpoint, connect, loads, report};
 use crate::changes::FleetId;
 use crate::kube::client::CallError;
 use crate::kube::observe::{self, ConnectionProblem, ConnectionState, FleetKey};
+use crate::kube::views::PodView;
 use crate::kube::watches::Guarded;
 use crate::settings::{RECONCILE_DEADLINE, RESYNC};
 use crate::temporal::{Connection, Phase, Watch};
-use crate::workers::Target;
 
 /// Time after which a decision that lost a race is made again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -162,12 +162,13 @@ impl Reconcile<'_> {
         let now = Instant::now();
         let scraper = &self.ctx.shared.scraper;
         let metrics = self.wd.spec.scaling.as_ref().and_then(|scaling| scaling.pod_metrics.clone()).unwrap_or_default();
-        let targets: Vec<_> = observe::pods(&self.ctx.caches, &self.key)
-            .iter()
-            .filter_map(|pod| Some(Target { pod_uid: pod.uid.clone(), url: pod.metrics_url(&metrics)? }))
-            .collect();
+        let target = |pod: &PodView| loads::target(pod, &metrics);
+        let targets = observe::pods(&self.ctx.caches, &self.key).iter().filter_map(|pod| target(pod)).collect();
         scraper.set(self.id.clone(), targets);
-        observe::kube_state(&self.ctx.caches, &self.key, |pod_uid| scraper.snapshot(pod_uid, now))
+        observe::kube_state(&self.ctx.caches, &self.key, |pod| {
+            let seen = scraper.snapshot(&pod.uid, target(pod).as_ref(), now);
+            (seen.load, seen.unreadable)
+        })
     }
 
     async fn resolve(&self, kube: &KubeState) -> Result<Result<Resolved, Blocked>, Error> {

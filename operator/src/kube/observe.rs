@@ -6,7 +6,7 @@ use kube::runtime::reflector::ObjectRef;
 use operator_core::api::{Connection, ConnectionKind, Reason, WorkerDeployment};
 use operator_core::connection::{Auth, ConnectionFacts, SecretKey};
 use operator_core::names;
-use operator_core::observed::{KubeState, Observation, PodLoad, PodState};
+use operator_core::observed::{KubeState, Observation, PodLoad, PodState, Unreadable};
 use operator_core::status::Blocked;
 
 use super::client::CallError;
@@ -32,8 +32,11 @@ pub struct ConnectionState {
     pub ca_secret: Option<SecretData>,
 }
 
+/// What is known of a pod's load, and why it can't be read, while it can't.
+pub type Load = (Observation<PodLoad>, Option<Unreadable>);
+
 /// The fleet's children and pods, with the load that `load` knows of each pod.
-pub fn kube_state(caches: &Caches, fleet: &FleetKey<'_>, load: impl Fn(&str) -> Observation<PodLoad>) -> KubeState {
+pub fn kube_state(caches: &Caches, fleet: &FleetKey<'_>, load: impl Fn(&PodView) -> Load) -> KubeState {
     let label = names::deployment_name_label(fleet.name);
     let mut state = KubeState::default();
     for deployment in caches.deployments.group(fleet.namespace, &label) {
@@ -44,7 +47,7 @@ pub fn kube_state(caches: &Caches, fleet: &FleetKey<'_>, load: impl Fn(&str) -> 
         }
     }
     let pods = pods(caches, fleet);
-    state.pods = pods.iter().map(|pod| pod_state(pod, load(&pod.uid))).collect();
+    state.pods = pods.iter().map(|pod| pod_state(pod, load(pod))).collect();
     state
 }
 
@@ -65,7 +68,7 @@ pub fn pods(caches: &Caches, fleet: &FleetKey<'_>) -> Vec<std::sync::Arc<PodView
     caches.pods.group(fleet.namespace, &label).into_iter().filter(|pod| !pod.ended).collect()
 }
 
-fn pod_state(pod: &PodView, load: Observation<PodLoad>) -> PodState {
+fn pod_state(pod: &PodView, (load, unreadable): Load) -> PodState {
     PodState {
         name: super::index::View::name(pod).to_owned(),
         build_id: pod.build_id.clone(),
@@ -77,6 +80,7 @@ fn pod_state(pod: &PodView, load: Observation<PodLoad>) -> PodState {
         restarts: pod.restarts,
         may_be_cordoned: false,
         load,
+        unreadable,
     }
 }
 

@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerPort, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use operator_core::api::PodMetrics;
-use operator_core::names;
 use operator_core::observed::{ChildState, Waiting};
+use operator_core::{contract, names};
 
 use super::index::{Group, View};
 
@@ -57,6 +57,8 @@ pub struct PodView {
     ip: Option<String>,
     /// Ports of its containers that have a name.
     ports: Vec<(String, u16)>,
+    /// CPUs that the container with its metrics may use, if it has a limit.
+    pub cpu_limit: Option<f64>,
     /// Why it does not start.
     pub waiting: Option<Waiting>,
     /// Its deletion cost.
@@ -149,6 +151,7 @@ impl View for PodView {
             may_run: may_run(object),
             ip: status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty()),
             ports: named_ports(object),
+            cpu_limit: cpu_limit(object),
             waiting: waiting(object),
             restarts: restarts(object),
             deletion_cost: annotation(meta, DELETION_COST_ANNOTATION).and_then(|cost| cost.parse().ok()).unwrap_or(0),
@@ -194,6 +197,22 @@ impl PodView {
         let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
         Some(format!("http://{host}:{port}{}", metrics.path))
     }
+}
+
+fn cpu_limit(pod: &Pod) -> Option<f64> {
+    let is_metrics = |port: &ContainerPort| port.name.as_deref() == Some(contract::METRICS_PORT_NAME);
+    let containers = &pod.spec.as_ref()?.containers;
+    let container = containers.iter().find(|container| container.ports.iter().flatten().any(is_metrics))?;
+    cpus(&container.resources.as_ref()?.limits.as_ref()?.get("cpu")?.0)
+}
+
+/// CPUs of a quantity; of the units of Kubernetes only those that CPUs are given in.
+fn cpus(quantity: &str) -> Option<f64> {
+    let cpus = match quantity.strip_suffix('m') {
+        Some(thousandths) => thousandths.parse::<f64>().ok()? / 1000.0,
+        None => quantity.parse().ok()?,
+    };
+    (cpus > 0.0).then_some(cpus)
 }
 
 fn restarts(pod: &Pod) -> u32 {

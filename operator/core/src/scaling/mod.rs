@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::observed::{LaneKey, LaneStats, Observation, PodLoad};
+use crate::observed::{LaneKey, LaneStats, Observation, PodLoad, Unreadable};
 
 pub use decision::{Decision, Outcome, decide};
 pub use report::{LaneReport, Limit, Report, Slo};
@@ -144,8 +144,11 @@ pub struct Pod {
     pub ready: bool,
     /// Whether it is being deleted.
     pub terminating: bool,
-    /// Its load, from its own metrics.
+    /// Its load, from its own metrics or its Worker's heartbeats.
     pub load: Observation<PodLoad>,
+    /// Why its metrics can't be read, while they can't.
+    #[serde(default)]
+    pub unreadable: Option<Unreadable>,
     /// Why it does not start and will not by itself, in Kubernetes' word: `ImagePullBackOff`.
     pub failing: Option<String>,
     /// Restarts of its containers.
