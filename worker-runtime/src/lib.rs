@@ -9,6 +9,8 @@
 
 mod activity;
 mod connect;
+mod core_metrics;
+mod cpu;
 mod handler;
 mod library;
 mod lifecycle;

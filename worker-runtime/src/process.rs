@@ -6,10 +6,11 @@ use std::sync::Arc;
 use anyhow::Context;
 use operator_core::contract::{RuntimeConfig, RuntimeLimits};
 use serde::de::DeserializeOwned;
-use temporalio_sdk_core::{CoreRuntime, RuntimeOptions};
+use temporalio_sdk_core::CoreRuntime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::core_metrics;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::metrics::Metrics;
 use crate::options::Options;
@@ -58,7 +59,7 @@ impl Process {
         let metrics = Metrics::new(settings.version.as_ref())?;
         let lifecycle = Lifecycle::default();
         let ports = Ports::open(options, metrics.clone(), lifecycle.clone()).await?;
-        let runtime = CoreRuntime::new_assume_tokio(RuntimeOptions::default())?;
+        let runtime = CoreRuntime::new_assume_tokio(core_metrics::runtime_options(&metrics)?)?;
         Ok(Self { settings, config, limits, metrics, lifecycle, runtime: Arc::new(runtime), ports })
     }
 
