@@ -18,7 +18,7 @@ use crate::kube::lease::Leadership;
 use crate::kube::secrets::Secrets;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::temporal::{Limits, Poller, Pool};
+use crate::temporal::{Heartbeats, Limits, Poller, Pool};
 use crate::workers::Scraper;
 use crate::{http, temporal, workers};
 
@@ -78,7 +78,8 @@ fn shared(
     Ok(Arc::new(Shared {
         secrets: Secrets::new(client.clone()),
         pool: Pool::new(limits, temporal.clone()),
-        poller: Poller::new(changes, temporal),
+        poller: Poller::new(changes.clone(), temporal),
+        heartbeats: Heartbeats::new(changes),
         scraper,
         memories: Memories::default(),
         events: Events::new(client.clone(), settings.pod_name.clone()),

@@ -103,6 +103,7 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
 pub fn forget(ctx: &Context, fleet: &FleetId) {
     ctx.shared.poller.remove(fleet);
     ctx.shared.scraper.remove(fleet);
+    ctx.shared.heartbeats.remove(fleet);
     ctx.shared.memories.remove(fleet);
     ctx.shared.metrics.forget(fleet);
 }
@@ -122,12 +123,13 @@ struct Resolved {
 
 impl Reconcile<'_> {
     async fn run(&self, memory: &mut Memory) -> Result<Requeue, Error> {
-        let kube = self.observe_kube();
+        let mut kube = self.observe_kube();
         let resolved = match self.resolve(&kube).await? {
             Ok(resolved) => resolved,
             Err(blocked) => return self.report_blocked(&blocked, &kube, memory).await,
         };
         let Resolved { fleet, connection } = &resolved;
+        loads::add_heartbeats(&self.ctx.shared.heartbeats, self.id, fleet, connection, &mut kube);
         let temporal = self.ctx.shared.poller.snapshot(self.id, Instant::now());
         self.watch(fleet, connection, &kube, &temporal);
         self.remember(fleet, memory).await?;

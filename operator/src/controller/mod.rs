@@ -21,7 +21,7 @@ use crate::kube::lease::Leadership;
 use crate::kube::secrets::Secrets;
 use crate::kube::watches::Caches;
 use crate::metrics::Metrics;
-use crate::temporal::{Poller, Pool};
+use crate::temporal::{Heartbeats, Poller, Pool};
 use crate::workers::Scraper;
 
 use memory::Memories;
@@ -48,6 +48,8 @@ pub struct Shared {
     pub poller: Arc<Poller>,
     /// Reader of the pods' metrics.
     pub scraper: Arc<Scraper>,
+    /// Reader of the Workers' heartbeats.
+    pub heartbeats: Arc<Heartbeats>,
     /// What is remembered of each fleet.
     pub memories: Memories,
     /// Publisher of events.

@@ -31,6 +31,8 @@ pub enum Method {
     ListTaskQueuePartitions,
     DescribeWorkerDeployment,
     DescribeWorkerDeploymentVersion,
+    ListWorkers,
+    DescribeWorker,
     SetWorkerDeploymentCurrentVersion,
 }
 
@@ -43,6 +45,8 @@ impl Method {
             Self::ListTaskQueuePartitions => "ListTaskQueuePartitions",
             Self::DescribeWorkerDeployment => "DescribeWorkerDeployment",
             Self::DescribeWorkerDeploymentVersion => "DescribeWorkerDeploymentVersion",
+            Self::ListWorkers => "ListWorkers",
+            Self::DescribeWorker => "DescribeWorker",
             Self::SetWorkerDeploymentCurrentVersion => "SetWorkerDeploymentCurrentVersion",
         }
     }
@@ -239,7 +243,7 @@ async fn describe_task_queue(
     .await
 }
 
-async fn call<M, R>(
+pub(super) async fn call<M, R>(
     connection: &Connection,
     method: Method,
     namespace: &str,
@@ -286,7 +290,7 @@ fn request<M>(connection: &Connection, namespace: &str, message: M) -> Result<Re
 }
 
 /// Turns "there is none", which is an answer, into a value.
-fn found<R>(answer: Result<R, CallError>) -> Result<Option<R>, CallError> {
+pub(super) fn found<R>(answer: Result<R, CallError>) -> Result<Option<R>, CallError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(error) if is_absence(&error) => Ok(None),
