@@ -1,5 +1,6 @@
 //! A Worker on the Rust SDK alone, without this library: what the operator can know of a team's own Worker. It exports
 //! the SDK's metrics when `METRICS_ADDRESS` is set, and tells the server of itself each second.
+#![expect(dead_code, reason = "the macro also makes what a Workflow would call the activity by")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -40,16 +41,17 @@ async fn main() -> anyhow::Result<()> {
     let options = RuntimeOptions::builder()
         .telemetry_options(telemetry)
         .heartbeat_interval(Some(Duration::from_secs(1)))
-        .build()?;
+        .build()
+        .map_err(anyhow::Error::msg)?;
     let runtime = Runtime::from_current_tokio(options)?;
     let address: reqwest::Url = format!("http://{}", variable("TEMPORAL_ADDRESS")?).parse()?;
     let connection = Connection::connect(ConnectionOptions::new(address).build()).await?;
     let client = Client::new(connection, ClientOptions::new(variable("TEMPORAL_NAMESPACE")?).build())?;
     let slots = FixedSizeSlotSupplier::new(variable("SLOTS")?.parse()?);
     let tuner = TunerHolder::builder()
-        .workflow_task_slot_supplier(slots.clone())
-        .activity_task_slot_supplier(slots.clone())
-        .local_activity_task_slot_supplier(slots.clone())
+        .workflow_task_slot_supplier(slots)
+        .activity_task_slot_supplier(slots)
+        .local_activity_task_slot_supplier(slots)
         .nexus_task_slot_supplier(slots)
         .build();
     let worker = WorkerOptions::new(variable("TASK_QUEUE")?)

@@ -1,21 +1,22 @@
 //! What core measures, in the metrics of the process. Core hands every number to a meter; of those, the ones that the
-//! operator scales by are kept: schedule-to-start, and the size of the Workflow cache.
+//! operator scales by are kept: schedule-to-start, execution latency, and the size of the Workflow cache.
 
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use operator_core::contract::LABEL_TASK_QUEUE;
-use prometheus::{Histogram as Waits, IntGauge};
+use prometheus::{Histogram as Times, IntGauge};
 use temporalio_common::telemetry::TelemetryOptions;
 use temporalio_common::telemetry::metrics::{
-    ACTIVITY_SCHED_TO_START_LATENCY_HISTOGRAM_NAME, CoreMeter, Counter, Gauge, GaugeBase, GaugeF64, Histogram,
-    HistogramDuration, HistogramDurationBase, HistogramF64, MetricAttributable, MetricAttributes, MetricParameters,
-    NewAttributes, NoOpCoreMeter, NoOpInstrument, UpDownCounter, WORKFLOW_TASK_SCHED_TO_START_LATENCY_HISTOGRAM_NAME,
+    ACTIVITY_EXEC_LATENCY_HISTOGRAM_NAME, ACTIVITY_SCHED_TO_START_LATENCY_HISTOGRAM_NAME, CoreMeter, Counter, Gauge,
+    GaugeBase, GaugeF64, Histogram, HistogramDuration, HistogramDurationBase, HistogramF64, MetricAttributable,
+    MetricAttributes, MetricParameters, NewAttributes, NoOpCoreMeter, NoOpInstrument, UpDownCounter,
+    WORKFLOW_TASK_EXECUTION_LATENCY_HISTOGRAM_NAME, WORKFLOW_TASK_SCHED_TO_START_LATENCY_HISTOGRAM_NAME,
 };
 use temporalio_sdk_core::RuntimeOptions;
 
-use crate::metrics::{Metrics, TaskType};
+use crate::metrics::{Metrics, TaskType, Time};
 
 /// Core's name of the size of the Workflow cache.
 const STICKY_CACHE_SIZE: &str = "sticky_cache_size";
@@ -57,12 +58,14 @@ impl CoreMeter for Meter {
     }
 
     fn histogram_duration(&self, params: MetricParameters) -> HistogramDuration {
-        let task_type = match params.name.as_ref() {
-            ACTIVITY_SCHED_TO_START_LATENCY_HISTOGRAM_NAME => TaskType::Activity,
-            WORKFLOW_TASK_SCHED_TO_START_LATENCY_HISTOGRAM_NAME => TaskType::Workflow,
+        let (task_type, what) = match params.name.as_ref() {
+            ACTIVITY_SCHED_TO_START_LATENCY_HISTOGRAM_NAME => (TaskType::Activity, Time::Wait),
+            WORKFLOW_TASK_SCHED_TO_START_LATENCY_HISTOGRAM_NAME => (TaskType::Workflow, Time::Wait),
+            ACTIVITY_EXEC_LATENCY_HISTOGRAM_NAME => (TaskType::Activity, Time::Run),
+            WORKFLOW_TASK_EXECUTION_LATENCY_HISTOGRAM_NAME => (TaskType::Workflow, Time::Run),
             _ => return NoOpCoreMeter.histogram_duration(params),
         };
-        HistogramDuration::new(Arc::new(WaitsByQueue { metrics: self.metrics.clone(), task_type }))
+        HistogramDuration::new(Arc::new(TimesByQueue { metrics: self.metrics.clone(), task_type, what }))
     }
 
     fn gauge(&self, params: MetricParameters) -> Gauge {
@@ -89,23 +92,24 @@ fn task_queue(attributes: &MetricAttributes) -> Option<&str> {
     }
 }
 
-struct WaitsByQueue {
+struct TimesByQueue {
     metrics: Metrics,
     task_type: TaskType,
+    what: Time,
 }
 
-impl MetricAttributable<Box<dyn HistogramDurationBase>> for WaitsByQueue {
+impl MetricAttributable<Box<dyn HistogramDurationBase>> for TimesByQueue {
     fn with_attributes(&self, attributes: &MetricAttributes) -> Result<Box<dyn HistogramDurationBase>, Box<dyn Error>> {
         Ok(match task_queue(attributes) {
-            Some(queue) => Box::new(QueueWaits(self.metrics.waits(queue, self.task_type))),
+            Some(queue) => Box::new(QueueTimes(self.metrics.times(self.what, queue, self.task_type))),
             None => Box::new(NoOpInstrument),
         })
     }
 }
 
-struct QueueWaits(Waits);
+struct QueueTimes(Times);
 
-impl HistogramDurationBase for QueueWaits {
+impl HistogramDurationBase for QueueTimes {
     fn records(&self, value: Duration) {
         self.0.observe(value.as_secs_f64());
     }

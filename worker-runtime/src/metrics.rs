@@ -1,8 +1,8 @@
 //! Prometheus metrics of a Worker process, in a registry of its own.
 
 use operator_core::contract::{
-    LABEL_TASK_QUEUE, LABEL_TASK_TYPE, METRIC_CACHED_WORKFLOWS, METRIC_SCHEDULE_TO_START, METRIC_SLOTS_AVAILABLE,
-    METRIC_SLOTS_USED, METRIC_TASKS_ENDED, METRIC_TASKS_STARTED,
+    LABEL_TASK_QUEUE, LABEL_TASK_TYPE, METRIC_CACHED_WORKFLOWS, METRIC_EXECUTION, METRIC_SCHEDULE_TO_START,
+    METRIC_SLOTS_AVAILABLE, METRIC_SLOTS_USED, METRIC_TASKS_ENDED, METRIC_TASKS_STARTED,
 };
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -14,6 +14,9 @@ use crate::settings::Version;
 
 /// Upper edges of schedule-to-start, in seconds: the targets that users set, and room on both sides.
 const WAITS: [f64; 15] = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
+
+/// The same of the time that tasks take: the grace periods that pods get, and room on both sides.
+const RUNS: [f64; 14] = [0.05, 0.2, 1.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14_400.0];
 
 /// Kind of task that a slot runs; the value of the `task_type` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,15 @@ impl TaskType {
     }
 }
 
+/// A time of a task that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    /// From the moment when it could start until it did.
+    Wait,
+    /// From then until it ended.
+    Run,
+}
+
 /// Every metric that the process exports.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -43,6 +55,7 @@ pub struct Metrics {
     ended: IntCounterVec,
     failures: IntCounterVec,
     waits: HistogramVec,
+    runs: HistogramVec,
     cached: IntGaugeVec,
     cpu: Option<Cpu>,
 }
@@ -100,6 +113,11 @@ impl Metrics {
                     .buckets(WAITS.to_vec()),
                 &slot,
             )?,
+            runs: HistogramVec::new(
+                HistogramOpts::new(METRIC_EXECUTION, "Time that tasks took once they had started.")
+                    .buckets(RUNS.to_vec()),
+                &slot,
+            )?,
             cached: IntGaugeVec::new(
                 Opts::new(METRIC_CACHED_WORKFLOWS, "Workflows in the cache."),
                 &[LABEL_TASK_QUEUE],
@@ -120,6 +138,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.ended.clone()))?;
         metrics.registry.register(Box::new(metrics.failures.clone()))?;
         metrics.registry.register(Box::new(metrics.waits.clone()))?;
+        metrics.registry.register(Box::new(metrics.runs.clone()))?;
         metrics.registry.register(Box::new(metrics.cached.clone()))?;
         Ok(metrics)
     }
@@ -137,9 +156,13 @@ impl Metrics {
         meters
     }
 
-    /// Schedule-to-start of a Task Queue.
-    pub fn waits(&self, task_queue: &str, task_type: TaskType) -> Histogram {
-        self.waits.with_label_values(&[task_queue, task_type.label()])
+    /// Times of the tasks of a Task Queue.
+    pub fn times(&self, what: Time, task_queue: &str, task_type: TaskType) -> Histogram {
+        let times = match what {
+            Time::Wait => &self.waits,
+            Time::Run => &self.runs,
+        };
+        times.with_label_values(&[task_queue, task_type.label()])
     }
 
     /// Workflows in the cache of a Task Queue's Worker.

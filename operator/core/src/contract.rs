@@ -69,6 +69,8 @@ pub const METRIC_TASKS_STARTED: &str = "temporal_worker_runtime_tasks_started_to
 pub const METRIC_TASKS_ENDED: &str = "temporal_worker_runtime_tasks_ended_total";
 /// Histogram: time from the moment when a task could start until it did, in seconds. Same labels.
 pub const METRIC_SCHEDULE_TO_START: &str = "temporal_worker_runtime_schedule_to_start_seconds";
+/// Histogram: time from the start of a task until it ended, in seconds. Same labels.
+pub const METRIC_EXECUTION: &str = "temporal_worker_runtime_execution_seconds";
 /// Gauge: Workflows in the cache. Label [`LABEL_TASK_QUEUE`].
 pub const METRIC_CACHED_WORKFLOWS: &str = "temporal_worker_runtime_cached_workflows";
 /// Counter: CPU time of the container, with all its processes, in seconds.

@@ -160,9 +160,9 @@ pub struct SlotUse {
     pub runs: Waits,
 }
 
-/// A cumulative histogram of times: with each upper edge, ascending, the tasks that took at most so long. The last edge is
-/// [`Duration::MAX`]: all that were measured, which is fewer than were started where an SDK hands tasks on without
-/// measuring them (eager activities).
+/// A cumulative histogram of times: with each upper edge, ascending, the tasks that took at most so long. An edge of
+/// [`Duration::MAX`] stands for infinity: all that were measured, which is fewer than were started where an SDK hands tasks
+/// on without measuring how they waited (eager activities).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waits(pub Vec<(Duration, u64)>);
 

@@ -208,7 +208,8 @@ fn deletion_costs(input: &PlanInput<'_>, decision: &Decision) -> Vec<Action> {
 fn without_process<L>(last: &Observation<PodLoad>, lanes: &BTreeMap<LaneKey, L>) -> Observation<PodLoad> {
     let mut load = PodLoad::of(lanes.keys().map(|lane| (lane.clone(), SlotUse::default())));
     for (lane, slots) in last.last().into_iter().flat_map(|last| &last.lanes) {
-        let counted = SlotUse { started: slots.started, waits: slots.waits.clone(), ..SlotUse::default() };
+        let SlotUse { started, waits, runs, .. } = slots.clone();
+        let counted = SlotUse { started, waits, runs, ..SlotUse::default() };
         load.lanes.insert(lane.clone(), counted);
     }
     Observation::Known { value: load, age: Duration::ZERO }

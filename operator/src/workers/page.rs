@@ -140,6 +140,10 @@ impl LaneNumbers {
                 self.waits.get_or_insert_with(|| Histogram::new(unit)).add(sample.edge?, sample.value);
                 return None;
             }
+            (Meaning::Ended, Part::Bucket(unit)) => {
+                self.runs.get_or_insert_with(|| Histogram::new(unit)).add(sample.edge?, sample.value);
+                return None;
+            }
             (Meaning::Used, _) => &mut self.used,
             (Meaning::Available, _) => &mut self.available,
             (Meaning::Started, _) => &mut self.started,
@@ -183,6 +187,8 @@ temporal_worker_runtime_schedule_to_start_seconds_bucket{task_queue="thumbs",tas
 temporal_worker_runtime_schedule_to_start_seconds_bucket{task_queue="thumbs",task_type="activity",le="1"} 38
 temporal_worker_runtime_schedule_to_start_seconds_bucket{task_queue="thumbs",task_type="activity",le="+Inf"} 40
 temporal_worker_runtime_schedule_to_start_seconds_count{task_queue="thumbs",task_type="activity"} 40
+temporal_worker_runtime_execution_seconds_bucket{task_queue="thumbs",task_type="activity",le="+Inf"} 38
+temporal_worker_runtime_execution_seconds_count{task_queue="thumbs",task_type="activity"} 38
 temporal_worker_runtime_cpu_seconds_total 12.5
 temporal_worker_runtime_cpu_limit 2
 temporal_worker_runtime_cached_workflows{task_queue="w1"} 3
@@ -205,6 +211,8 @@ temporal_activity_schedule_to_start_latency_seconds_bucket{activity_type="B",tas
 temporal_activity_schedule_to_start_latency_seconds_bucket{activity_type="B",task_queue="q \"1\"",le="+Inf"} 6
 temporal_activity_schedule_to_start_latency_seconds_count{activity_type="A",task_queue="q \"1\""} 4
 temporal_activity_schedule_to_start_latency_seconds_count{activity_type="B",task_queue="q \"1\""} 6
+temporal_activity_execution_latency_seconds_bucket{activity_type="A",task_queue="q \"1\"",le="5"} 7
+temporal_activity_execution_latency_seconds_bucket{activity_type="A",task_queue="q \"1\"",le="+Inf"} 8
 temporal_activity_execution_latency_seconds_count{activity_type="A",task_queue="q \"1\""} 8
 temporal_workflow_task_execution_latency_milliseconds_count{task_queue="q \"1\"",workflow_type="W"} 5
 temporal_activity_schedule_to_start_latency_count{task_queue="other"} 1
@@ -219,8 +227,9 @@ process_start_time_seconds 1.7e+09
         let lane_reading = LaneReading {
             used: 3,
             available: 7,
-            counters: Counters { started: Some(41), waited: Some(40), ended: None },
+            counters: Counters { started: Some(41), waited: Some(40), ended: Some(38) },
             waits: waits([30, 38, 40]),
+            runs: Waits(vec![(Duration::MAX, 38)]),
             unlimited: false,
         };
         assert_eq!(reading.lanes, BTreeMap::from([(lane("thumbs", TaskType::Activity), lane_reading)]));
@@ -235,6 +244,7 @@ process_start_time_seconds 1.7e+09
             available: 8,
             counters: Counters { started: None, waited: Some(10), ended: Some(8) },
             waits: waits([1, 9, 10]),
+            runs: Waits(vec![(Duration::from_secs(5), 7), (Duration::MAX, 8)]),
             unlimited: false,
         };
         let workflows = LaneReading {

@@ -29,6 +29,7 @@ pub(super) struct LaneNumbers {
     pub waited: Option<f64>,
     pub ended: Option<f64>,
     pub waits: Option<Histogram>,
+    pub runs: Option<Histogram>,
 }
 
 /// A cumulative histogram, in the unit of its source.
@@ -61,6 +62,7 @@ pub(super) struct LaneReading {
     pub unlimited: bool,
     pub counters: Counters,
     pub waits: Waits,
+    pub runs: Waits,
 }
 
 /// Counters of one lane, as far as they are told.
@@ -115,7 +117,8 @@ impl LaneNumbers {
                 waited: self.waited.map(whole),
                 ended: self.ended.map(whole),
             },
-            waits: self.waits.map(Histogram::waits).unwrap_or_default(),
+            waits: self.waits.map(Histogram::times).unwrap_or_default(),
+            runs: self.runs.map(Histogram::times).unwrap_or_default(),
         })
     }
 }
@@ -134,7 +137,7 @@ impl Histogram {
         *self.counts.entry(edge.to_bits()).or_default() += count;
     }
 
-    fn waits(self) -> Waits {
+    fn times(self) -> Waits {
         let smallest = self.counts.keys().next().map_or(0.0, |bits| f64::from_bits(*bits));
         let unit = match self.unit {
             Unit::Milliseconds => 1e-3,
@@ -143,13 +146,13 @@ impl Histogram {
             Unit::Seconds | Unit::Untold => 1.0,
         };
         let edge = |bits: u64| Duration::try_from_secs_f64(f64::from_bits(bits) * unit).unwrap_or(Duration::MAX);
-        let mut waits: Vec<(Duration, u64)> = Vec::with_capacity(self.counts.len());
+        let mut times: Vec<(Duration, u64)> = Vec::with_capacity(self.counts.len());
         for (bits, count) in self.counts {
             // Series whose edges differ add up to something that is not cumulative.
-            let least = waits.last().map_or(0, |(_, count)| *count);
-            waits.push((edge(bits), whole(count).max(least)));
+            let least = times.last().map_or(0, |(_, count)| *count);
+            times.push((edge(bits), whole(count).max(least)));
         }
-        Waits(waits)
+        Waits(times)
     }
 }
 
@@ -166,7 +169,7 @@ mod tests {
     fn waits(unit: Unit, buckets: &[(f64, f64)]) -> Vec<(Duration, u64)> {
         let mut histogram = Histogram::new(unit);
         buckets.iter().for_each(|(edge, count)| histogram.add(*edge, *count));
-        histogram.waits().0
+        histogram.times().0
     }
 
     #[test]

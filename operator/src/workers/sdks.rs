@@ -14,7 +14,7 @@ pub(super) enum Meaning {
     Started,
     /// A histogram of schedule-to-start, observed when a task starts.
     Waited,
-    /// A histogram that is observed when a task ends.
+    /// A histogram of execution latency, observed when a task ends.
     Ended,
     /// Workflows in the cache.
     Cached,
@@ -86,6 +86,7 @@ const METRICS: &[Metric] = &[
     runtime(contract::METRIC_SLOTS_AVAILABLE, Meaning::Available),
     runtime(contract::METRIC_TASKS_STARTED, Meaning::Started),
     runtime(contract::METRIC_SCHEDULE_TO_START, Meaning::Waited),
+    runtime(contract::METRIC_EXECUTION, Meaning::Ended),
     pod(contract::METRIC_CACHED_WORKFLOWS, Source::Runtime, Meaning::Cached),
     pod(contract::METRIC_CPU_SECONDS, Source::Runtime, Meaning::CpuSeconds),
     pod(contract::METRIC_CPU_LIMIT, Source::Runtime, Meaning::CpuLimit),

@@ -34,9 +34,11 @@ struct LaneSeries {
     /// What earlier processes started.
     before: u64,
     waits_before: Waits,
+    runs_before: Waits,
     /// What all processes started.
     started: u64,
     waits: Waits,
+    runs: Waits,
 }
 
 impl Series {
@@ -74,17 +76,20 @@ impl LaneSeries {
     fn new_process(&mut self) {
         self.before = self.started;
         self.waits_before = self.waits.clone();
+        self.runs_before = self.runs.clone();
     }
 
     fn take(&mut self, lane: &LaneReading) -> SlotUse {
         self.started = self.started.max(self.before.saturating_add(lane.started()));
         self.waits = sum(&self.waits_before, &lane.waits);
+        self.runs = sum(&self.runs_before, &lane.runs);
         SlotUse {
             used: lane.used,
             available: lane.available,
             unlimited: lane.unlimited,
             started: self.started,
             waits: self.waits.clone(),
+            runs: self.runs.clone(),
         }
     }
 }

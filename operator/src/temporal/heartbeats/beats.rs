@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use operator_core::observed::{LaneKey, Observation, PodLoad, SlotUse, TaskType};
+use operator_core::observed::{LaneKey, Observation, PodLoad, TaskType};
 use tokio::time::Instant;
 
 /// Intervals after which a heartbeat proves nothing any more: two may be late, or lost on their way.
@@ -181,7 +181,7 @@ impl Identity<'_> {
 fn add(load: &mut PodLoad, beat: &Beat) {
     for (task_type, slots) in &beat.slots {
         let lane = LaneKey { task_queue: beat.task_queue.clone(), task_type: *task_type };
-        let sum = load.lanes.entry(lane).or_insert_with(SlotUse::default);
+        let sum = load.lanes.entry(lane).or_default();
         sum.used = sum.used.saturating_add(slots.used);
         sum.available = sum.available.saturating_add(slots.available.unwrap_or(0));
         sum.unlimited |= slots.available.is_none();

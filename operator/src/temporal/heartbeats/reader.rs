@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use operator_core::observed::{FailureClass, LaneKey, Observation, PodLoad, SlotUse};
 use parking_lot::Mutex;
-use rand::RngExt as _;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -110,7 +109,8 @@ impl Reader {
                     retry_after(&error, failures)
                 }
             };
-            self.sleep(wait.mul_f64(rand::rng().random_range(0.9..1.1)), failures > 0).await;
+            let scatter = rand::random_range(0.9..1.1);
+            self.sleep(wait.mul_f64(scatter), failures > 0).await;
         }
     }
 

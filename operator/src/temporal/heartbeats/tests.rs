@@ -90,7 +90,7 @@ fn a_worker_that_shuts_down_or_is_of_another_version_proves_nothing() {
     let mut bed = Bed::new();
     bed.list(1, &[Beat { running: false, ..beat("a", 0, (0, 0)) }]);
     assert!(matches!(bed.load(2), Observation::Stale { .. }));
-    bed.list(1, &[Beat { version: Some(("ns/w".into(), "b2".into())), ..beat("a", 0, (0, 0)) }]);
+    bed.list(1, &[Beat { version: Some(("ns/w".into(), "b2".into())), ..beat("c", 0, (0, 0)) }]);
     assert_eq!(bed.load(2), Observation::Unknown);
     bed.list(1, &[Beat { version: None, ..beat("b", 0, (0, 0)) }]);
     assert_eq!(bed.load(2), Observation::Unknown);
