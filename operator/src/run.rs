@@ -15,11 +15,12 @@ use crate::controller::{Shared, checkpoint, memory::Memories, scopes};
 use crate::kube::client::{bounded, clients};
 use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
+use crate::kube::order_key::OrderKeys;
 use crate::kube::secrets::Secrets;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::temporal::{Heartbeats, Limits, Poller, Pool};
-use crate::workers::Scraper;
+use crate::workers::{Cordons, Scraper};
 use crate::{http, temporal, workers};
 
 /// Runs the operator.
@@ -32,14 +33,18 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let metrics = Metrics::register(&registry)?;
     let changes = Changes::new();
     let identity = identity(&client, &settings).await;
-    let shared = shared(&client, &settings, &registry, (metrics.clone(), changes.clone(), identity))?;
+    let leadership = Arc::new(Leadership::new(settings.leader_elect, metrics.clone()));
+    let cordons = Cordons::new(&registry, {
+        let leadership = leadership.clone();
+        Box::new(move || leadership.may_write())
+    })?;
+    let shared = shared(&client, &settings, &registry, (metrics, changes.clone(), identity, cordons))?;
     let stop = CancellationToken::new();
     let ready = Arc::new(watch::Sender::new(0));
     let namespaces = settings.namespaces();
     let scope_count = namespaces.len().max(1);
     // Unique to this process: a container that is started anew in the same pod is another candidate.
     let me = format!("{}_{:08x}", settings.pod_name, rand::random::<u32>());
-    let leadership = Arc::new(Leadership::new(settings.leader_elect, metrics));
     let start = scopes::Start {
         client: client.clone(),
         leadership: leadership.clone(),
@@ -70,7 +75,7 @@ fn shared(
     client: &Client,
     settings: &Settings,
     registry: &Registry,
-    (metrics, changes, identity): (Metrics, Arc<Changes>, String),
+    (metrics, changes, identity, cordons): (Metrics, Arc<Changes>, String, Arc<Cordons>),
 ) -> anyhow::Result<Arc<Shared>> {
     let temporal = temporal::Metrics::register(registry)?;
     let limits = Limits { calls_per_second: settings.temporal_calls_per_second };
@@ -81,6 +86,8 @@ fn shared(
         poller: Poller::new(changes.clone(), temporal),
         heartbeats: Heartbeats::new(changes),
         scraper,
+        cordons,
+        order_keys: OrderKeys::new(client.clone(), &settings.pod_namespace),
         memories: Memories::default(),
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics,

@@ -88,6 +88,10 @@ pub struct Surroundings<'a> {
     pub default_runtime_image: &'a str,
     /// Image that each existing child was created with, by the child's name: it keeps that.
     pub runtime_images: &'a BTreeMap<String, String>,
+    /// Public keys of the operator's orders to pods.
+    pub order_keys: &'a [String],
+    /// Names of existing children whose pods don't know their uid: they can't be cordoned, and it stays so.
+    pub uncordonable: &'a BTreeSet<String>,
 }
 
 /// Why a manifest can't be run: field, value and remedy, one sentence each.
@@ -114,10 +118,7 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         Versioning::Disabled => None,
     };
     let child_name = build_id.as_ref().map_or_else(|| name.clone(), |id| names::child_deployment_name(&name, id));
-    let runtime = spec.runtime.as_ref().map(|runtime| {
-        let image = runtime_image(runtime, &child_name, around);
-        runtime_pod(runtime, image, &name, &child_name, &mut wrong)
-    });
+    let runtime = spec.runtime.as_ref().map(|runtime| runtime_pod(runtime, around, &name, &child_name, &mut wrong));
     let template_hash = template_hash(&template, &mut wrong);
     if !wrong.is_empty() {
         return Err(InvalidSpec(wrong));
@@ -245,11 +246,12 @@ fn runtime_image(runtime: &RuntimeSpec, child_name: &str, around: &Surroundings<
 
 fn runtime_pod(
     runtime: &RuntimeSpec,
-    image: Option<String>,
+    around: &Surroundings<'_>,
     name: &str,
     child_name: &str,
     wrong: &mut Vec<String>,
 ) -> RuntimePod {
+    let image = runtime_image(runtime, child_name, around);
     let config = RuntimeConfig {
         version: CONFIG_VERSION,
         task_queues: runtime.task_queues.iter().map(|queue| queue.name.clone()).collect(),
@@ -263,9 +265,10 @@ fn runtime_pod(
     if runtime.mode == RuntimeMode::Shared {
         wrong.extend(config.violations().into_iter().map(|violation| format!("spec.runtime.{violation}.")));
     }
-    let limits = limits(runtime, wrong);
+    let limits = RuntimeLimits { order_keys: around.order_keys.to_vec(), ..limits(runtime, wrong) };
     let (config_map, limits_map) = (runtime::config_map_name(child_name), runtime::limits_map_name(name));
-    RuntimePod { image, config, limits, config_map, limits_map }
+    let cordonable = !around.uncordonable.contains(child_name);
+    RuntimePod { image, config, limits, config_map, limits_map, cordonable }
 }
 
 fn handler(handler: &Handler) -> Option<HandlerConfig> {
@@ -302,6 +305,7 @@ fn limits(runtime: &RuntimeSpec, wrong: &mut Vec<String>) -> RuntimeLimits {
             .drain_timeout
             .as_ref()
             .map(|timeout| millis(duration(timeout, "spec.runtime.drainTimeout", wrong))),
+        order_keys: Vec::new(),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod build_id;
 pub mod checkpoint;
 pub mod connection;
 pub mod contract;
+pub mod cordon;
 pub mod defaults;
 #[cfg(feature = "k8s")]
 pub mod events;

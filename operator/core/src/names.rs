@@ -20,6 +20,13 @@ pub const RUNTIME_IMAGE_ANNOTATION: &str = "temporal.io/runtime-image";
 /// Annotation on child Deployments of runtime fleets, our own:
 /// [`RUNTIME_HASH_SCHEME`](crate::build_id::RUNTIME_HASH_SCHEME) of its Build ID.
 pub const BUILD_ID_SCHEME_ANNOTATION: &str = "temporal.io/build-id-scheme";
+/// Annotation on child Deployments of runtime fleets, our own: `true` when its pods know their uid, so that they can be
+/// cordoned. It is there from the start or never: a variable that came later would replace the pods.
+pub const CORDONABLE_ANNOTATION: &str = "temporal.io/cordonable";
+/// Annotation on pods, our own: `true` while the operator orders the pod's Worker to take no new task.
+pub const CORDONED_ANNOTATION: &str = "temporal.io/cordoned";
+/// Name of the Secret, in the operator's own namespace, with the private key of its orders.
+pub const ORDER_KEY_SECRET: &str = "temporal-worker-operator-order-key";
 /// Finalizer on a WorkerDeployment (the server is cleaned up first) and on a Connection that is in use.
 pub const DELETE_PROTECTION_FINALIZER: &str = "temporal.io/delete-protection";
 /// Metadata key on a version in Temporal: which controller routes it.

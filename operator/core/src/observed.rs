@@ -176,6 +176,19 @@ pub struct PodLoad {
     pub cpu: Option<f64>,
     /// Workflows in the Worker's cache, where it is told: with the pod they are lost.
     pub cached_workflows: Option<u64>,
+    /// Whether it takes new tasks; none where it can't be told to stop taking them.
+    pub cordon: Option<Cordon>,
+}
+
+/// Whether a pod takes new tasks, by its own word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cordon {
+    /// It does.
+    Open,
+    /// It begins no further poll, but one that is open may still bring a task.
+    Closing,
+    /// No task can reach it.
+    Closed,
 }
 
 impl PodLoad {
@@ -290,6 +303,8 @@ pub struct ChildState {
     pub resource_version: String,
     /// Image of the runtime that it was created with.
     pub runtime_image: Option<String>,
+    /// Whether its pods know their uid, so that they can be cordoned.
+    pub cordonable: bool,
     /// Why the Deployment can't make its pods, in its own words: a quota, a webhook, a deadline.
     pub failure: Option<String>,
 }
@@ -315,6 +330,10 @@ pub struct PodState {
     pub restarts: u32,
     /// Whether its Worker can be told to take no new task.
     pub may_be_cordoned: bool,
+    /// Whether its Worker takes no new task, and none can reach it any more.
+    pub cordoned: bool,
+    /// Whether the cluster shows it as cordoned, by its annotation.
+    pub shown_cordoned: bool,
     /// Load by its own metrics, or by its Worker's heartbeats.
     pub load: Observation<PodLoad>,
     /// Why its metrics can't be read, while they can't.

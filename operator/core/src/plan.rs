@@ -1,6 +1,6 @@
 //! From everything that was seen to the writes that follow, in their order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 
 use crate::fleet::Fleet;
 use crate::names;
-use crate::observed::{ChildState, KubeState, LaneKey, LaneStats, Observation, PodLoad, SlotUse, TemporalState};
+use crate::observed::{
+    ChildState, KubeState, LaneKey, LaneStats, Observation, PodLoad, PodState, SlotUse, TemporalState,
+};
 use crate::rollout::{self, Stage};
 use crate::scaling::{self, Decision, Floor, Input, Pod, State};
 use crate::schedule;
@@ -37,6 +39,13 @@ pub enum Action {
         pod: String,
         /// The cost; none takes it away.
         cost: Option<i32>,
+    },
+    /// Show on a pod whether it is ordered to take no new task.
+    ShowCordon {
+        /// Name of the pod.
+        pod: String,
+        /// Whether it is.
+        cordoned: bool,
     },
     /// Write `spec.replicas` of the child through its `scale` subresource.
     Scale {
@@ -92,6 +101,8 @@ pub struct Plan {
     pub decision: Option<Decision>,
     /// State for the next scaling decision.
     pub scaling: State,
+    /// Names of the pods that are to take no new task. All others are to take tasks.
+    pub cordon: BTreeSet<String>,
 }
 
 /// Plans. Nothing is deleted, and no version but the target is touched.
@@ -101,7 +112,8 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     let child = input.kube.children.iter().find(|child| child.name == fleet.child_name);
     let stage = fleet.build_id.as_deref().map(|build_id| stage_of(input, build_id));
     let mut actions = applies(input);
-    let mut planned = Plan { actions: Vec::new(), stage, decision: None, scaling: input.scaling.clone() };
+    let mut planned =
+        Plan { actions: Vec::new(), stage, decision: None, scaling: input.scaling.clone(), cordon: BTreeSet::new() };
     if let Some(child) = child {
         scale(input, child, &mut planned, &mut actions);
     }
@@ -109,6 +121,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
         let (build_id, conflict_token) = (build_id.clone(), conflict_token.clone());
         actions.push(Action::SetCurrent { build_id, conflict_token });
     }
+    actions.extend(cordon_marks(input, &planned.cordon));
     planned.actions = actions;
     planned
 }
@@ -169,12 +182,13 @@ fn scale(input: &PlanInput<'_>, child: &ChildState, planned: &mut Plan, actions:
         return;
     }
     let marks = deletion_costs(input, &decision);
-    // Victims are marked first, and the decrease is decided once more on what their pods say after that.
-    let marked_first = decision.desired < child.spec_replicas && !marks.is_empty();
+    // Victims are marked first, and take no task any more; the decrease is decided once more on what their pods say then.
+    let not_yet = decision.desired < child.spec_replicas && (!marks.is_empty() || may_get_tasks(input, &decision));
     actions.extend(marks);
-    if decision.desired != child.spec_replicas && !marked_first {
+    if decision.desired != child.spec_replicas && !not_yet {
         actions.push(scale_to(child, decision.desired, decision.reason.clone()));
     }
+    planned.cordon = to_cordon(input, &decision);
     planned.decision = Some(decision);
 }
 
@@ -188,9 +202,32 @@ fn scale_to(child: &ChildState, to: u32, reason: String) -> Action {
     }
 }
 
+/// Pods that are to take no new task: the surplus that the decision names, and those that go, since a task that reached
+/// them now might be killed with them.
+fn to_cordon(input: &PlanInput<'_>, decision: &Decision) -> BTreeSet<String> {
+    let named = |pod: &&PodState| decision.cordon.contains(&pod.name) || decision.victims.contains(&pod.name);
+    let able = |pod: &&PodState| pod.may_be_cordoned && !pod.terminating;
+    input.kube.pods.iter().filter(named).filter(able).map(|pod| pod.name.clone()).collect()
+}
+
+/// Whether a pod that should go can be cordoned, and a task can still reach it.
+fn may_get_tasks(input: &PlanInput<'_>, decision: &Decision) -> bool {
+    let open = |pod: &PodState| pod.may_be_cordoned && !pod.terminating && !pod.cordoned;
+    input.kube.pods.iter().any(|pod| decision.victims.contains(&pod.name) && open(pod))
+}
+
+/// Shows which pods are cordoned, and no longer shows it on others.
+fn cordon_marks(input: &PlanInput<'_>, cordon: &BTreeSet<String>) -> Vec<Action> {
+    let mark = |pod: &PodState| {
+        let cordoned = cordon.contains(&pod.name);
+        (pod.shown_cordoned != cordoned).then(|| Action::ShowCordon { pod: pod.name.clone(), cordoned })
+    };
+    input.kube.pods.iter().filter(|pod| !pod.terminating).filter_map(mark).collect()
+}
+
 /// Marks the victims, and unmarks pods that were victims once.
 fn deletion_costs(input: &PlanInput<'_>, decision: &Decision) -> Vec<Action> {
-    let cost = |pod: &crate::observed::PodState| {
+    let cost = |pod: &PodState| {
         let victim = decision.victims.contains(&pod.name);
         let marked = pod.deletion_cost == VICTIM_COST;
         let cost = match (victim, marked) {
@@ -219,7 +256,7 @@ fn scaling_input(input: &PlanInput<'_>, child: &ChildState, stage: Option<&Stage
     let fleet = input.fleet;
     let serves = stage.is_none_or(|stage| *stage == Stage::Current);
     let lanes = known_lanes(fleet, input.temporal);
-    let pod = |pod: &crate::observed::PodState| Pod {
+    let pod = |pod: &PodState| Pod {
         name: pod.name.clone(),
         ready: pod.ready,
         terminating: pod.terminating,
@@ -228,6 +265,7 @@ fn scaling_input(input: &PlanInput<'_>, child: &ChildState, stage: Option<&Stage
         restarts: pod.restarts,
         may_be_cordoned: pod.may_be_cordoned,
         unreadable: pod.unreadable.clone(),
+        cordoned: pod.cordoned,
     };
     Input {
         now: input.now,

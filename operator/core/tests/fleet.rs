@@ -1,6 +1,6 @@
 //! From a manifest to a fleet, its objects, its plan and its status, as one would read them in a cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -44,7 +44,13 @@ fn runtime() -> Value {
 fn try_resolve(manifest: &WorkerDeployment, images: &[(&str, &str)]) -> Result<Fleet, InvalidSpec> {
     let connection = ConnectionFacts { host_port: "t:7233".into(), server_name: None, auth: Auth::None, ca_cert: None };
     let images = images.iter().map(|(child, image)| ((*child).into(), (*image).into())).collect();
-    let around = Surroundings { connection: &connection, default_runtime_image: "runtime:v9", runtime_images: &images };
+    let around = Surroundings {
+        connection: &connection,
+        default_runtime_image: "runtime:v9",
+        runtime_images: &images,
+        order_keys: &[],
+        uncordonable: &BTreeSet::new(),
+    };
     resolve(manifest, &around)
 }
 
@@ -76,6 +82,8 @@ fn cluster(fleet: &Fleet, replicas: u32, busy: u32) -> KubeState {
             restarts: 0,
             may_be_cordoned: false,
             unreadable: None,
+            cordoned: false,
+            shown_cordoned: false,
             load: known(load),
         }
     };

@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action as Requeue;
 use operator_core::api::WorkerDeployment;
 use operator_core::backoff::RetryClass;
+use operator_core::cordon::OrderKey;
 use operator_core::fleet::{self, Fleet, Surroundings};
 use operator_core::observed::{FailureClass, KubeState, Observation, TemporalState};
 use operator_core::plan::{self, Plan, PlanInput};
@@ -15,7 +16,9 @@ use operator_core::status::{self, Blocked, StatusInput};
 use tokio::time::Instant;
 
 use super::carry_out::{Failure, Outcome, Work, carry_out};
+use super::cordon::Known;
 use super::memory::Memory;
+use super::cordon::{self, Known};
 use super::{Context, checkpoint, connect, loads, report};
 use crate::changes::FleetId;
 use crate::kube::client::CallError;
@@ -104,6 +107,7 @@ pub fn forget(ctx: &Context, fleet: &FleetId) {
     ctx.shared.poller.remove(fleet);
     ctx.shared.scraper.remove(fleet);
     ctx.shared.heartbeats.remove(fleet);
+    ctx.shared.cordons.remove(fleet);
     ctx.shared.memories.remove(fleet);
     ctx.shared.metrics.forget(fleet);
 }
@@ -123,17 +127,22 @@ struct Resolved {
 
 impl Reconcile<'_> {
     async fn run(&self, memory: &mut Memory) -> Result<Requeue, Error> {
-        let mut kube = self.observe_kube();
-        let resolved = match self.resolve(&kube).await? {
+        let shared = &self.ctx.shared;
+        let order_key = shared.order_keys.get(&self.ctx.leadership).await;
+        let mut kube = self.observe_kube(order_key.as_ref());
+        let resolved = match self.resolve(&kube, order_key.as_ref()).await? {
             Ok(resolved) => resolved,
             Err(blocked) => return self.report_blocked(&blocked, &kube, memory).await,
         };
         let Resolved { fleet, connection } = &resolved;
-        loads::add_heartbeats(&self.ctx.shared.heartbeats, self.id, fleet, connection, &mut kube);
-        let temporal = self.ctx.shared.poller.snapshot(self.id, Instant::now());
+        loads::add_heartbeats(&shared.heartbeats, self.id, fleet, connection, &mut kube);
+        let temporal = shared.poller.snapshot(self.id, Instant::now());
         self.watch(fleet, connection, &kube, &temporal);
         self.remember(fleet, memory).await?;
         let plan = self.plan(fleet, &kube, &temporal, memory);
+        if let Some(key) = &order_key {
+            cordon::order(self.ctx, &self.key, self.id, (key, &plan.cordon));
+        }
         let outcome = self.carry_out(&resolved, &kube, &temporal, &plan, memory).await;
         if outcome.failure.is_none() {
             memory.scaling = plan.scaling.clone();
@@ -160,20 +169,22 @@ impl Reconcile<'_> {
         Ok(())
     }
 
-    fn observe_kube(&self) -> KubeState {
-        let now = Instant::now();
+    fn observe_kube(&self, order_key: Option<&OrderKey>) -> KubeState {
         let scraper = &self.ctx.shared.scraper;
         let metrics = self.wd.spec.scaling.as_ref().and_then(|scaling| scaling.pod_metrics.clone()).unwrap_or_default();
         let target = |pod: &PodView| loads::target(pod, &metrics);
         let targets = observe::pods(&self.ctx.caches, &self.key).iter().filter_map(|pod| target(pod)).collect();
         scraper.set(self.id.clone(), targets);
-        observe::kube_state(&self.ctx.caches, &self.key, |pod| {
-            let seen = scraper.snapshot(&pod.uid, target(pod).as_ref(), now);
-            (seen.load, seen.unreadable)
-        })
+        let shared = &self.ctx.shared;
+        let known = Known { shared, now: Instant::now(), has_key: order_key.is_some(), metrics: &metrics };
+        observe::kube_state(&self.ctx.caches, &self.key, &known)
     }
 
-    async fn resolve(&self, kube: &KubeState) -> Result<Result<Resolved, Blocked>, Error> {
+    async fn resolve(
+        &self,
+        kube: &KubeState,
+        order_key: Option<&OrderKey>,
+    ) -> Result<Result<Resolved, Blocked>, Error> {
         let shared = &self.ctx.shared;
         let state = match self.connection(false).await {
             Ok(state) => state,
@@ -190,10 +201,15 @@ impl Reconcile<'_> {
             .iter()
             .filter_map(|child| child.runtime_image.clone().map(|image| (child.name.clone(), image)))
             .collect();
+        let uncordonable =
+            kube.children.iter().filter(|child| !child.cordonable).map(|child| child.name.clone()).collect();
+        let order_keys: Vec<_> = order_key.iter().map(|key| key.public()).collect();
         let around = Surroundings {
             connection: &state.facts,
             default_runtime_image: &shared.runtime_image,
             runtime_images: &images,
+            order_keys: &order_keys,
+            uncordonable: &uncordonable,
         };
         Ok(fleet::resolve(self.wd, &around).map(|fleet| Resolved { fleet, connection }).map_err(|invalid| Blocked {
             reason: operator_core::api::Reason::InvalidSpec,

@@ -6,6 +6,7 @@
 pub mod carry_out;
 pub mod checkpoint;
 pub mod connect;
+pub mod cordon;
 pub mod fleet;
 pub mod loads;
 pub mod memory;
@@ -18,11 +19,12 @@ use kube::Client;
 
 use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
+use crate::kube::order_key::OrderKeys;
 use crate::kube::secrets::Secrets;
 use crate::kube::watches::Caches;
 use crate::metrics::Metrics;
 use crate::temporal::{Heartbeats, Poller, Pool};
-use crate::workers::Scraper;
+use crate::workers::{Cordons, Scraper};
 
 use memory::Memories;
 
@@ -50,6 +52,10 @@ pub struct Shared {
     pub scraper: Arc<Scraper>,
     /// Reader of the Workers' heartbeats.
     pub heartbeats: Arc<Heartbeats>,
+    /// Sender of orders to pods.
+    pub cordons: Arc<Cordons>,
+    /// The key of these orders.
+    pub order_keys: OrderKeys,
     /// What is remembered of each fleet.
     pub memories: Memories,
     /// Publisher of events.

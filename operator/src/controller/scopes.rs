@@ -69,6 +69,7 @@ async fn scope(start: Start, namespace: Option<String>, fleets: broadcast::Recei
         let fleet = FleetId::from(uid);
         shared.poller.remove(&fleet);
         shared.scraper.remove(&fleet);
+        shared.cordons.remove(&fleet);
         shared.memories.remove(&fleet);
         shared.metrics.forget(&fleet);
     });

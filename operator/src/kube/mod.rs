@@ -8,6 +8,7 @@ pub mod gate;
 pub mod index;
 pub mod lease;
 pub mod observe;
+pub mod order_key;
 pub mod secrets;
 pub mod status;
 pub mod views;

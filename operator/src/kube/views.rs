@@ -65,6 +65,10 @@ pub struct PodView {
     pub deletion_cost: i32,
     /// Restarts of its containers.
     pub restarts: u32,
+    /// Where it takes orders, if it takes any.
+    pub orders_url: Option<String>,
+    /// Whether it is shown as cordoned.
+    pub shown_cordoned: bool,
 }
 
 fn label(meta: &ObjectMeta, key: &str) -> Option<String> {
@@ -92,6 +96,7 @@ impl View for DeploymentView {
             available_since: available_since(object),
             resource_version: meta.resource_version.clone().unwrap_or_default(),
             runtime_image: annotation(meta, names::RUNTIME_IMAGE_ANNOTATION),
+            cordonable: annotation(meta, names::CORDONABLE_ANNOTATION).as_deref() == Some("true"),
             failure: failure(object),
         };
         Self {
@@ -154,6 +159,8 @@ impl View for PodView {
             cpu_limit: cpu_limit(object),
             waiting: waiting(object),
             restarts: restarts(object),
+            orders_url: orders_url(object),
+            shown_cordoned: annotation(meta, names::CORDONED_ANNOTATION).as_deref() == Some("true"),
             deletion_cost: annotation(meta, DELETION_COST_ANNOTATION).and_then(|cost| cost.parse().ok()).unwrap_or(0),
         }
     }
@@ -215,6 +222,16 @@ fn cpus(quantity: &str) -> Option<f64> {
     (cpus > 0.0).then_some(cpus)
 }
 
+/// The runtime's probes: the container port named `probes`, else the runtime's own default.
+fn orders_url(pod: &Pod) -> Option<String> {
+    let ip = pod.status.as_ref()?.pod_ip.as_deref().filter(|ip| !ip.is_empty())?;
+    let mut ports = pod.spec.as_ref()?.containers.iter().flat_map(|container| container.ports.iter().flatten());
+    let named = ports.find(|port| port.name.as_deref() == Some(contract::PROBES_PORT_NAME));
+    let port = named.map_or(i32::from(contract::PROBES_PORT), |port| port.container_port);
+    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+    Some(format!("http://{host}:{port}"))
+}
+
 fn restarts(pod: &Pod) -> u32 {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
     statuses.iter().map(|one| u32::try_from(one.restart_count).unwrap_or(0)).fold(0, u32::saturating_add)
@@ -262,7 +279,8 @@ mod tests {
     fn a_running_pod_is_found_by_its_label_and_is_ready() {
         let view = running("10.1.2.3");
         assert_eq!(view.group(), ("ns".into(), "fleet".into()));
-        assert!(view.ready && !view.terminating && view.waiting.is_none());
+        assert_eq!(view.orders_url.as_deref(), Some("http://10.1.2.3:8081"));
+        assert!(view.ready && !view.terminating && view.waiting.is_none() && !view.shown_cordoned);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use operator_core::observed::{LaneKey, TaskType};
 use super::labels::{Labels, unescape};
 use super::reading::{Histogram, LaneNumbers, Numbers, Reading};
 use super::sdks::{self, Kind, Meaning, Metric, Part, Source};
+use super::word::Word;
 
 /// Longest line that is read; longer ones are none of ours.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -19,6 +20,7 @@ pub(super) struct Page {
     skipping: bool,
     runtime: Numbers,
     sdk: Numbers,
+    word: Word,
 }
 
 impl Page {
@@ -37,7 +39,7 @@ impl Page {
         self.end_line();
         // The runtime exports its own metrics, which are the contract; a program on it may export its SDK's as well.
         let told = if self.runtime.lanes.is_empty() { self.sdk } else { self.runtime };
-        let reading = told.reading();
+        let reading = Reading { cordon: self.word.cordon(), ..told.reading() };
         (!reading.lanes.is_empty()).then_some(reading)
     }
 
@@ -65,6 +67,9 @@ impl Page {
     fn read(&mut self, line: &str) {
         let name_end = line.find(['{', ' ', '\t']).unwrap_or(line.len());
         let (name, rest) = line.split_at(name_end);
+        if self.word.read(name, rest) {
+            return;
+        }
         let Some((metric, part)) = sdks::find(name) else { return };
         let Some(sample) = Sample::read(metric, rest) else { return };
         let numbers = match metric.source {

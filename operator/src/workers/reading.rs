@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use operator_core::observed::{LaneKey, Waits};
+use operator_core::observed::{Cordon, LaneKey, Waits};
 
 use super::sdks::Unit;
 
@@ -44,6 +44,8 @@ pub(super) struct Histogram {
 pub(super) struct Reading {
     /// By lane; those that tell of counters alone are left out.
     pub lanes: BTreeMap<LaneKey, LaneReading>,
+    /// Its own word on whether it takes tasks.
+    pub cordon: Option<Cordon>,
     /// Workflows in the cache.
     pub cached: Option<u64>,
     /// CPU time since the process began.
@@ -93,6 +95,7 @@ impl Numbers {
         let lanes = self.lanes.into_iter().filter_map(|(lane, numbers)| Some((lane, numbers.reading()?)));
         Reading {
             lanes: lanes.collect(),
+            cordon: None,
             cached: self.cached.map(whole),
             cpu_seconds: self.cpu_seconds,
             cpu_limit: self.cpu_limit.filter(|limit| *limit > 0.0),

@@ -51,6 +51,7 @@ impl Series {
         let lanes = reading.lanes.iter();
         let mut load = PodLoad::of(lanes.map(|(key, lane)| (key.clone(), self.lane(key).take(lane))));
         load.cached_workflows = reading.cached;
+        load.cordon = reading.cordon;
         load.cpu = self.cpu_share(&reading, asked, cpu_limit);
         self.last = Some(reading);
         load
@@ -150,7 +151,7 @@ mod tests {
             ..LaneReading::default()
         };
         let lanes = BTreeMap::from([(key(), lane)]);
-        Reading { lanes, cached: None, cpu_seconds: None, cpu_limit: None, process_start: None }
+        Reading { lanes, cordon: None, cached: None, cpu_seconds: None, cpu_limit: None, process_start: None }
     }
 
     fn told(series: &mut Series, reading: Reading) -> (u64, u64) {

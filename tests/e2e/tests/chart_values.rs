@@ -263,7 +263,10 @@ fn secrets_are_only_got_by_name_and_nothing_is_allowed_wholesale() {
     let roles = [of_kind(&objects, "ClusterRole"), of_kind(&objects, "Role")].concat();
     let allowed = allowed(&roles);
     let secrets: Vec<_> = allowed.iter().filter(|rule| rule.ends_with("/secrets")).collect();
-    assert_eq!(secrets, ["get /secrets"]);
+    assert_eq!(secrets, ["create /secrets", "get /secrets"]);
+    // The one Secret that is made is the operator's own, in its own namespace.
+    let cluster_wide = self::allowed(&of_kind(&objects, "ClusterRole"));
+    assert!(cluster_wide.contains("get /secrets") && !cluster_wide.contains("create /secrets"), "{cluster_wide:?}");
     assert!(allowed.iter().all(|rule| !rule.contains('*')), "{allowed:?}");
     let deletes: Vec<_> = allowed.iter().filter(|rule| rule.starts_with("delete")).collect();
     assert!(deletes.is_empty(), "{deletes:?}");

@@ -155,6 +155,10 @@ pub struct Pod {
     pub restarts: u32,
     /// Whether its Worker can be told to take no new task.
     pub may_be_cordoned: bool,
+    /// Whether its Worker takes no new task, and none can reach it any more: its polls have ended, some 10 s after it was
+    /// told. What it runs goes on. With no task in a slot it is empty, and stays so.
+    #[serde(default)]
+    pub cordoned: bool,
 }
 
 /// Everything that a decision stands on.
