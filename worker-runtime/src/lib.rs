@@ -9,6 +9,7 @@
 
 mod activity;
 mod connect;
+mod cordon;
 mod core_metrics;
 mod cpu;
 mod handler;
@@ -16,6 +17,7 @@ mod library;
 mod lifecycle;
 mod metrics;
 mod options;
+mod orders;
 mod payload;
 mod pollers;
 mod probes;

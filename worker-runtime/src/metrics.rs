@@ -8,6 +8,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+use prometheus::core::Collector;
 
 use crate::cpu::Cpu;
 use crate::settings::Version;
@@ -168,6 +169,14 @@ impl Metrics {
     /// Workflows in the cache of a Task Queue's Worker.
     pub fn cached_workflows(&self, task_queue: &str) -> IntGauge {
         self.cached.with_label_values(&[task_queue])
+    }
+
+    /// Adds metrics of another part of the process.
+    ///
+    /// # Errors
+    /// Two metrics share a name; a bug.
+    pub fn register(&self, metrics: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        self.registry.register(metrics)
     }
 
     /// Counts the end of a task.

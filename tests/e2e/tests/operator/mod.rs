@@ -2,6 +2,7 @@
 
 pub mod child;
 pub mod connections;
+pub mod cordon;
 pub mod leader;
 pub mod manifests;
 pub mod scaling;
