@@ -82,3 +82,7 @@ bench-cold-start: build ## Measure the way of a fleet from zero against its floo
 .PHONY: bench-autoscale
 bench-autoscale: build ## Play recorded traffic on the real cluster, beside the simulator's prediction; LENGTH=n in seconds (docs/benchmarks.md)
 	$(PROGRAMS)/bench autoscale $(if $(LENGTH),--seconds $(LENGTH))
+
+.PHONY: bench-detection
+bench-detection: build ## Measure how soon a task on an idle Task Queue is seen; TRIALS=n (docs/benchmarks.md)
+	$(PROGRAMS)/bench detection $(if $(TRIALS),--trials $(TRIALS))

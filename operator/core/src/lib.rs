@@ -29,6 +29,7 @@ pub mod names;
 pub mod observed;
 #[cfg(feature = "k8s")]
 pub mod plan;
+pub mod polling;
 pub mod rollout;
 pub mod scaling;
 #[cfg(feature = "k8s")]

@@ -50,6 +50,14 @@ impl<T> Observation<T> {
         }
     }
 
+    /// Time since the value was taken, if there is one.
+    pub fn age(&self) -> Option<Duration> {
+        match self {
+            Self::Known { age, .. } | Self::Stale { age, .. } => Some(*age),
+            Self::Unknown => None,
+        }
+    }
+
     /// The value, fresh or not.
     pub fn last(&self) -> Option<&T> {
         match self {
@@ -272,6 +280,13 @@ pub enum FailureClass {
     Other,
 }
 
+/// More is to be read in a Temporal namespace than the operator's budget has calls for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PollingDegraded {
+    /// By what factor readings are further apart than the longest time that is borne; more than one.
+    pub factor: f64,
+}
+
 /// Everything seen of a fleet on the Temporal side.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TemporalState {
@@ -282,6 +297,8 @@ pub struct TemporalState {
     pub lanes: BTreeMap<LaneKey, Observation<LaneStats>>,
     /// Why the last read failed, while it fails.
     pub failure: Option<TemporalFailure>,
+    /// That its readings come late, while they do.
+    pub degraded: Option<PollingDegraded>,
 }
 
 /// A child Deployment as the cluster has it.

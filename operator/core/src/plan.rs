@@ -13,6 +13,7 @@ use crate::names;
 use crate::observed::{
     ChildState, KubeState, LaneKey, LaneStats, Observation, PodLoad, PodState, SlotUse, TemporalState,
 };
+use crate::polling;
 use crate::rollout::{self, Stage};
 use crate::scaling::{self, Decision, Floor, Input, Pod, State};
 use crate::schedule;
@@ -304,6 +305,18 @@ pub fn known_lanes(fleet: &Fleet, temporal: &TemporalState) -> BTreeMap<LaneKey,
     let reported = version.into_iter().flat_map(|version| version.lanes.iter());
     let lanes = fleet.declared.lanes.iter().chain(reported);
     lanes.map(|lane| (lane.clone(), temporal.lanes.get(lane).cloned().unwrap_or_default())).collect()
+}
+
+/// Whether the pods alone prove that none of the fleet's tasks waits.
+#[must_use]
+pub fn is_gated(fleet: &Fleet, kube: &KubeState, temporal: &TemporalState) -> bool {
+    let Some(policy) = &fleet.scaling else { return false };
+    let pods: Vec<_> = kube.pods.iter().filter(|pod| belongs(fleet, pod.build_id.as_deref())).collect();
+    polling::is_gated(&polling::Running {
+        lanes: &known_lanes(fleet, temporal),
+        pods: &pods,
+        may_go_to_zero: policy.min_replicas == 0,
+    })
 }
 
 fn belongs(fleet: &Fleet, build_id: Option<&str>) -> bool {

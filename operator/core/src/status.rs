@@ -28,7 +28,7 @@ use crate::api::{
 };
 use crate::fleet::Fleet;
 use crate::names;
-use crate::observed::{self, ChildState, DeploymentInfo, KubeState, PodState, TemporalState};
+use crate::observed::{self, ChildState, DeploymentInfo, KubeState, PodState, PollingDegraded, TemporalState};
 use crate::plan::Plan;
 
 pub use scaling::term;
@@ -150,9 +150,24 @@ fn connection_health(input: &StatusInput<'_>) -> Option<Condition> {
         None => {
             let asked = input.temporal.deployment.known().is_some()
                 || input.temporal.lanes.values().any(|lane| lane.known().is_some());
-            asked.then(|| (ConditionStatus::True, Reason::ConnectionHealthy, "The Temporal server answers.".into()))
+            asked.then(|| match &input.temporal.degraded {
+                Some(degraded) => (ConditionStatus::True, Reason::PollingDegraded, degraded_message(degraded, fleet)),
+                None => (ConditionStatus::True, Reason::ConnectionHealthy, "The Temporal server answers.".into()),
+            })
         }
     }
+}
+
+/// The factor as a power of two: it moves, and the message is not to move with it.
+fn degraded_message(degraded: &PollingDegraded, fleet: &Fleet) -> String {
+    let times = (1..16).map(|power| 1_u32 << power).find(|times| f64::from(*times) >= degraded.factor);
+    let times = times.unwrap_or(1 << 16);
+    format!(
+        "The Temporal server answers, but namespace {:?} has more to be read than the operator's budget allows: readings \
+         come up to {times} times as late as they should. Spread the fleets over more Temporal namespaces, or raise \
+         --temporal-calls-per-second, which helps Task Queues without pods.",
+        fleet.temporal_namespace
+    )
 }
 
 fn unsupported(input: &StatusInput<'_>) -> Option<(Reason, String)> {

@@ -8,8 +8,8 @@ use operator_core::api::{ConditionType, Reason, WorkerDeployment, WorkerDeployme
 use operator_core::connection::{Auth, ConnectionFacts};
 use operator_core::fleet::{Fleet, InvalidSpec, Surroundings, resolve};
 use operator_core::observed::{
-    ChildState, DeploymentInfo, FailureClass, KubeState, LaneKey, LaneStats, Observation, PodLoad, PodState, SlotUse,
-    TaskType, TemporalFailure, TemporalState, VersionInfo, VersionStatus, Waiting,
+    ChildState, DeploymentInfo, FailureClass, KubeState, LaneKey, LaneStats, Observation, PodLoad, PodState,
+    PollingDegraded, SlotUse, TaskType, TemporalFailure, TemporalState, VersionInfo, VersionStatus, Waiting,
 };
 use operator_core::plan::{Action, Plan, PlanInput, VICTIM_COST, object_key, plan};
 use operator_core::scaling::State;
@@ -112,7 +112,7 @@ fn server(fleet: &Fleet, backlog: u64) -> TemporalState {
     TemporalState {
         deployment: known(Some(info)),
         lanes: BTreeMap::from([(lane(), known(LaneStats { backlog, ..LaneStats::default() }))]),
-        failure: None,
+        ..TemporalState::default()
     }
 }
 
@@ -366,6 +366,22 @@ fn a_deployment_of_somebody_else_is_never_applied_over() {
     let status = status(&fleet, &kube, &server(&fleet, 0), None);
     let ready = status.condition(ConditionType::Ready).unwrap();
     assert!(ready.message.contains(&fleet.child_name) && ready.message.contains("belongs to somebody else"));
+}
+
+#[test]
+fn a_connection_whose_readings_come_late_says_so_with_the_remedy() {
+    let fleet = fleet(json!({"runtime": runtime(), "scaling": {}}));
+    let kube = cluster(&fleet, 1, 0);
+    let health = |factor: f64| {
+        let degraded = Some(PollingDegraded { factor });
+        let status = status(&fleet, &kube, &TemporalState { degraded, ..server(&fleet, 0) }, None);
+        let condition = status.condition(ConditionType::ConnectionHealthy).unwrap();
+        assert_eq!(words(&status, ConditionType::ConnectionHealthy), says("True", Reason::PollingDegraded));
+        condition.message.clone()
+    };
+    let message = health(2.6);
+    assert!(message.contains("up to 4 times") && message.contains("--temporal-calls-per-second"), "{message}");
+    assert_eq!(message, health(3.9), "what changes a little is not written anew");
 }
 
 #[test]

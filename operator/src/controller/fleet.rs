@@ -33,6 +33,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Time after which a fleet with credentials is looked at again, so that its Secret is.
 const CREDENTIALS_RECHECK: Duration = Duration::from_secs(60);
 
+/// Age up to which a reading need not be taken anew before a fleet goes to zero.
+const JUST_READ: Duration = Duration::from_secs(2);
+
 /// Why a reconcile failed. The status says more.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -136,13 +139,16 @@ impl Reconcile<'_> {
         };
         let Resolved { fleet, connection } = &resolved;
         loads::add_heartbeats(&shared.heartbeats, self.id, fleet, connection, &mut kube);
+        let seen = shared.poller.snapshot(self.id, Instant::now());
+        self.watch(fleet, connection, &kube, &seen);
+        // What is proven by free slots counts for longer: by those of this look, and not by those of the one before.
         let temporal = shared.poller.snapshot(self.id, Instant::now());
-        self.watch(fleet, connection, &kube, &temporal);
         self.remember(fleet, memory).await?;
         let plan = self.plan(fleet, &kube, &temporal, memory);
         if let Some(key) = &order_key {
             cordon::order(self.ctx, &self.key, self.id, (key, &plan.cordon));
         }
+        self.be_sure(fleet, &plan, &temporal);
         let outcome = self.carry_out(&resolved, &kube, &temporal, &plan, memory).await;
         if outcome.failure.is_none() {
             memory.scaling = plan.scaling.clone();
@@ -239,6 +245,7 @@ impl Reconcile<'_> {
             Some(child) if child.spec_replicas == 0 && fleet.scaling.is_some() => Phase::AtZero,
             _ => Phase::Running,
         };
+        let gated = phase == Phase::Running && plan::is_gated(fleet, kube, temporal);
         let lanes = match fleet.scaling {
             Some(_) => plan::known_lanes(fleet, temporal).into_keys().collect(),
             None => Default::default(),
@@ -253,7 +260,19 @@ impl Reconcile<'_> {
             build_ids,
             lanes,
             phase,
+            gated,
         });
+    }
+
+    /// Asks the server once more when the next decision may be the one for zero.
+    fn be_sure(&self, fleet: &Fleet, plan: &Plan, temporal: &TemporalState) {
+        let Some((policy, decision)) = fleet.scaling.as_ref().zip(plan.decision.as_ref()) else { return };
+        let idle = decision.desired > 0 && decision.backlog == Some(0) && decision.in_flight == Some(0);
+        let soon = policy.min_replicas == 0 && idle && decision.recheck_after < operator_core::scaling::TICK;
+        let oldest = temporal.lanes.values().filter_map(Observation::age).max();
+        if soon && oldest.is_some_and(|age| age > JUST_READ) {
+            self.ctx.shared.poller.poke(self.id);
+        }
     }
 
     fn plan(&self, fleet: &Fleet, kube: &KubeState, temporal: &TemporalState, memory: &Memory) -> Plan {

@@ -5,12 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use operator_core::observed::{FailureClass, LaneKey, LaneStats, TaskType, VersionStatus};
-use temporalio_protos::temporal::api::deployment::v1::{
-    RoutingConfig, WorkerDeploymentVersion, WorkerDeploymentVersionInfo,
-};
+use temporalio_protos::temporal::api::deployment::v1::WorkerDeploymentVersion;
 use temporalio_protos::temporal::api::enums::v1::{TaskQueueKind, TaskQueueType};
-use temporalio_protos::temporal::api::enums::v1::{VersionDrainageStatus, WorkerDeploymentVersionStatus};
-use temporalio_protos::temporal::api::taskqueue::v1::{TaskQueue, TaskQueueStats};
+use temporalio_protos::temporal::api::taskqueue::v1::TaskQueue;
 use temporalio_protos::temporal::api::workflowservice::v1 as wire;
 use temporalio_protos::temporal::api::workflowservice::v1::workflow_service_client::WorkflowServiceClient;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -19,6 +16,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::connection::Connection;
 use super::errors::CallError;
+use super::readings::{count, current_build_id, lane, lane_stats, rate_limit, status};
 
 /// Time that a call gets.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -171,7 +169,7 @@ pub async fn lane_statistics(connection: &Connection, namespace: &str, lane: &La
     };
     let answer = describe_task_queue(connection, namespace, message).await?;
     match &answer.stats {
-        Some(stats) => Ok(lane_stats(stats)),
+        Some(stats) => Ok(LaneStats { rate_limit: rate_limit(&answer), ..lane_stats(stats) }),
         // Statistics that are missing are not a backlog of zero.
         None => Err(CallError::local(FailureClass::Other, "the server sends no statistics of Task Queues")),
     }
@@ -302,48 +300,6 @@ fn is_absence(error: &CallError) -> bool {
     error.code == Code::NotFound && error.failure.class != FailureClass::NamespaceNotFound
 }
 
-fn current_build_id(routing: RoutingConfig) -> Option<String> {
-    routing.current_deployment_version.map(|version| version.build_id).filter(|build_id| !build_id.is_empty())
-}
-
-/// The status, deduced from the other fields where a server is too old to send it. A version that ever had traffic and
-/// has none now counts as draining until the server says that it is drained.
-fn status(info: &WorkerDeploymentVersionInfo) -> VersionStatus {
-    match info.status() {
-        WorkerDeploymentVersionStatus::Inactive | WorkerDeploymentVersionStatus::Created => VersionStatus::Inactive,
-        WorkerDeploymentVersionStatus::Current => VersionStatus::Current,
-        WorkerDeploymentVersionStatus::Ramping => VersionStatus::Ramping,
-        WorkerDeploymentVersionStatus::Draining => VersionStatus::Draining,
-        WorkerDeploymentVersionStatus::Drained => VersionStatus::Drained,
-        WorkerDeploymentVersionStatus::Unspecified => deduced_status(info),
-    }
-}
-
-fn deduced_status(info: &WorkerDeploymentVersionInfo) -> VersionStatus {
-    if info.current_since_time.is_some() {
-        return VersionStatus::Current;
-    }
-    if info.ramping_since_time.is_some() {
-        return VersionStatus::Ramping;
-    }
-    match info.drainage_info.as_ref().map(|drainage| drainage.status()) {
-        Some(VersionDrainageStatus::Drained) => VersionStatus::Drained,
-        Some(VersionDrainageStatus::Draining) => VersionStatus::Draining,
-        _ if info.routing_changed_time.is_some() => VersionStatus::Draining,
-        _ => VersionStatus::Inactive,
-    }
-}
-
-fn lane(name: &str, kind: TaskQueueType) -> Option<LaneKey> {
-    let task_type = match kind {
-        TaskQueueType::Workflow => TaskType::Workflow,
-        TaskQueueType::Activity => TaskType::Activity,
-        TaskQueueType::Nexus => TaskType::Nexus,
-        TaskQueueType::Unspecified => return None,
-    };
-    Some(LaneKey { task_queue: name.to_owned(), task_type })
-}
-
 fn wire_type(task_type: TaskType) -> TaskQueueType {
     match task_type {
         TaskType::Workflow => TaskQueueType::Workflow,
@@ -354,45 +310,4 @@ fn wire_type(task_type: TaskType) -> TaskQueueType {
 
 fn task_queue(name: String) -> TaskQueue {
     TaskQueue { name, kind: TaskQueueKind::Normal.into(), normal_name: String::new() }
-}
-
-fn lane_stats(stats: &TaskQueueStats) -> LaneStats {
-    let rate = |rate: f32| Some(f64::from(rate)).filter(|rate| rate.is_finite() && *rate >= 0.0);
-    LaneStats {
-        backlog: count(stats.approximate_backlog_count),
-        backlog_age: stats.approximate_backlog_age.and_then(|age| Duration::try_from(age).ok()),
-        add_rate: rate(stats.tasks_add_rate),
-        dispatch_rate: rate(stats.tasks_dispatch_rate),
-        rate_limiting: stats.rate_limiting_active,
-        rate_limit: None,
-    }
-}
-
-/// A count that the server sends as a signed number: less than nothing is nothing.
-fn count(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn impossible_numbers_are_not_passed_on() {
-        let stats = TaskQueueStats { approximate_backlog_count: -3, tasks_add_rate: f32::NAN, ..Default::default() };
-        assert_eq!(lane_stats(&stats), LaneStats { dispatch_rate: Some(0.0), ..LaneStats::default() });
-        let stats = TaskQueueStats { approximate_backlog_count: i64::MAX, tasks_add_rate: 2.5, ..Default::default() };
-        let told = lane_stats(&stats);
-        assert_eq!((told.backlog, told.add_rate), (i64::MAX as u64, Some(2.5)));
-    }
-
-    #[test]
-    fn a_version_that_lost_its_traffic_is_draining_until_the_server_says_otherwise() {
-        let mut info = WorkerDeploymentVersionInfo::default();
-        assert_eq!(status(&info), VersionStatus::Inactive);
-        info.routing_changed_time = Some(Default::default());
-        assert_eq!(status(&info), VersionStatus::Draining);
-        info.set_status(WorkerDeploymentVersionStatus::Drained);
-        assert_eq!(status(&info), VersionStatus::Drained);
-    }
 }

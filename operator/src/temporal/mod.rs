@@ -13,6 +13,7 @@
 //! * [`routing`]: which version gets the traffic.
 
 pub mod api;
+mod bucket;
 pub mod budget;
 pub mod connection;
 mod errors;
@@ -20,6 +21,7 @@ pub mod heartbeats;
 pub mod metrics;
 pub mod poller;
 pub mod pool;
+mod readings;
 pub mod routing;
 
 pub use connection::{Connection, ConnectionError, ConnectionSpec, Credentials, Secret};

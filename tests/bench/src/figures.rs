@@ -102,6 +102,15 @@ fn shown(value: f64) -> String {
     if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
 
+/// Mean number of runnable processes over the last minute.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn load() -> Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
+    text.split(' ').next().and_then(|load| load.parse().ok()).context("/proc/loadavg holds no load")
+}
+
 /// Writes `target/bench/<name>.json`; returns its path.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 mod at_rest;
 mod autoscale;
 mod cold_start;
+mod detection;
 mod figures;
 mod fleet;
 mod leader;
@@ -48,6 +49,12 @@ enum Benchmark {
         #[arg(long, value_enum, default_value_t = Profile::Release)]
         profile: Profile,
     },
+    /// From a task on an idle Task Queue to the operator's poller having seen it.
+    Detection {
+        /// How often, for each number of Task Queues.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+        trials: u32,
+    },
 }
 
 impl Benchmark {
@@ -55,6 +62,7 @@ impl Benchmark {
         match self {
             Self::ColdStart { trials, profile } => cold_start::run(trials, profile).await,
             Self::Autoscale { seconds, profile } => autoscale::run(Duration::from_secs(seconds), profile).await,
+            Self::Detection { trials } => detection::run(trials).await,
         }
     }
 }

@@ -91,6 +91,8 @@ words! {
         PlanExecutionFailed,
         /// The Temporal server could be asked.
         ConnectionHealthy,
+        /// It could be, but more is to be read than the operator's budget of calls allows in time.
+        PollingDegraded,
         /// The Temporal namespace does not exist.
         NamespaceNotFound,
         /// The credentials don't allow a call that the operator needs.

@@ -10,6 +10,7 @@ use super::Watch;
 use super::fleet::Fleet;
 use super::health::Health;
 use super::lane::{Lane, Queue};
+use super::pace::Pace;
 use super::schedule::Job;
 use super::timer::Timer;
 use crate::changes::FleetId;
@@ -30,8 +31,16 @@ pub(super) struct State {
     pub closed: bool,
     /// When it was last decided how each lane is read.
     pub planned_at: Option<Instant>,
-    /// Calls that a live sweep of all lanes at zero takes.
-    pub sweep_calls: usize,
+    /// Whether a lane is watched for its first task.
+    pub sweeping: bool,
+    /// How often deployments and versions are read.
+    pub deployment_pace: Pace,
+    /// How often Task Queues are read.
+    pub queue_pace: Pace,
+    /// By what factor the longest intervals that are borne are exceeded, if they are.
+    pub degraded: Option<f64>,
+    /// The number under which it shares the budget.
+    pub owner: Option<u64>,
 }
 
 impl State {
@@ -57,9 +66,8 @@ impl State {
     pub(super) fn remove(&mut self, id: &FleetId, budget: &Budget) -> Option<Fleet> {
         let fleet = self.fleets.remove(id)?;
         self.leave_lanes(id, |_| false);
-        if self.fleets.is_empty() {
-            budget.sweep_changed(self.sweep_calls, 0);
-            self.sweep_calls = 0;
+        if let Some(owner) = self.owner.take_if(|_| self.fleets.is_empty()) {
+            budget.leave(owner);
         }
         Some(fleet)
     }
@@ -110,6 +118,11 @@ impl State {
         self.lanes.get(lane)?.live.get(*partition)?.map(|(_, taken)| taken)
     }
 
+    /// Whether the server is asked for the live status.
+    pub(super) fn live_on(&self, now: Instant) -> bool {
+        self.live_off_until.is_none_or(|until| until <= now)
+    }
+
     /// What may change the plan happened.
     pub(super) fn replan(&mut self) {
         self.planned_at = None;
@@ -150,6 +163,7 @@ impl State {
 
 fn same(a: &Watch, b: &Watch) -> bool {
     a.phase == b.phase
+        && a.gated == b.gated
         && a.deployment_name == b.deployment_name
         && a.build_ids == b.build_ids
         && a.lanes == b.lanes

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use self::pods::{Life, Register, median_start_up, pod_seconds};
 use self::slice::{AZLLM_CODE, NAB_ELB, Slice};
-use crate::cold_start::load;
+use crate::figures::load;
 use crate::figures::{self, Figure};
 use crate::fleet::{self, Fleet};
 use crate::stage::{Stage, WORKER_IMAGE};

@@ -17,6 +17,8 @@ use crate::temporal::budget::Budget;
 use crate::temporal::errors::CallError;
 use crate::temporal::{Connection, ConnectionSpec, Credentials, Limits, Metrics, Pool, PoolKey};
 
+mod pacing;
+
 const PARTITIONS: Partitions = Partitions { workflow: 2, activity: 2 };
 
 struct Bed {
@@ -57,6 +59,7 @@ impl Bed {
             build_ids: build_ids.iter().map(|id| (*id).to_owned()).collect(),
             lanes: BTreeSet::from([lane()]),
             phase,
+            gated: false,
         }
     }
 
@@ -335,7 +338,7 @@ async fn statistics_replace_a_live_reading_only_once_they_must_be_newer() {
     let last_live = made.iter().rev().find(|(_, job)| matches!(job, Job::Live { .. })).expect("live reads").0;
     assert!(bed.now - last_live > Duration::from_secs(1), "the live reads have ended");
     assert_eq!(backlog(bed.lane()), Some(14), "the statistics after them may be from the cache");
-    bed.run(Duration::from_secs(8), answer);
+    bed.run(Duration::from_secs(10), answer);
     assert_eq!(backlog(bed.lane()), Some(2));
 }
 
