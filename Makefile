@@ -75,6 +75,10 @@ cluster-down: $(DEV_CLUSTER) ## End that cluster, and the demo's, and remove eve
 	@$(DEV_CLUSTER) down
 	@$(DEV_CLUSTER) down --name demo
 
+.PHONY: bench-push
+bench-push: build ## Measure the way of a task to the replicas with the push endpoint and without; TRIALS=n (docs/benchmarks.md)
+	$(PROGRAMS)/bench push $(if $(TRIALS),--trials $(TRIALS))
+
 .PHONY: bench-cold-start
 bench-cold-start: build ## Measure the way of a fleet from zero against its floor; TRIALS=n (docs/benchmarks.md)
 	$(PROGRAMS)/bench cold-start $(if $(TRIALS),--trials $(TRIALS))

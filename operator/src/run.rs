@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::Changes;
-use crate::controller::{Shared, checkpoint, memory::Memories, scopes};
+use crate::controller::{Shared, checkpoint, memory::Memories, push as push_backend, scopes};
 use crate::kube::client::{bounded, clients};
+use crate::kube::directory::Directory;
 use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
 use crate::kube::order_key::OrderKeys;
@@ -21,19 +22,21 @@ use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::temporal::{Heartbeats, Limits, Poller, Pool};
 use crate::workers::{Cordons, Scraper};
-use crate::{http, temporal, workers};
+use crate::{http, push, temporal, workers};
 
 /// Runs the operator.
 ///
 /// # Errors
 /// When it can't start, or when a part of it fails; the process then ends and is started anew.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let (push_listen, push_address) = (settings.push.listen()?, settings.push.advertised()?);
     let (client, lease_client) = clients().await.context("no way to the Kubernetes API")?;
     let registry = Registry::new();
     let metrics = Metrics::register(&registry)?;
     let changes = Changes::new();
+    let push_metrics = push::Metrics::register(&registry)?;
     let identity = identity(&client, &settings).await;
-    let leadership = Arc::new(Leadership::new(settings.leader_elect, metrics.clone()));
+    let leadership = Arc::new(Leadership::new(settings.leader_elect, push_address, metrics.clone()));
     let cordons = Cordons::new(&registry, {
         let leadership = leadership.clone();
         Box::new(move || leadership.may_write())
@@ -45,6 +48,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let scope_count = namespaces.len().max(1);
     // Unique to this process: a container that is started anew in the same pod is another candidate.
     let me = format!("{}_{:08x}", settings.pod_name, rand::random::<u32>());
+    let push_operator = push_backend::Operator {
+        client: client.clone(),
+        leadership: leadership.clone(),
+        shared: shared.clone(),
+        namespace: settings.pod_namespace.clone(),
+    };
     let start = scopes::Start {
         client: client.clone(),
         leadership: leadership.clone(),
@@ -62,6 +71,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         result = leadership.keep(lease_client.clone(), &settings.pod_namespace, &me) => {
             result.context("leader election")?;
         }
+        result = push_backend::run(push_operator, push_listen, push_metrics) => result.context("push endpoint")?,
         () = scopes::run(start, namespaces, changes) => {}
         () = told_to_end() => tracing::info!("operator ends"),
     }
@@ -81,6 +91,7 @@ fn shared(
     let limits = Limits { calls_per_second: settings.temporal_calls_per_second };
     let scraper = Scraper::new(workers::Settings::default(), changes.clone(), workers::Metrics::register(registry)?)?;
     Ok(Arc::new(Shared {
+        directory: Directory::default(),
         secrets: Secrets::new(client.clone()),
         pool: Pool::new(limits, temporal.clone()),
         poller: Poller::new(changes.clone(), temporal),

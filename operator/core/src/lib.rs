@@ -30,6 +30,7 @@ pub mod observed;
 #[cfg(feature = "k8s")]
 pub mod plan;
 pub mod polling;
+pub mod push_token;
 pub mod rollout;
 pub mod scaling;
 #[cfg(feature = "k8s")]

@@ -3,3 +3,4 @@
 pub mod build_id;
 pub mod crds;
 pub mod explain;
+pub mod push_kubeconfig;

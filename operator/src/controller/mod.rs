@@ -10,6 +10,7 @@ pub mod cordon;
 pub mod fleet;
 pub mod loads;
 pub mod memory;
+pub mod push;
 pub mod report;
 pub mod scopes;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use kube::Client;
 
+use crate::kube::directory::Directory;
 use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
 use crate::kube::order_key::OrderKeys;
@@ -42,6 +44,8 @@ pub struct Context {
 
 /// What all scopes share.
 pub struct Shared {
+    /// Fleets by name.
+    pub directory: Directory,
     /// Secrets that were read lately.
     pub secrets: Secrets,
     /// Connections to Temporal.

@@ -74,6 +74,7 @@ async fn scope(start: Start, namespace: Option<String>, fleets: broadcast::Recei
         shared.metrics.forget(&fleet);
     });
     let caches = scope.caches.clone();
+    start.shared.directory.add(caches.fleets.clone());
     let ctx = Arc::new(Context {
         client: start.client.clone(),
         leadership: start.leadership.clone(),

@@ -3,12 +3,14 @@
 pub mod apply;
 pub mod checkpoint;
 pub mod client;
+pub mod directory;
 pub mod events;
 pub mod gate;
 pub mod index;
 pub mod lease;
 pub mod observe;
 pub mod order_key;
+pub mod push_key;
 pub mod secrets;
 pub mod status;
 pub mod views;

@@ -10,6 +10,7 @@ mod detection;
 mod figures;
 mod fleet;
 mod leader;
+mod push;
 mod stage;
 mod tasks;
 mod trials;
@@ -55,6 +56,12 @@ enum Benchmark {
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
         trials: u32,
     },
+    /// From a task of a fleet at zero to the write of its replicas, with the server's calls to the push endpoint and without.
+    Push {
+        /// How often, each.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..))]
+        trials: u32,
+    },
 }
 
 impl Benchmark {
@@ -63,6 +70,7 @@ impl Benchmark {
             Self::ColdStart { trials, profile } => cold_start::run(trials, profile).await,
             Self::Autoscale { seconds, profile } => autoscale::run(Duration::from_secs(seconds), profile).await,
             Self::Detection { trials } => detection::run(trials).await,
+            Self::Push { trials } => push::run(trials).await,
         }
     }
 }

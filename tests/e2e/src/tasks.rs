@@ -370,7 +370,7 @@ fn execution(workflow_id: &str) -> WorkflowExecution {
     WorkflowExecution { workflow_id: workflow_id.into(), run_id: String::new() }
 }
 
-fn queue(name: &str) -> TaskQueue {
+pub(crate) fn queue(name: &str) -> TaskQueue {
     TaskQueue { name: name.into(), ..Default::default() }
 }
 
@@ -379,7 +379,7 @@ fn payload(value: &Value) -> Payload {
     Payload { metadata, data: value.to_string().into_bytes(), ..Default::default() }
 }
 
-fn timed<T>(message: T, limit: Duration) -> tonic::Request<T> {
+pub(crate) fn timed<T>(message: T, limit: Duration) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(limit);
     request

@@ -7,13 +7,14 @@ mod runtime_support;
 use std::process::ExitCode;
 
 use e2e::{HostBed, scenario, suite};
-use operator::{child, connections, cordon, leader, manifests, scaling, server};
+use operator::{child, connections, cordon, leader, manifests, push, scaling, server};
 
 fn main() -> ExitCode {
     suite::main::<HostBed>(vec![
         scenario!(scaling::what_was_learned_survives_a_restart),
         scenario!(scaling::a_dry_run_is_explained_and_changes_no_replicas),
         scenario!(leader::one_of_two_writes_and_a_paused_leader_never_again),
+        scenario!(push::a_call_of_the_server_raises_a_fleet_from_zero_through_either_replica),
         scenario!(connections::a_missing_connection_is_named_and_found_when_it_appears),
         scenario!(connections::a_secret_that_can_not_be_used_is_named_with_its_remedy),
         scenario!(connections::a_corrected_secret_is_found_within_a_minute),

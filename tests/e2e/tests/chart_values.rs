@@ -321,6 +321,26 @@ fn the_chart_of_the_kinds_adds_to_them_only_that_an_uninstall_keeps_them() {
 }
 
 #[test]
+fn the_push_endpoint_is_off_and_needs_tls_or_a_word() {
+    let port = |objects: &[Value]| of_kind(objects, "Service").iter().any(|it| it["spec"]["ports"][0]["port"] == 8443);
+    assert!(!port(&render(OPERATOR, &json!({}))));
+    for push in [json!({"enabled": true}), json!({"enabled": true, "tlsSecret": "tls", "plainHTTP": true})] {
+        assert!(refusal(OPERATOR, &json!({ "push": push })).contains("push.tlsSecret"));
+    }
+    for (push, variable) in
+        [(json!({"tlsSecret": "tls"}), "PUSH_TLS_DIR"), (json!({"plainHTTP": true}), "PUSH_PLAIN_HTTP")]
+    {
+        let mut push = push;
+        push["enabled"] = json!(true);
+        let objects = render(OPERATOR, &json!({ "push": push }));
+        let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+        let variables = pod["containers"][0]["env"].to_string();
+        assert!(port(&objects) && variables.contains(variable) && variables.contains("POD_IP"), "{variables}");
+        assert_eq!(pod["volumes"][0]["secret"]["secretName"].as_str(), push["tlsSecret"].as_str());
+    }
+}
+
+#[test]
 fn copies_are_what_their_sources_say() {
     succeed(&root().join("charts/sync-crds.sh"), &["--check"]);
     succeed(&root().join("deploy/kustomize/render.sh"), &["--check"]);

@@ -40,6 +40,8 @@ pub(super) struct Lane {
     pub next_partition: usize,
     /// Live backlog by partition.
     pub live: Vec<Read<u64>>,
+    /// Partitions that are to be read live at once.
+    pub hinted: usize,
     pub stats_timer: Timer,
     pub stats: Read<LaneStats>,
     pub first_stats: Option<Instant>,
@@ -66,6 +68,7 @@ impl Lane {
             live_timer: Timer::new(now),
             next_partition: 0,
             live: vec![None; partitions],
+            hinted: 0,
             stats_timer: Timer::new(now),
             stats: None,
             first_stats: None,
@@ -74,6 +77,15 @@ impl Lane {
             stats_read: None,
             rate_limit: None,
         }
+    }
+
+    /// How often a partition of it is read live: at once, one after the other, while a hint is followed.
+    pub(super) fn live_period(&self, partitions: usize) -> Option<Every> {
+        if self.hinted > 0 {
+            return Some(Every { class: Class::Hot, period: Duration::ZERO });
+        }
+        let of_each = |every: Every| Every { period: every.period / u32::try_from(partitions).unwrap_or(1), ..every };
+        self.live_read.map(of_each)
     }
 
     /// How urgently it is watched while its fleets are at zero.

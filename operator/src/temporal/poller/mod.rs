@@ -141,6 +141,13 @@ impl Poller {
         }
     }
 
+    /// A task of a fleet may be waiting: reads the live backlog of its lanes at once, whatever goes on.
+    pub fn hint(&self, fleet: &FleetId) {
+        if let Some(poller) = self.inner.lock().fleets.get(fleet) {
+            poller.hint(fleet);
+        }
+    }
+
     /// What was seen of a fleet, with its age. Nothing for one that is not watched.
     #[must_use]
     pub fn snapshot(&self, fleet: &FleetId, now: Instant) -> TemporalState {

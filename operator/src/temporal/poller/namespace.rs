@@ -76,6 +76,11 @@ impl NamespacePoller {
         self.wake.notify_one();
     }
 
+    pub(super) fn hint(&self, fleet: &FleetId) {
+        self.state.lock().hint(fleet, Instant::now());
+        self.wake.notify_one();
+    }
+
     pub(super) fn snapshot(&self, fleet: &FleetId, now: Instant) -> TemporalState {
         self.state.lock().snapshot(fleet, now)
     }

@@ -142,6 +142,7 @@ impl State {
         let Some(slot) = lane.live.get_mut(partition) else { return Vec::new() };
         let before = slot.replace((backlog, asked));
         lane.next_partition = (partition + 1) % lane.live.len();
+        lane.hinted = lane.hinted.saturating_sub(1);
         if backlog > 0 {
             lane.last_busy = now;
         }

@@ -133,18 +133,17 @@ impl State {
         let configured = (Class::Configured, self.queue_pace.interval(Class::Configured));
         let mut earliest = Earliest::new(now);
         for (key, lane) in &self.lanes {
-            if let Some(every) = lane.live_read {
-                let queue = self.queues.get(&key.task_queue);
-                match queue.and_then(|queue| queue.partitions) {
-                    Some(partitions) => {
-                        let of_each = every.period / u32::try_from(partitions.of(key.task_type)).unwrap_or(1);
-                        earliest.offer(&lane.live_timer, (every.class, of_each), Candidate::Live(key, lane));
+            let queue = self.queues.get(&key.task_queue);
+            let partitions = queue.map_or(1, |queue| queue.partitions_of(key.task_type));
+            if let Some(every) = lane.live_period(partitions) {
+                match queue {
+                    Some(queue) if queue.partitions.is_none() => {
+                        earliest.offer(&queue.timer, configured, Candidate::Partitions(&key.task_queue));
                     }
-                    None => {
-                        if let Some(queue) = queue {
-                            earliest.offer(&queue.timer, configured, Candidate::Partitions(&key.task_queue));
-                        }
+                    Some(_) => {
+                        earliest.offer(&lane.live_timer, (every.class, every.period), Candidate::Live(key, lane));
                     }
+                    None => {}
                 }
             }
             if let Some(every) = lane.stats_read {

@@ -112,6 +112,21 @@ impl State {
         }
     }
 
+    /// A task of a fleet may be waiting: each partition of its lanes is read live once more, from now on. The ordinary
+    /// statistics would show what the server cached; they do where the server does not tell the live status.
+    pub(super) fn hint(&mut self, id: &FleetId, now: Instant) {
+        let Some(fleet) = self.fleets.get(id) else { return };
+        let live_on = self.live_off_until.is_none_or(|until| until <= now);
+        for key in &fleet.watch.lanes {
+            let Some(lane) = self.lanes.get_mut(key) else { continue };
+            match live_on {
+                // A read under way may have missed the task.
+                true => lane.hinted = lane.live.len() + usize::from(lane.live_timer.busy),
+                false => lane.stats_timer.hurry(now),
+            }
+        }
+    }
+
     /// When the partition of a live read was read before.
     pub(super) fn last_live(&self, job: &Job) -> Option<Instant> {
         let Job::Live { lane, partition } = job else { return None };

@@ -5,6 +5,7 @@ pub mod connections;
 pub mod cordon;
 pub mod leader;
 pub mod manifests;
+pub mod push;
 pub mod scaling;
 pub mod server;
 

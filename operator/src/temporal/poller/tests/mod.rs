@@ -516,3 +516,50 @@ async fn a_fleet_that_nobody_scales_costs_next_to_nothing() {
     let made = bed.run(Duration::from_secs(300), |_| None);
     assert!(made.len() <= 22, "{} reads in 5 minutes", made.len());
 }
+
+fn live_reads(made: &[(Instant, Job)]) -> usize {
+    made.iter().filter(|(_, job)| matches!(job, Job::Live { .. })).count()
+}
+
+#[test]
+fn a_hint_reads_every_partition_at_once_and_each_but_once() {
+    let mut bed = Bed::new();
+    bed.set(None, &[], Phase::AtZero);
+    bed.run(Duration::from_secs(5), |_| None);
+    let moment = Duration::from_millis(10);
+    while live_reads(&bed.run(moment, |_| None)) > 0 {}
+    bed.state.hint(&fleet(), bed.now);
+    let made = bed.run(moment, |job| matches!(job, Job::Live { partition: 1, .. }).then_some(Answer::Live(Some(3))));
+    assert_eq!(live_reads(&made), 2, "{made:?}");
+    assert_eq!(bed.lane().and_then(|lane| lane.known().map(|lane| lane.backlog)), Some(3));
+    assert_eq!(live_reads(&bed.run(moment, |_| None)), 0, "without a hint there is nothing to read");
+}
+
+#[test]
+fn a_hint_reads_the_live_backlog_of_a_fleet_that_runs_too() {
+    let mut bed = Bed::new();
+    bed.set(None, &[], Phase::Running);
+    let before = bed.run(Duration::from_secs(20), |_| None);
+    assert_eq!(live_reads(&before), 0);
+    bed.state.hint(&fleet(), bed.now);
+    let made = bed.run(Duration::from_secs(1), |job| matches!(job, Job::Live { .. }).then_some(Answer::Live(Some(2))));
+    assert_eq!(live_reads(&made), 2, "{made:?}");
+    assert_eq!(bed.lane().and_then(|lane| lane.known().map(|lane| lane.backlog)), Some(4));
+}
+
+#[test]
+fn a_hint_during_a_read_reads_that_partition_again() {
+    let mut bed = Bed::new();
+    bed.set(None, &[], Phase::AtZero);
+    bed.run(Duration::from_secs(5), |_| None);
+    let job = loop {
+        match bed.due().into_iter().find(|job| matches!(job, Job::Live { .. })) {
+            Some(job) => break job,
+            None => bed.now += Duration::from_millis(10),
+        }
+    };
+    bed.state.hint(&fleet(), bed.now);
+    bed.finish(&job, Ok(Answer::Live(Some(0))));
+    let made = bed.run(Duration::from_millis(10), |_| None);
+    assert_eq!(live_reads(&made), 2, "{made:?}");
+}
