@@ -162,9 +162,9 @@ impl<'a> Scene<'a> {
         self.needs.iter().map(LaneNeed::pods).max().unwrap_or(0)
     }
 
-    /// Time for which the fleet is proven idle.
+    /// Time for which the fleet is proven idle: until the oldest reading was taken.
     pub fn idle_for(&self) -> Duration {
-        self.state.idle_for(self.input.now).unwrap_or(Duration::ZERO)
+        self.state.idle_for(self.input.now.saturating_sub(self.fleet.oldest)).unwrap_or(Duration::ZERO)
     }
 }
 
@@ -197,7 +197,8 @@ pub fn decide(policy: &Policy, input: &Input, state: &State) -> (Decision, State
     }
 
     let (idle_window, hold) = (idle_window(policy, &next), hold(policy, &next));
-    let facts = Facts::of(policy, input, &needs, next.idle_for(input.now).is_some_and(|time| time >= idle_window));
+    let idle_for = next.idle_for(input.now.saturating_sub(fleet.oldest));
+    let facts = Facts::of(policy, input, &needs, &next, idle_for.is_some_and(|time| time >= idle_window));
     next.see_need(input, facts.steady);
     let scene = Scene {
         policy,
@@ -217,7 +218,8 @@ pub fn decide(policy: &Policy, input: &Input, state: &State) -> (Decision, State
     if decision.desired > input.current {
         next.see_increase(input, decision.desired, &needs, blind);
     }
-    next.memory.see_change(input.now, input.current, decision.desired, hold.min(STABILIZATION));
+    let waiting = backlog != Some(0);
+    next.memory.see_change(input.now, (input.current, decision.desired), waiting, hold.min(STABILIZATION));
     next.see_orders(&decision.victims, &decision.cordon);
     next.learned.desired = Some(decision.desired);
     (decision, next)

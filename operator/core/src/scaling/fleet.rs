@@ -40,6 +40,8 @@ pub(super) struct Fleet<'a> {
     pub unproven: Option<Unproven<'a>>,
     /// Tasks that run on all pods whose load is known, those that are being deleted too.
     pub in_flight: u64,
+    /// Age of the oldest load that is known.
+    pub oldest: Duration,
 }
 
 /// Load of one lane, on pods that are not being deleted, not cordoned, and whose load is known.
@@ -149,10 +151,14 @@ impl<'a> Fleet<'a> {
             unready_may_work: false,
             unproven: None,
             in_flight: 0,
+            oldest: Duration::ZERO,
         };
+        // Pods that a decrease has named already, while it is carried out, count like cordoned ones.
+        let existing = input.pods.iter().filter(|pod| !pod.terminating).count();
+        let too_many = existing > usize::try_from(input.current).unwrap_or(usize::MAX);
         for pod in &input.pods {
             let memory = state.memory.pods.get(&pod.name);
-            let cordoned = memory.is_some_and(|memory| memory.cordoned);
+            let cordoned = memory.is_some_and(|memory| memory.cordoned || memory.named && too_many);
             fleet.count(pod, memory, cordoned, input.now);
             fleet.add_load(pod, memory, cordoned, input.now);
             fleet.add_work(pod, work(pod, input, memory));
@@ -187,6 +193,7 @@ impl<'a> Fleet<'a> {
             return;
         };
         let known = pod.load.known().is_some();
+        self.oldest = if known { self.oldest.max(*age) } else { self.oldest };
         let settled = memory.and_then(|memory| memory.ready_at).is_none_or(|at| now.saturating_sub(at) >= SETTLED);
         for (key, slots) in &load.lanes {
             let lane = self.lanes.entry(key).or_default();

@@ -48,14 +48,6 @@ pub(super) struct Flow {
     fine: VecDeque<(Duration, u64)>,
 }
 
-/// Arrivals a second.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Rate {
-    pub per_second: f64,
-    /// Whether the last two ticks say so against all that went before.
-    pub rising: bool,
-}
-
 /// A length of the history, newest first.
 #[derive(Clone, Copy, Debug)]
 struct Bin {
@@ -111,16 +103,10 @@ impl Flow {
 
     /// The arrival rate: that of the longest time which no shorter one contradicts. So it is quiet in a steady state, and
     /// follows a step within 10 to 20 s.
-    pub fn rate(&self, now: Duration) -> Rate {
+    pub fn rate(&self, now: Duration) -> f64 {
         let mut bins = self.bins(now);
-        let rising = bins.get(..2).map_or(0.0, |two| (two[0].level().min(two[1].level())) / TICK.as_secs_f64());
         level_batches(&mut bins);
-        let rate = longest_consistent(&bins);
-        let spread = CHANGE * (rate * TICK.as_secs_f64()).sqrt() / TICK.as_secs_f64();
-        if rising > rate + spread + 1.0 / TICK.as_secs_f64() {
-            return Rate { per_second: rising, rising: true };
-        }
-        Rate { per_second: rate, rising: false }
+        longest_consistent(&bins)
     }
 
     fn bins(&self, now: Duration) -> Vec<Bin> {
@@ -213,10 +199,10 @@ pub(super) fn real(count: u64) -> f64 {
 mod tests {
     use std::time::Duration;
 
-    use super::{Flow, Rate};
+    use super::Flow;
 
     /// Ticks of 5 s with so many starts each.
-    fn after(starts: &[u64]) -> Rate {
+    fn after(starts: &[u64]) -> f64 {
         let mut flow = Flow::default();
         let mut now = Duration::from_secs(100);
         flow.see(now, None);
@@ -228,8 +214,8 @@ mod tests {
         flow.rate(now)
     }
 
-    fn near(rate: Rate, per_second: f64) {
-        assert!((rate.per_second - per_second).abs() < 0.05 * per_second + 0.01, "{rate:?}");
+    fn near(rate: f64, per_second: f64) {
+        assert!((rate - per_second).abs() < 0.05 * per_second + 0.01, "{rate}");
     }
 
     #[test]
@@ -242,9 +228,7 @@ mod tests {
     fn a_step_is_believed_after_ten_seconds() {
         let mut starts = vec![10; 60];
         starts.extend([200, 200]);
-        let rate = after(&starts);
-        assert!(rate.rising);
-        near(rate, 40.0);
+        near(after(&starts), 40.0);
         starts.extend([200, 200]);
         near(after(&starts), 40.0);
         starts.extend([10, 10, 10, 10]);
@@ -255,10 +239,10 @@ mod tests {
     fn a_batch_is_no_rate() {
         let mut starts = vec![15; 60];
         starts.push(2_000);
-        assert!(after(&starts).per_second < 10.0);
+        assert!(after(&starts) < 10.0);
         starts.extend([15; 4]);
         near(after(&starts), 3.0);
-        assert!(after(&[0, 0, 2_000]).per_second < 1.0);
+        assert!(after(&[0, 0, 2_000]) < 1.0);
     }
 
     #[test]
@@ -271,7 +255,7 @@ mod tests {
         flow.count(50, 0);
         flow.see(second(10), Some((50, second(5))));
         flow.see(second(15), None);
-        assert!(flow.rate(second(15)).per_second < waiting.per_second);
+        assert!(flow.rate(second(15)) < waiting);
         assert_eq!(flow.arrived, 50);
     }
 

@@ -13,6 +13,8 @@ use crate::observed::{LaneKey, Observation, SlotUse};
 
 /// Time for which the numbers of replicas are remembered, for limits on steps.
 const STEPS_HISTORY: Duration = Duration::from_secs(60);
+/// A number that is raised again within this time was at the edge.
+const EDGE: Duration = Duration::from_secs(600);
 /// Gaps between tasks that are shorter say nothing of an idle window.
 const SHORTEST_GAP: Duration = Duration::from_secs(10);
 
@@ -24,10 +26,12 @@ pub(super) struct Memory {
     pub needs: Needs,
     /// Numbers of replicas, oldest first, each with the time when it was first seen.
     pub steps: VecDeque<(Duration, u32)>,
-    /// When the number was last lowered.
-    lowered_at: Option<Duration>,
+    /// When the number was last lowered, and from what.
+    lowered: Option<(Duration, u32)>,
     /// Until when it is not lowered again, for it was raised soon after.
     pub swung_until: Option<Duration>,
+    /// The number to which it was raised again though nothing waited: the load is at the edge between two numbers.
+    pub edge: Option<u32>,
     /// Since when nothing started, ran or waited, without a doubt.
     pub idle_since: Option<Duration>,
     /// Since when the backlog for which the latch stands is gone.
@@ -52,6 +56,8 @@ pub(super) struct PodMemory {
     started: Option<u64>,
     /// Whether it was being deleted, or named to go, when last seen.
     pub going: bool,
+    /// What the last decision said of it.
+    pub named: bool,
     pub cordoned: bool,
     /// When its restarts were counted, and how many there were.
     pub restarts: (Duration, u32),
@@ -190,11 +196,11 @@ impl State {
     /// Notes the pods that should go, and those that should take no task.
     pub(super) fn see_orders(&mut self, victims: &[String], cordon: &[String]) {
         for pod in self.memory.pods.values_mut() {
-            pod.cordoned = false;
+            (pod.named, pod.cordoned) = (false, false);
         }
         for victim in victims {
             if let Some(pod) = self.memory.pods.get_mut(victim) {
-                pod.going = true;
+                (pod.going, pod.named) = (true, true);
             }
         }
         for name in cordon {
@@ -331,12 +337,16 @@ impl Memory {
     }
 
     /// Notes a change of the number. One that is raised soon after it was lowered is not lowered again for `hold`, so that a
-    /// load that swings with the hold swings the fleet no faster.
-    pub fn see_change(&mut self, now: Duration, from: u32, to: u32, hold: Duration) {
+    /// load that swings with the hold swings the fleet no faster. If nothing waited, the load is at the edge between two
+    /// numbers, and chance alone moves it.
+    pub fn see_change(&mut self, now: Duration, (from, to): (u32, u32), waiting: bool, hold: Duration) {
         if to < from {
-            self.lowered_at = Some(now);
-        } else if to > from && self.lowered_at.is_some_and(|at| now.saturating_sub(at) < hold) {
-            self.swung_until = Some(now + hold);
+            (self.lowered, self.edge) = (Some((now, from)), None);
+        }
+        if let Some((at, before)) = self.lowered.filter(|_| to > from) {
+            let since = now.saturating_sub(at);
+            self.edge = (!waiting && to <= before && since < EDGE).then_some(to);
+            self.swung_until = if since < hold { Some(now + hold) } else { self.swung_until };
         }
         self.see_step(now, to);
     }

@@ -15,6 +15,8 @@ const SERVER_CACHE: Duration = Duration::from_secs(5);
 const DRAIN: f64 = 0.35;
 /// Part of a pod that no pod is started for, if it is for the margin beside the load.
 const SPARE: f64 = 0.1;
+/// What a load at the edge between two numbers of pods must leave to go to the lower one; a slot at least.
+const FIRM: f64 = 1.1;
 /// Room beside a rate limit.
 const BESIDE_LIMIT: f64 = 1.1;
 /// Room beside the throughput of pods that tell nothing.
@@ -67,6 +69,8 @@ pub(super) struct LaneNeed<'a> {
     /// Slots for them.
     pub seats: f64,
     pub rate_pods: u32,
+    /// The same if the load were a tenth higher, or a task.
+    pub firm_pods: u32,
     pub burst_pods: u32,
     /// What the queue gives out at most, if that is known.
     pub limit: Option<(f64, Option<RateLimitSource>)>,
@@ -164,8 +168,13 @@ impl<'a> Demand<'a, '_> {
             None => None,
         };
         let rate = lane.memory.flow.rate(self.input.now);
-        need.arrivals = need.limit.map_or(rate.per_second, |(limit, _)| rate.per_second.min(limit));
-        need.waiting = lane.stats.map_or(0, |stats| self.still_waiting(stats, lane, rate.per_second, need.lane));
+        need.arrivals = need.limit.map_or(rate, |(limit, _)| rate.min(limit));
+        need.waiting = match lane.stats {
+            // What starts now starts on pods that are about to go.
+            Some(stats) if self.input.current == 0 => stats.backlog,
+            Some(stats) => self.still_waiting(stats, lane, rate, need.lane),
+            None => 0,
+        };
     }
 
     /// Tasks that waited when the backlog was read and wait still: a task that started since then would count twice with
@@ -198,7 +207,10 @@ impl<'a> Demand<'a, '_> {
         need.load = need.arrivals * service * (1.0 - stays) + running * stays;
         let patience = self.policy.target_latency.as_secs_f64() / service;
         need.seats = staffing::slots_for(need.load, patience, 1.0 - self.policy.percentile);
-        need.rate_pods = pods_for_load(need, usable).max(u32::from(need.running > 0));
+        need.rate_pods = pods_for_load(need.load, need.seats, usable).max(u32::from(need.running > 0));
+        let more = (FIRM * need.load).max(need.load + 1.0);
+        let seats = staffing::slots_for(more, patience, 1.0 - self.policy.percentile);
+        need.firm_pods = pods_for_load(more, seats, usable);
         if need.waiting == 0 {
             // At zero only a task that waits starts a pod.
             need.rate_pods = if self.input.current == 0 { 0 } else { need.rate_pods };
@@ -286,9 +298,9 @@ impl<'a> Demand<'a, '_> {
 const CPU_TARGET: f64 = 0.85;
 
 /// A pod beyond the load is not worth a tenth of it: the margin is a matter of chance, the load is not.
-fn pods_for_load(need: &LaneNeed<'_>, usable: f64) -> u32 {
-    let fewer = pods(need.seats / usable - SPARE);
-    if need.load <= (1.0 - SPARE) * f64::from(fewer) * usable { fewer } else { pods(need.seats / usable) }
+fn pods_for_load(load: f64, seats: f64, usable: f64) -> u32 {
+    let fewer = pods(seats / usable - SPARE);
+    if load <= (1.0 - SPARE) * f64::from(fewer) * usable { fewer } else { pods(seats / usable) }
 }
 
 fn canary(need: &mut LaneNeed<'_>) {

@@ -106,11 +106,13 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub fn of(policy: &Policy, input: &Input, needs: &[LaneNeed<'_>], idle: bool) -> Self {
+    pub fn of(policy: &Policy, input: &Input, needs: &[LaneNeed<'_>], state: &State, idle: bool) -> Self {
         let floor = highest_floor(input).map_or(0, |floor| floor.replicas);
         let lowest = policy.min_replicas.max(floor).min(policy.max_replicas);
         let last_one = u32::from(input.current > 0 && !idle);
-        let rate = if idle { 0 } else { needs.iter().map(|need| need.rate_pods).max().unwrap_or(0) };
+        let most = |pods: fn(&LaneNeed<'_>) -> u32| needs.iter().map(pods).max().unwrap_or(0);
+        let edge = state.memory.edge.filter(|edge| *edge == input.current).unwrap_or(0);
+        let rate = if idle { 0 } else { most(|need| need.rate_pods).max(edge.min(most(|need| need.firm_pods))) };
         let steady = rate.max(last_one).max(lowest).min(policy.max_replicas);
         Self { lowest, steady, last_one }
     }
@@ -133,9 +135,10 @@ pub(super) fn choose<'a>(scene: &Scene<'a>, facts: &Facts, choice: &Choice<'_>) 
     let (work, wanted, why) = wanted(scene, facts);
     let current = scene.input.current;
     let (goal, why) = match &scene.warnings.stalled {
-        Some(_) => stalled(scene, facts),
+        Some(_) if current > facts.lowest => down(scene, facts, wanted, why),
+        Some(_) => (facts.lowest, Some(Cause::Stalled)),
         None if wanted >= current => up(scene, facts, wanted, why),
-        None => down(scene, wanted, why),
+        None => down(scene, facts, wanted, why),
     };
     let kept = u32::try_from(choice.kept(scene)).unwrap_or(u32::MAX).min(current);
     let paused = scene.policy.pause == Pause::All;
@@ -153,10 +156,8 @@ fn wanted<'a>(scene: &Scene<'a>, facts: &Facts) -> (u32, u32, Option<Cause<'a>>)
     let work = if idle { 0 } else { scene.work_pods().max(latch) };
     let mut why = None;
     let mut limited = work;
-    if let Some((most, left)) = scene.warnings.blocked
-        && work > most
-    {
-        (limited, why) = (most, Some(Cause::Ineffective { need: work, left }));
+    if let Some((most, _)) = scene.warnings.blocked {
+        limited = work.min(most);
     }
     if let Some(most) = scene.warnings.on_trial
         && work > most
@@ -178,7 +179,7 @@ fn up<'a>(scene: &Scene<'a>, facts: &Facts, wanted: u32, why: Option<Cause<'a>>)
     let (mut goal, mut why) = (wanted, why);
     let (least, _) = memory.steps_within(now, TICK, current);
     let most = least.saturating_mul(2).max(least.saturating_add(STEP_UP));
-    let at_once = current == 0 || scene.needs.iter().any(|need| need.waiting > 0 && need.term == Term::Backlog);
+    let at_once = least == 0 || scene.needs.iter().any(|need| need.waiting > 0 && need.term == Term::Backlog);
     if !at_once && goal > most {
         goal = most.max(facts.lowest).max(current);
         why = Some(Cause::Step { need: wanted, ramp: false });
@@ -199,9 +200,13 @@ fn stalled<'a>(scene: &Scene<'a>, facts: &Facts) -> (u32, Option<Cause<'a>>) {
     (scene.input.current.min(few).max(facts.lowest), Some(Cause::Stalled))
 }
 
-fn down<'a>(scene: &Scene<'a>, wanted: u32, why: Option<Cause<'a>>) -> (u32, Option<Cause<'a>>) {
+fn down<'a>(scene: &Scene<'a>, facts: &Facts, wanted: u32, why: Option<Cause<'a>>) -> (u32, Option<Cause<'a>>) {
     let (current, max) = (scene.input.current, scene.policy.max_replicas);
-    let (goal, why) = lowered(scene, wanted, why);
+    let (goal, why) = match &scene.warnings.stalled {
+        Some(_) => stalled(scene, facts),
+        None => lowered(scene, wanted, why),
+    };
+    let (goal, why) = ramped_down(scene, goal, wanted, why);
     if scene.policy.pause == Pause::Down {
         return (current, Some(Cause::Paused { need: wanted }));
     }
@@ -262,14 +267,16 @@ fn stepped<'a>(scene: &Scene<'a>, goal: u32, need: u32, why: Option<Cause<'a>>) 
     if goal < least {
         (goal, why) = (least, Some(Cause::Step { need, ramp: false }));
     }
-    if let Some(ramp) = scene.policy.ramp.down_per_minute {
-        let (_, most) = memory.steps_within(now, RAMP_WINDOW, current);
-        let least = most.saturating_sub(ramp).min(current);
-        if goal < least {
-            (goal, why) = (least, Some(Cause::Step { need, ramp: true }));
-        }
-    }
     (goal, why)
+}
+
+/// No more within a minute than the user says.
+fn ramped_down<'a>(scene: &Scene<'a>, goal: u32, need: u32, why: Option<Cause<'a>>) -> (u32, Option<Cause<'a>>) {
+    let current = scene.input.current;
+    let Some(ramp) = scene.policy.ramp.down_per_minute else { return (goal, why) };
+    let (_, most) = scene.state.memory.steps_within(scene.input.now, RAMP_WINDOW, current);
+    let least = most.saturating_sub(ramp).min(current);
+    if goal < least { (least, Some(Cause::Step { need, ramp: true })) } else { (goal, why) }
 }
 
 fn cause<'a>(scene: &Scene<'a>, facts: &Facts, number: &Number<'a>, wanted: u32, why: Option<Cause<'a>>) -> Cause<'a> {
@@ -281,6 +288,9 @@ fn cause<'a>(scene: &Scene<'a>, facts: &Facts, number: &Number<'a>, wanted: u32,
     }
     if scene.warnings.stalled.is_some() {
         return Cause::Stalled;
+    }
+    if let Some((_, left)) = scene.warnings.blocked.filter(|(most, _)| work > *most) {
+        return Cause::Ineffective { need: work, left };
     }
     if desired > max {
         return if scene.policy.pause == Pause::None { Cause::OverMaximum } else { Cause::Paused { need: wanted } };

@@ -15,6 +15,8 @@ const WEIGHT: f64 = 0.2;
 const LIMIT_WINDOW: Duration = Duration::from_secs(30);
 /// Time after which a limit that nobody told is tried again.
 const LIMIT_HOLDS: Duration = Duration::from_secs(600);
+/// Longest wait of a task that nothing holds back.
+const PASSING: Duration = Duration::from_secs(10);
 /// Time for which no task must wait before an episode is over.
 const EPISODE_ENDS: Duration = Duration::from_secs(10);
 
@@ -81,7 +83,10 @@ impl LaneMemory {
             (_, Some(reading)) if load.all_free(ready) => Some(Standing::again(self.stuck, reading.taken, now)),
             _ => self.stuck,
         };
-        self.starved = match (fresh, waits) {
+        // Tasks that wait for less than that are on their way to a slot.
+        let passing = self.flow.started_since(now.saturating_sub(PASSING));
+        let stands = waits.filter(|reading| reading.stats.backlog > passing);
+        self.starved = match (fresh, stands) {
             (Some(_), None) => None,
             _ if !load.has_settled_room() => None,
             (_, Some(reading)) if works => Some(Standing::again(self.starved, reading.taken, now)),

@@ -98,17 +98,19 @@ fn without_doubt_the_same_fleets_shrink() {
 }
 
 #[test]
-fn one_doubtful_look_starts_the_window_anew() {
+fn one_doubtful_look_holds_but_does_not_start_the_window_anew() {
     let mut state = State::default();
     let mut input = fleet(0, &[0, 0, 0]);
     watch(&policy(), &mut input, &mut state, seconds(55));
     input.now += seconds(1);
     input.pods[0].load = stale(load(0, 0));
-    watch(&policy(), &mut input, &mut state, seconds(0));
+    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(4)).desired, 3);
     input.pods[0].load = known(load(0, 0));
     input.now += seconds(1);
-    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(58)).desired, 3);
-    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(1)).desired, 1);
+    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(0)).desired, 1);
+    // But idleness is proven from then on only.
+    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(179)).desired, 1);
+    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(1)).desired, 0);
 }
 
 #[test]
