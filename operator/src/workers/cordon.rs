@@ -102,9 +102,9 @@ impl Cordons {
             return;
         }
         let changed = desk.fleets.insert(fleet.clone(), (pods.clone(), now)).is_none_or(|(before, _)| before != pods);
-        desk.forget_strangers();
-        drop(desk);
         if changed {
+            desk.forget_strangers();
+            drop(desk);
             self.wake.notify_one();
         }
     }
