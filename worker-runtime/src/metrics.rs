@@ -4,11 +4,11 @@ use operator_core::contract::{
     LABEL_TASK_QUEUE, LABEL_TASK_TYPE, METRIC_CACHED_WORKFLOWS, METRIC_EXECUTION, METRIC_SCHEDULE_TO_START,
     METRIC_SLOTS_AVAILABLE, METRIC_SLOTS_USED, METRIC_TASKS_ENDED, METRIC_TASKS_STARTED,
 };
+use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
-use prometheus::core::Collector;
 
 use crate::cpu::Cpu;
 use crate::settings::Version;

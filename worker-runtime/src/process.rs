@@ -10,8 +10,8 @@ use temporalio_sdk_core::CoreRuntime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::core_metrics;
 use crate::cordon::Cordon;
+use crate::core_metrics;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::metrics::Metrics;
 use crate::options::Options;

@@ -310,12 +310,12 @@ pub fn known_lanes(fleet: &Fleet, temporal: &TemporalState) -> BTreeMap<LaneKey,
 /// Whether the pods alone prove that none of the fleet's tasks waits.
 #[must_use]
 pub fn is_gated(fleet: &Fleet, kube: &KubeState, temporal: &TemporalState) -> bool {
-    let Some(policy) = &fleet.scaling else { return false };
+    let Some(scaling) = &fleet.scaling else { return false };
     let pods: Vec<_> = kube.pods.iter().filter(|pod| belongs(fleet, pod.build_id.as_deref())).collect();
     polling::is_gated(&polling::Running {
         lanes: &known_lanes(fleet, temporal),
         pods: &pods,
-        may_go_to_zero: policy.min_replicas == 0,
+        may_go_to_zero: scaling.policy.min_replicas == 0,
     })
 }
 

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use super::carry_out::{Failure, Outcome, Work, carry_out};
 use super::cordon::Known;
-use super::memory::Memory;
 use super::cordon::{self, Known};
+use super::memory::Memory;
 use super::{Context, checkpoint, connect, loads, report};
 use crate::changes::FleetId;
 use crate::kube::client::CallError;

@@ -149,7 +149,8 @@ impl State {
     }
 
     fn is_blind(&self, input: &Input, fleet: &Fleet<'_>) -> bool {
-        let recent = self.memory.guards.blind.is_some_and(|at| input.now.saturating_sub(at) < self.start_up() + BLIND_STEP);
+        let recent =
+            self.memory.guards.blind.is_some_and(|at| input.now.saturating_sub(at) < self.start_up() + BLIND_STEP);
         let full = |(lane, load): (&&crate::observed::LaneKey, &super::fleet::LaneLoad)| {
             input.lanes.get(*lane).and_then(Observation::known).is_none() && load.is_full() && fleet.silent == 0
         };

@@ -24,7 +24,8 @@ pub(super) fn within(histogram: &Waits, limit: Duration) -> Option<(f64, f64)> {
 pub(super) fn beyond(histogram: &Waits, limit: Duration) -> Option<[f64; 3]> {
     let (_, all) = histogram.0.last()?;
     let below = histogram.0.iter().rev().find(|(edge, _)| *edge <= limit).map_or(0, |(_, count)| *count);
-    let above = histogram.0.iter().find(|(edge, _)| (limit..Duration::MAX).contains(edge)).map_or(below, |(_, count)| *count);
+    let above =
+        histogram.0.iter().find(|(edge, _)| (limit..Duration::MAX).contains(edge)).map_or(below, |(_, count)| *count);
     Some([real(*all), real(all.saturating_sub(below)), real(all.saturating_sub(above))])
 }
 

@@ -150,7 +150,8 @@ impl State {
     pub(super) fn see_pods(&mut self, policy: &Policy, input: &Input) -> bool {
         let resumed = self.memory.last;
         let mut before = std::mem::take(&mut self.memory.pods);
-        let mut changes: BTreeMap<&LaneKey, Change> = input.lanes.keys().map(|lane| (lane, Change::default())).collect();
+        let mut changes: BTreeMap<&LaneKey, Change> =
+            input.lanes.keys().map(|lane| (lane, Change::default())).collect();
         let mut quiet = true;
         for pod in &input.pods {
             let (name, mut seen) = before

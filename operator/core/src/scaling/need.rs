@@ -130,7 +130,10 @@ impl<'a> Demand<'a, '_> {
             (Some(usable), Mode::Full) if self.is_silent() => self.by_server(&mut need, lane, usable),
             (Some(usable), Mode::Full) => self.by_load(&mut need, lane, usable),
         }
-        if need.term != Term::Canary && lane.memory.stuck.is_some_and(|stuck| stuck.holds(self.input.now)) && need.waiting > 0 {
+        if need.term != Term::Canary
+            && lane.memory.stuck.is_some_and(|stuck| stuck.holds(self.input.now))
+            && need.waiting > 0
+        {
             (need.term, need.rate_pods, need.burst_pods) = (Term::Stuck, need.rate_pods.min(1), 1);
         }
         need
@@ -200,7 +203,9 @@ impl<'a> Demand<'a, '_> {
 
     fn by_load(&self, need: &mut LaneNeed<'_>, lane: &Lane<'_>, usable: f64) {
         let running = real(need.running);
-        let Some(service) = lane.lesson.service.guess(running) else { return one_each(need, usable, self.input.current) };
+        let Some(service) = lane.lesson.service.guess(running) else {
+            return one_each(need, usable, self.input.current);
+        };
         // Modified offered load (Jennings, Mandelbaum, Massey and Whitt, Management Science 42:10, 1996): what will be busy
         // when a pod ordered now takes tasks.
         let stays = libm::exp(-self.horizon() / service);

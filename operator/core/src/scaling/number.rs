@@ -142,7 +142,13 @@ pub(super) fn choose<'a>(scene: &Scene<'a>, facts: &Facts, choice: &Choice<'_>) 
     };
     let kept = u32::try_from(choice.kept(scene)).unwrap_or(u32::MAX).min(current);
     let paused = scene.policy.pause == Pause::All;
-    let desired = if paused { current } else if goal < current { goal.max(kept) } else { goal };
+    let desired = if paused {
+        current
+    } else if goal < current {
+        goal.max(kept)
+    } else {
+        goal
+    };
     let number = Number { work, goal, desired, cause: Cause::Need, blind: matches!(why, Some(Cause::Blind)) };
     let cause = cause(scene, facts, &number, wanted, why);
     Number { cause, ..number }
@@ -250,7 +256,8 @@ fn held<'a>(scene: &Scene<'a>, wanted: u32, why: Option<Cause<'a>>) -> (u32, Opt
         return (wanted, why);
     }
     let since = needs.last_above(wanted).map_or(Duration::ZERO, |at| now.saturating_sub(at));
-    let highest = needs.highest(now, scene.hold).map_or(scene.hold, |(at, _)| scene.hold.saturating_sub(now.saturating_sub(at)));
+    let highest =
+        needs.highest(now, scene.hold).map_or(scene.hold, |(at, _)| scene.hold.saturating_sub(now.saturating_sub(at)));
     (stable, Some(Cause::Settling { need: wanted, since, left: highest }))
 }
 
@@ -307,7 +314,9 @@ fn cause<'a>(scene: &Scene<'a>, facts: &Facts, number: &Number<'a>, wanted: u32,
         _ if scene.warnings.failing.is_some() && work > desired => {
             Cause::Failing { pods: scene.warnings.failing.unwrap_or(0) }
         }
-        _ if work == wanted && binding.is_some_and(|need| matches!(need.term, Term::Limited | Term::Stuck)) => Cause::Limited,
+        _ if work == wanted && binding.is_some_and(|need| matches!(need.term, Term::Limited | Term::Stuck)) => {
+            Cause::Limited
+        }
         _ if work == wanted && work > scene.work_pods() => Cause::Episode,
         _ if work == wanted => Cause::Need,
         (doubt, None) => below(scene, facts, wanted, min, doubt),

@@ -142,11 +142,7 @@ fn episode(scene: &Scene<'_>, number: &Number<'_>) -> String {
 
 fn maximum(scene: &Scene<'_>, number: &Number<'_>) -> String {
     let work = scene.binding().map_or_else(|| "a backlog is not worked off".into(), |need| work(scene, need));
-    format!(
-        "{} (the maximum): {work}, {} pods; raise spec.scaling.maxReplicas.",
-        replicas(number.desired),
-        number.work
-    )
+    format!("{} (the maximum): {work}, {} pods; raise spec.scaling.maxReplicas.", replicas(number.desired), number.work)
 }
 
 fn busy(scene: &Scene<'_>, desired: u32, need: u32, kept: usize) -> String {
@@ -170,7 +166,11 @@ fn limited(scene: &Scene<'_>, desired: u32) -> String {
                 Some(RateLimitSource::System) => " by the server's configuration",
                 None => " as measured",
             };
-            let reach = if desired == 1 { "1 replica already reaches it".into() } else { format!("{} reach it", replicas(desired)) };
+            let reach = if desired == 1 {
+                "1 replica already reaches it".into()
+            } else {
+                format!("{} reach it", replicas(desired))
+            };
             format!("Not scaling up: {lane} is rate limited to {}/s{by}; {reach}.", decimal(limit))
         }
         _ => format!(

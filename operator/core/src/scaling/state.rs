@@ -84,7 +84,8 @@ impl State {
     /// The state to decide with: all of it, or after too long a gap, or for another template, only what stays true.
     pub(super) fn at(&self, input: &Input) -> Self {
         let recent = self.memory.last.is_some_and(|last| input.now.saturating_sub(last) <= LONGEST_GAP);
-        let mut next = if recent { self.clone() } else { Self { learned: self.learned.clone(), memory: Memory::default() } };
+        let mut next =
+            if recent { self.clone() } else { Self { learned: self.learned.clone(), memory: Memory::default() } };
         if next.learned.template != input.template {
             next.learned.template.clone_from(&input.template);
             next.learned.lanes.clear();

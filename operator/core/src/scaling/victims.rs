@@ -53,7 +53,8 @@ fn rank<'a>(scene: &Scene<'_>, pod: &'a Pod) -> Rank<'a> {
     let memory = scene.state.memory.pods.get(&pod.name);
     let named = memory.is_some_and(|memory| memory.named || memory.cordoned);
     let load = pod.load.known();
-    let work = load.map_or(0.0, |load| load.lanes.iter().map(|(lane, slots)| real(slots.used) * time(scene, lane)).sum());
+    let work =
+        load.map_or(0.0, |load| load.lanes.iter().map(|(lane, slots)| real(slots.used) * time(scene, lane)).sum());
     let busy = load.is_some_and(|load| load.lanes.values().any(|slots| slots.used > 0));
     let cached = load.and_then(|load| load.cached_workflows).unwrap_or(0);
     let born = memory.and_then(|memory: &PodMemory| memory.born).unwrap_or(Duration::ZERO);

@@ -11,7 +11,10 @@ fn a_lower_need_must_hold_for_a_minute() {
     let mut input = fleet(0, &[5, 0, 0]);
     let early = watch(&policy(), &mut input, &mut state, seconds(59));
     assert_eq!((early.desired, early.outcome), (3, Outcome::Holding));
-    assert_eq!(early.reason, "Holding 3 (need 1 since 59s): highest need of the last 60s; next decrease not before 1s.");
+    assert_eq!(
+        early.reason,
+        "Holding 3 (need 1 since 59s): highest need of the last 60s; next decrease not before 1s."
+    );
     assert_eq!(early.recheck_after, seconds(1));
     input.now += seconds(1);
     let late = watch(&policy(), &mut input, &mut state, seconds(0));
@@ -78,7 +81,10 @@ fn a_backlog_holds_its_pods_until_it_is_gone_for_ten_seconds_and_no_longer() {
 fn busy_pods_stay_and_the_reason_says_so() {
     let decision = settled(&policy(), &fleet(0, &[1, 1, 1]));
     assert_eq!((decision.desired, decision.outcome), (3, Outcome::PodsBusy));
-    assert_eq!(decision.reason, "Holding 3 (need 1): 3 pods have tasks that may run longer than terminationGracePeriodSeconds=30; only idle pods are removed.");
+    assert_eq!(
+        decision.reason,
+        "Holding 3 (need 1): 3 pods have tasks that may run longer than terminationGracePeriodSeconds=30; only idle pods are removed."
+    );
     let decision = settled(&policy(), &fleet(0, &[1, 0, 1]));
     assert_eq!((decision.desired, decision.victims), (2, vec!["p1".to_owned()]));
 }

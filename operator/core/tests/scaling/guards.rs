@@ -127,7 +127,9 @@ fn an_image_that_cannot_be_pulled_stalls_at_once() {
     input.now += STEP;
     let decision = watch(&policy(), &mut input, &mut state, seconds(0));
     assert_eq!((u64::from(decision.desired), decision.outcome), (CANARY, Outcome::Stalled));
-    assert!(matches!(&decision.report.limits[..], [.., Limit::Stalled { pods: 4, why: Some(why), .. }] if why == "ImagePullBackOff"));
+    assert!(
+        matches!(&decision.report.limits[..], [.., Limit::Stalled { pods: 4, why: Some(why), .. }] if why == "ImagePullBackOff")
+    );
 }
 
 #[test]

@@ -128,7 +128,8 @@ fn zero_comes_only_after_the_idle_window() {
                 Observation::Known { age, .. } => Some(age),
                 _ => None,
             });
-            let idle = Duration::from_secs_f64(world.now - world.active_at) + ages.max().unwrap_or_default() + seconds(1);
+            let idle =
+                Duration::from_secs_f64(world.now - world.active_at) + ages.max().unwrap_or_default() + seconds(1);
             assert!(idle >= window, "world {seed}: idle for {idle:?}: {decision:?}");
             zeros += 1;
         }
@@ -155,7 +156,11 @@ fn a_fleet_is_raised_after_a_decrease_no_more_than_once_in_a_window() {
             if decision.desired < input.current {
                 lowered = Some(input.now);
             } else if decision.desired > input.current && !bound && lowered.is_some_and(|at| input.now - at < window) {
-                assert!(swung.is_none_or(|at| input.now - at >= window), "world {seed} at {:?}: {decision:?}", input.now);
+                assert!(
+                    swung.is_none_or(|at| input.now - at >= window),
+                    "world {seed} at {:?}: {decision:?}",
+                    input.now
+                );
                 (lowered, swung) = (None, Some(input.now));
                 swings += 1;
             }
@@ -194,7 +199,11 @@ fn more_backlog_never_means_fewer_pods() {
             let more = decide(&world.policy, &more, &world.before).0;
             let limited = more.outcome == Outcome::RateLimited || !more.report.limits.is_empty();
             let desired = more.desired;
-            assert!(limited || desired >= decision.desired, "world {seed} at {:?}: {desired} < {decision:?}", input.now);
+            assert!(
+                limited || desired >= decision.desired,
+                "world {seed} at {:?}: {desired} < {decision:?}",
+                input.now
+            );
         }
     });
 }
