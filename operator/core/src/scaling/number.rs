@@ -173,7 +173,7 @@ fn wanted<'a>(scene: &Scene<'a>, facts: &Facts) -> (u32, u32, Option<Cause<'a>>)
     if scene.warnings.failing.is_some() && limited > quarter_more(current) {
         limited = quarter_more(current);
     }
-    if scene.warnings.blind && limited <= current {
+    if scene.warnings.blind && limited < half_more(current) {
         (limited, why) = (half_more(current), Some(Cause::Blind));
     }
     let wanted = limited.max(facts.last_one).max(facts.lowest).min(scene.policy.max_replicas);

@@ -242,7 +242,8 @@ fn changes_under_constant_load(seed: u64) -> Vec<String> {
     let mut rng = crate::rng::Rng::new(seed);
     let service = rng.scale(0.5, 30.0);
     let slots = rng.between(1, 10);
-    let rate = rng.scale(0.2, 12.0) * slots as f64 / service;
+    // So many that their number in a few minutes says something.
+    let rate = (rng.scale(0.2, 12.0) * slots as f64 / service).max(0.5);
     let policy = Policy { max_replicas: 100, ..policy() };
     let mut state = State::default();
     let (mut replicas, mut created, mut changes) = (0_u32, 0, Vec::new());
