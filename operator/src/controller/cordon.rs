@@ -1,9 +1,10 @@
 //! Orders to the pods of a fleet, as its plan says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use operator_core::api::PodMetrics;
 use operator_core::cordon::{OrderKey, Wish};
+use operator_core::observed::{KubeState, PodState};
 use tokio::time::Instant;
 
 use super::{Context, Shared, loads};
@@ -38,13 +39,20 @@ impl Knowledge for Known<'_> {
 }
 
 /// Says what the fleet's pods should do: those named in `cordon` are to take no new task, all others are to take some.
-pub fn order(ctx: &Context, fleet: &FleetKey<'_>, id: &FleetId, (key, cordon): (&OrderKey, &BTreeSet<String>)) {
-    let now = Instant::now();
+/// What they do by their own word is in `kube`.
+pub fn order(
+    ctx: &Context,
+    fleet: &FleetKey<'_>,
+    id: &FleetId,
+    kube: &KubeState,
+    (key, cordon): (&OrderKey, &BTreeSet<String>),
+) {
+    let word = |pod: &'_ PodState| pod.load.known().and_then(|load| load.cordon);
+    let says: BTreeMap<_, _> = kube.pods.iter().map(|pod| (pod.name.as_str(), word(pod))).collect();
     let pods = observe::pods(&ctx.caches, fleet);
     let ordered = pods.iter().filter(|pod| !pod.terminating).filter_map(|pod| {
-        let says = ctx.shared.scraper.snapshot(&pod.uid, None, now).load.known().and_then(|load| load.cordon);
-        let wish = Wish { cordon: cordon.contains(pod.name()), says };
-        Some(OrderedPod { uid: pod.uid.clone(), url: pod.orders_url.clone()?, wish })
+        let wish = Wish { cordon: cordon.contains(pod.name()), says: says.get(pod.name()).copied().flatten() };
+        Some(OrderedPod { uid: pod.uid.clone(), url: pod.orders_url()?, wish })
     });
     ctx.shared.cordons.set(id, key, ordered.collect());
 }

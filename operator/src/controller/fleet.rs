@@ -146,7 +146,7 @@ impl Reconcile<'_> {
         self.remember(fleet, memory).await?;
         let plan = self.plan(fleet, &kube, &temporal, memory);
         if let Some(key) = &order_key {
-            cordon::order(self.ctx, &self.key, self.id, (key, &plan.cordon));
+            cordon::order(self.ctx, &self.key, self.id, &kube, (key, &plan.cordon));
         }
         self.be_sure(fleet, &plan, &temporal);
         let outcome = self.carry_out(&resolved, &kube, &temporal, &plan, memory).await;

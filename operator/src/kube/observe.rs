@@ -78,7 +78,7 @@ pub fn pods(caches: &Caches, fleet: &FleetKey<'_>) -> Vec<std::sync::Arc<PodView
 
 fn pod_state(pod: &PodView, known: &impl Knowledge) -> PodState {
     let (load, unreadable) = known.load(pod);
-    let takes_orders = load.last().is_some_and(|load| load.cordon.is_some()) && pod.orders_url.is_some();
+    let takes_orders = load.last().is_some_and(|load| load.cordon.is_some());
     PodState {
         name: super::index::View::name(pod).to_owned(),
         build_id: pod.build_id.clone(),

@@ -65,8 +65,6 @@ pub struct PodView {
     pub deletion_cost: i32,
     /// Restarts of its containers.
     pub restarts: u32,
-    /// Where it takes orders, if it takes any.
-    pub orders_url: Option<String>,
     /// Whether it is shown as cordoned.
     pub shown_cordoned: bool,
 }
@@ -159,7 +157,6 @@ impl View for PodView {
             cpu_limit: cpu_limit(object),
             waiting: waiting(object),
             restarts: restarts(object),
-            orders_url: orders_url(object),
             shown_cordoned: annotation(meta, names::CORDONED_ANNOTATION).as_deref() == Some("true"),
             deletion_cost: annotation(meta, DELETION_COST_ANNOTATION).and_then(|cost| cost.parse().ok()).unwrap_or(0),
         }
@@ -196,14 +193,27 @@ impl PodView {
     #[must_use]
     pub fn metrics_url(&self, metrics: &PodMetrics) -> Option<String> {
         let ip = self.ip.as_deref()?;
-        let named = |name: &str| self.ports.iter().find(|(own, _)| own == name).map(|(_, port)| *port);
         let port = match &metrics.port {
             IntOrString::Int(port) => u16::try_from(*port).ok()?,
-            IntOrString::String(name) => named(name)?,
+            IntOrString::String(name) => self.port(name)?,
         };
-        let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
-        Some(format!("http://{host}:{port}{}", metrics.path))
+        Some(format!("http://{}:{port}{}", host(ip), metrics.path))
     }
+
+    /// Where the pod takes orders, if it takes any: the container port of the runtime's probes, or its default.
+    #[must_use]
+    pub fn orders_url(&self) -> Option<String> {
+        let port = self.port(contract::PROBES_PORT_NAME).unwrap_or(contract::PROBES_PORT);
+        Some(format!("http://{}:{port}", host(self.ip.as_deref()?)))
+    }
+
+    fn port(&self, name: &str) -> Option<u16> {
+        self.ports.iter().find(|(own, _)| own == name).map(|(_, port)| *port)
+    }
+}
+
+fn host(ip: &str) -> String {
+    if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() }
 }
 
 fn cpu_limit(pod: &Pod) -> Option<f64> {
@@ -220,16 +230,6 @@ fn cpus(quantity: &str) -> Option<f64> {
         None => quantity.parse().ok()?,
     };
     (cpus > 0.0).then_some(cpus)
-}
-
-/// The runtime's probes: the container port named `probes`, else the runtime's own default.
-fn orders_url(pod: &Pod) -> Option<String> {
-    let ip = pod.status.as_ref()?.pod_ip.as_deref().filter(|ip| !ip.is_empty())?;
-    let mut ports = pod.spec.as_ref()?.containers.iter().flat_map(|container| container.ports.iter().flatten());
-    let named = ports.find(|port| port.name.as_deref() == Some(contract::PROBES_PORT_NAME));
-    let port = named.map_or(i32::from(contract::PROBES_PORT), |port| port.container_port);
-    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
-    Some(format!("http://{host}:{port}"))
 }
 
 fn restarts(pod: &Pod) -> u32 {
@@ -279,7 +279,7 @@ mod tests {
     fn a_running_pod_is_found_by_its_label_and_is_ready() {
         let view = running("10.1.2.3");
         assert_eq!(view.group(), ("ns".into(), "fleet".into()));
-        assert_eq!(view.orders_url.as_deref(), Some("http://10.1.2.3:8081"));
+        assert_eq!(view.orders_url().as_deref(), Some("http://10.1.2.3:8081"));
         assert!(view.ready && !view.terminating && view.waiting.is_none() && !view.shown_cordoned);
     }
 

@@ -200,7 +200,8 @@ impl Pod {
     /// Takes a reading. Says whether it changes anything for the fleet.
     fn answered(&mut self, reading: Reading, asked: Instant, target: &Target) -> bool {
         let load = self.series.take(reading, asked, target.cpu_limit);
-        let news = self.load.as_ref().is_none_or(|(before, _)| before.lanes != load.lanes);
+        let news =
+            self.load.as_ref().is_none_or(|(before, _)| (&before.lanes, before.cordon) != (&load.lanes, load.cordon));
         let recovered = self.failure.take().is_some();
         self.load = Some((load, asked));
         (self.failures, self.retry_at) = (0, None);

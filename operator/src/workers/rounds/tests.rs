@@ -1,6 +1,6 @@
 use super::*;
 use crate::workers::reading::{Counters, LaneReading};
-use operator_core::observed::{LaneKey, TaskType};
+use operator_core::observed::{Cordon, LaneKey, TaskType};
 use std::collections::BTreeMap;
 
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -18,7 +18,7 @@ fn page(used: u64) -> Result<Reading, ReadFailure> {
     let counters = Counters { started: Some(used), ..Counters::default() };
     let lanes =
         BTreeMap::from([(lane, LaneReading { used, available: 10 - used, counters, ..LaneReading::default() })]);
-    Ok(Reading { lanes, cached: None, cpu_seconds: None, cpu_limit: None, process_start: None })
+    Ok(Reading { lanes, cached: None, cpu_seconds: None, cpu_limit: None, process_start: None, cordon: None })
 }
 
 fn used(rounds: &Rounds, pod: &str, now: Instant) -> Option<u64> {
@@ -40,6 +40,20 @@ fn a_fleet_is_named_once_a_round_and_only_if_its_load_changed() {
         assert_eq!(rounds.finish(&scrapes[0], page(loads[0]), now), None);
         assert_eq!(rounds.finish(&scrapes[1], page(loads[1]), now).is_some(), named, "{loads:?}");
         assert!(read_all(&mut rounds, now).is_empty(), "a round began before its time");
+        now += INTERVAL.mul_f64(1.05);
+    }
+}
+
+#[test]
+fn a_fleet_is_named_when_a_pod_says_something_else_of_its_cordon() {
+    let (mut rounds, fleet, mut now) = (rounds(), FleetId::from("f"), Instant::now());
+    rounds.set(&fleet, vec![target("a")], now);
+    for (cordon, named) in
+        [(Cordon::Open, true), (Cordon::Closing, true), (Cordon::Closed, true), (Cordon::Closed, false)]
+    {
+        let scrape = read_all(&mut rounds, now).remove(0);
+        let reading = page(0).map(|page| Reading { cordon: Some(cordon), ..page });
+        assert_eq!(rounds.finish(&scrape, reading, now).is_some(), named, "{cordon:?}");
         now += INTERVAL.mul_f64(1.05);
     }
 }
