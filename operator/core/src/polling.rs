@@ -85,6 +85,9 @@ mod tests {
             deletion_cost: 0,
             restarts: 0,
             may_be_cordoned: false,
+            cordoned: false,
+            shown_cordoned: false,
+            unreadable: None,
             load: known(PodLoad::of(uses)),
         }
     }

@@ -73,7 +73,7 @@ impl Tail {
 
     /// Whether no task is seen to outlast the grace period; none if too few were seen.
     pub fn ends_in_time(&self) -> Option<bool> {
-        (self.ended >= TAIL_ENOUGH).then(|| self.longer < 0.01 && self.maybe_longer <= TAIL_MAYBE * self.ended)
+        (self.ended >= TAIL_ENOUGH).then_some(self.longer < 0.01 && self.maybe_longer <= TAIL_MAYBE * self.ended)
     }
 }
 
