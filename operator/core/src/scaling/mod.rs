@@ -19,6 +19,7 @@ mod need;
 mod number;
 mod observe;
 mod reason;
+mod record;
 mod report;
 mod staffing;
 mod state;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::observed::{LaneKey, LaneStats, Observation, PodLoad, Unreadable};
 
 pub use decision::{Decision, Outcome, decide};
+pub use record::DecisionRecord;
 pub use report::{LaneReport, Limit, Report, Slo};
 pub use state::{Recording, STATE_VALID_FOR, State};
 
