@@ -93,12 +93,13 @@ struct BoundsArgs {
 
 #[derive(Debug, Args)]
 struct FleetArgs {
-    /// File with the header `arrival_s,service_s` and a line for each task, plain or in gzip form, or name of a built-in trace
+    /// File with the header `arrival_s,service_s` or `arrival_s,service_s,task_queue` and a line for each task, plain or in
+    /// gzip form, or name of a built-in trace
     #[arg(long, value_name = "FILE|NAME")]
     trace: String,
     #[command(flatten)]
     bounds: BoundsArgs,
-    /// Slots of a pod [default: 10, or the built-in trace's own]
+    /// Slots of a pod for each Task Queue [default: 10, or the built-in trace's own]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     slots: Option<u32>,
     /// Median start-up time of a pod in seconds [default: 20, or the built-in trace's own]
@@ -234,7 +235,12 @@ fn from_file(path: &Path) -> Result<Workload> {
         let names: Vec<_> = TraceName::ALL.iter().map(|name| name.as_str()).collect();
         format!("--trace {name} can't be opened; name a file, or one of {}", names.join(", "))
     })?;
-    Ok(Workload::new(&name, csv::read(&name, file)?))
+    let read = csv::read(&name, file)?;
+    let mut workload = Workload::new(&name, read.tasks);
+    if read.queues.iter().any(|queue| !queue.is_empty()) {
+        workload.queues = read.queues;
+    }
+    Ok(workload)
 }
 
 /// A length of time in seconds, up to a day.
