@@ -8,11 +8,12 @@
 //! * [`world`], [`server`]: cluster, queue and what the server tells of it.
 //! * [`observation`], [`policy`], [`policies`]: what a policy may know, what it is, and which there are. `ours` is the
 //!   operator's own decision, linked unchanged.
-//! * [`run`](mod@run), [`table`], [`plot`]: runs and what is told of them.
+//! * [`run`](mod@run), [`table`], [`marks`], [`plot`]: runs and what is told of them.
 #![deny(missing_docs)]
 
 pub mod cli;
 pub mod csv;
+pub mod marks;
 pub mod observation;
 pub mod plot;
 pub mod policies;

@@ -16,7 +16,7 @@ fn run(trace: TraceName, policy: PolicyName, seed: u64) -> Run {
 }
 
 fn said(line: &str) -> String {
-    execute(&Cli::parse_from(line.split(' '))).unwrap()
+    execute(&Cli::parse_from(line.split(' '))).unwrap().text
 }
 
 #[test]
