@@ -14,6 +14,7 @@ use crate::marks;
 use crate::observation::Bounds;
 use crate::plot;
 use crate::policy::PolicyName;
+use crate::replay;
 use crate::run::{Figures, simulate, simulate_with};
 use crate::table::{self, Scope, Style};
 use crate::time::{SECOND, count, micros, seconds};
@@ -39,6 +40,11 @@ enum Command {
     Table(TableArgs),
     /// Draws one run: arrivals, backlog and replicas by policy
     Plot(PlotArgs),
+    /// Makes the decisions again that an operator recorded with --record-decisions; fails at the first that differs
+    Replay {
+        /// The recording, plain or in gzip form
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +154,7 @@ pub fn execute(cli: &Cli) -> Result<Said> {
         Command::Run(args) => run(args).map(Said::well),
         Command::Table(args) => all(args),
         Command::Plot(args) => draw(args).map(Said::well),
+        Command::Replay { file } => replayed(file),
     }
 }
 
@@ -237,6 +244,13 @@ fn draw(args: &PlotArgs) -> Result<String> {
     std::fs::write(&args.out, picture)
         .with_context(|| format!("--out {out} can't be written; name a file in a folder that exists and is yours"))?;
     Ok(format!("{out} has {} policies on {}, a point each {:.0} s\n", courses.len(), workload.name, seconds(interval)))
+}
+
+fn replayed(path: &Path) -> Result<Said> {
+    let name = path.display().to_string();
+    let file = File::open(path).with_context(|| format!("{name} can't be opened; name a recording"))?;
+    let replayed = replay::replay(&name, file)?;
+    Ok(Said { text: replay::print(&name, &replayed), well: replayed.difference.is_none() })
 }
 
 fn or_all<T: Copy>(asked: &[T], all: &[T]) -> Vec<T> {

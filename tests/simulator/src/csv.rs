@@ -115,12 +115,17 @@ pub struct Tasks {
 /// # Errors
 /// The first line that can't be used, and what to write instead.
 pub fn read(file: &str, content: impl Read) -> Result<Tasks, TraceError> {
+    let content = unpacked(content).map_err(|source| TraceError::Unreadable { file: file.into(), line: 0, source })?;
+    parse(file, content)
+}
+
+/// `content` as it is, or what is in it if it is compressed with gzip.
+pub(crate) fn unpacked<'r>(content: impl Read + 'r) -> std::io::Result<Box<dyn BufRead + 'r>> {
     let mut content = BufReader::new(content);
-    let start = content.fill_buf().map_err(|source| TraceError::Unreadable { file: file.into(), line: 0, source })?;
-    if start.starts_with(&GZIP) {
-        parse(file, BufReader::new(MultiGzDecoder::new(content)))
+    if content.fill_buf()?.starts_with(&GZIP) {
+        Ok(Box::new(BufReader::new(MultiGzDecoder::new(content))))
     } else {
-        parse(file, content)
+        Ok(Box::new(content))
     }
 }
 

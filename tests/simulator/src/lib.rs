@@ -8,6 +8,7 @@
 //! * [`world`], [`server`]: cluster, queue and what the server tells of it.
 //! * [`observation`], [`policy`], [`policies`]: what a policy may know, what it is, and which there are. `ours` is the
 //!   operator's own decision, linked unchanged.
+//! * [`replay`]: decisions that an operator recorded, made again.
 //! * [`run`](mod@run), [`table`], [`marks`], [`plot`]: runs and what is told of them.
 #![deny(missing_docs)]
 
@@ -19,6 +20,7 @@ pub mod plot;
 pub mod policies;
 pub mod policy;
 pub mod random;
+pub mod replay;
 pub mod run;
 pub mod server;
 pub mod table;
