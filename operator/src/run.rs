@@ -1,5 +1,6 @@
 //! Wires the operator together and runs it until it is told to end, or until a part of it that it can't do without ends.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -19,6 +20,7 @@ use crate::kube::lease::Leadership;
 use crate::kube::order_key::OrderKeys;
 use crate::kube::secrets::Secrets;
 use crate::metrics::Metrics;
+use crate::recorder::Recorder;
 use crate::settings::Settings;
 use crate::temporal::{Heartbeats, Limits, Poller, Pool};
 use crate::workers::{Cordons, Scraper};
@@ -104,8 +106,22 @@ fn shared(
         metrics,
         runtime_image: settings.runtime_image.clone(),
         identity,
+        recorder: recorder(settings)?,
         started: tokio::time::Instant::now(),
     }))
+}
+
+fn recorder(settings: &Settings) -> anyhow::Result<Option<Recorder>> {
+    let start = |file: &PathBuf| {
+        let wrong = || {
+            format!(
+                "--record-decisions {} can't be written; name a file in a folder that exists and is writable",
+                file.display()
+            )
+        };
+        Recorder::start(file).with_context(wrong)
+    };
+    settings.record_decisions.as_ref().map(start).transpose()
 }
 
 /// The identity towards Temporal: unique to this installation, by the UID of its namespace.

@@ -119,6 +119,9 @@ pub struct Settings {
     /// Name of this replica among those of the operator.
     #[arg(long, env, default_value_t = default_pod_name())]
     pub pod_name: String,
+    /// File to record scaling decisions in, for `scale-sim replay`. At 128 MiB it becomes FILE.1, and a new one is begun.
+    #[arg(long, env, value_name = "FILE")]
+    pub record_decisions: Option<PathBuf>,
     /// How the push endpoint is served.
     #[command(flatten)]
     pub push: PushSettings,

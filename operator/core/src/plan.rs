@@ -15,7 +15,7 @@ use crate::observed::{
 };
 use crate::polling;
 use crate::rollout::{self, Stage};
-use crate::scaling::{self, Decision, Floor, Input, Pod, State};
+use crate::scaling::{self, Decision, Floor, Input, Pod, Policy, State};
 use crate::schedule;
 
 /// `controller.kubernetes.io/pod-deletion-cost` of a pod that should go first.
@@ -100,6 +100,8 @@ pub struct Plan {
     pub stage: Option<Stage>,
     /// The scaling decision; none without `spec.scaling` or without a child.
     pub decision: Option<Decision>,
+    /// What that decision stood on beside the state before.
+    pub basis: Option<(Policy, Input)>,
     /// State for the next scaling decision.
     pub scaling: State,
     /// Names of the pods that are to take no new task. All others are to take tasks.
@@ -113,8 +115,14 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     let child = input.kube.children.iter().find(|child| child.name == fleet.child_name);
     let stage = fleet.build_id.as_deref().map(|build_id| stage_of(input, build_id));
     let mut actions = applies(input);
-    let mut planned =
-        Plan { actions: Vec::new(), stage, decision: None, scaling: input.scaling.clone(), cordon: BTreeSet::new() };
+    let mut planned = Plan {
+        actions: Vec::new(),
+        stage,
+        decision: None,
+        basis: None,
+        scaling: input.scaling.clone(),
+        cordon: BTreeSet::new(),
+    };
     if let Some(child) = child {
         scale(input, child, &mut planned, &mut actions);
     }
@@ -175,8 +183,9 @@ fn scale(input: &PlanInput<'_>, child: &ChildState, planned: &mut Plan, actions:
         }
         return;
     };
-    let (decision, state) =
-        scaling::decide(&scaling.policy, &scaling_input(input, child, planned.stage.as_ref()), input.scaling);
+    let seen = scaling_input(input, child, planned.stage.as_ref());
+    let (decision, state) = scaling::decide(&scaling.policy, &seen, input.scaling);
+    planned.basis = Some((scaling.policy.clone(), seen));
     planned.scaling = state;
     if scaling.dry_run {
         planned.decision = Some(decision);

@@ -12,6 +12,7 @@ use operator_core::cordon::OrderKey;
 use operator_core::fleet::{self, Fleet, Surroundings};
 use operator_core::observed::{FailureClass, KubeState, Observation, TemporalState};
 use operator_core::plan::{self, Plan, PlanInput};
+use operator_core::scaling::{DecisionRecord, State};
 use operator_core::status::{self, Blocked, StatusInput};
 use tokio::time::Instant;
 
@@ -145,6 +146,7 @@ impl Reconcile<'_> {
         let temporal = shared.poller.snapshot(self.id, Instant::now());
         self.remember(fleet, memory).await?;
         let plan = self.plan(fleet, &kube, &temporal, memory);
+        self.record(&plan, &memory.scaling);
         if let Some(key) = &order_key {
             cordon::order(self.ctx, &self.key, self.id, &kube, (key, &plan.cordon));
         }
@@ -287,6 +289,16 @@ impl Reconcile<'_> {
             wall: Timestamp::now(),
             identity: &self.ctx.shared.identity,
         })
+    }
+
+    /// Records the scaling decision with the state before it, if that is asked for.
+    fn record(&self, plan: &Plan, state: &State) {
+        if let (Some(recorder), Some((policy, input)), Some(decision)) =
+            (&self.ctx.shared.recorder, &plan.basis, &plan.decision)
+        {
+            let fleet = format!("{}/{}", self.key.namespace, self.key.name);
+            recorder.record(DecisionRecord::new(&fleet, policy, input, state, (decision, &plan.scaling)));
+        }
     }
 
     async fn carry_out(

@@ -25,6 +25,7 @@ use crate::kube::order_key::OrderKeys;
 use crate::kube::secrets::Secrets;
 use crate::kube::watches::Caches;
 use crate::metrics::Metrics;
+use crate::recorder::Recorder;
 use crate::temporal::{Heartbeats, Poller, Pool};
 use crate::workers::{Cordons, Scraper};
 
@@ -70,6 +71,8 @@ pub struct Shared {
     pub runtime_image: String,
     /// Identity towards Temporal.
     pub identity: String,
+    /// Recorder of scaling decisions, if they are to be recorded.
+    pub recorder: Option<Recorder>,
     /// Start of the operator's monotonic clock.
     pub started: tokio::time::Instant,
 }
