@@ -187,6 +187,7 @@ fn values_reach_the_pods() {
             "temporalCallsPerSecond": 60,
             "logFormat": "text",
             "logLevel": "debug",
+            "recordDecisions": true,
             "metrics": { "port": 9090 },
             "podLabels": { "team": "a" },
             "podSecurityContext": { "runAsUser": null },
@@ -221,6 +222,9 @@ fn values_reach_the_pods() {
     assert_eq!(variables["TEMPORAL_CALLS_PER_SECOND"], "60");
     assert_eq!(variables["LOG_FORMAT"], "text");
     assert_eq!(variables["LOG_LEVEL"], "debug");
+    assert_eq!(variables["RECORD_DECISIONS"], "/recordings/decisions.jsonl");
+    let recordings = |list: &Value| list[0]["name"] == "recordings";
+    assert!(recordings(&container["volumeMounts"]) && recordings(&pod["volumes"]), "{pod}");
     assert!(!variables.contains_key("WATCH_NAMESPACES"), "all namespaces are watched");
     assert!(container["args"].as_array().unwrap().contains(&json!("--metrics-bind-address=:9090")));
     assert_eq!(of_kind(&objects, "Service")[0]["spec"]["ports"][0]["port"], 9090);
