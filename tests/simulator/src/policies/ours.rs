@@ -209,7 +209,8 @@ impl Policy for Ours<'_> {
         self.poll(now, seen);
         let waits =
             |(taken, stats): &(Micros, Vec<LaneStats>)| *taken == now && stats.iter().any(|queue| queue.backlog > 0);
-        let called = seen.replicas == 0 && self.read.as_ref().is_some_and(waits);
+        let waiting = seen.replicas == 0 && self.read.as_ref().is_some_and(waits);
+        let called = waiting || seen.floor > seen.replicas;
         let wait = if seen.replicas == 0 { POLL_AT_ZERO } else { TICK };
         if now < self.due && !called {
             let cordon = self.cordoned.clone();

@@ -275,6 +275,17 @@ impl<'a> World<'a> {
         self.replicas
     }
 
+    /// Pods that are Ready.
+    pub fn ready(&self) -> u32 {
+        let ready = self.existing.iter().filter(|id| self.pod(**id).phase() == Phase::Ready).count();
+        u32::try_from(ready).unwrap_or(u32::MAX)
+    }
+
+    /// Whether nothing happens any more.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
     /// Tasks that arrived.
     pub fn arrived(&self) -> u64 {
         self.tally.counts.arrived
