@@ -79,6 +79,10 @@ cluster-down: $(DEV_CLUSTER) ## End that cluster, and the demo's, and remove eve
 bench-push: build ## Measure the way of a task to the replicas with the push endpoint and without; TRIALS=n (docs/benchmarks.md)
 	$(PROGRAMS)/bench push $(if $(TRIALS),--trials $(TRIALS))
 
+.PHONY: bench-decision
+bench-decision: build ## Measure the time of a scaling decision on 10,000 busy lanes (docs/benchmarks.md)
+	$(PROGRAMS)/bench decision
+
 .PHONY: bench-cold-start
 bench-cold-start: build ## Measure the way of a fleet from zero against its floor; TRIALS=n (docs/benchmarks.md)
 	$(PROGRAMS)/bench cold-start $(if $(TRIALS),--trials $(TRIALS))

@@ -1,4 +1,5 @@
-//! `bench`: measures speed on a real cluster and a real Temporal server, against a baseline of the same run.
+//! `bench`: measures speed, against a baseline of the same run; but for the scaling decision on a real cluster and a real
+//! Temporal server.
 //!
 //! Every benchmark prints a table with ratios and writes `target/bench/<name>.json`. It fails when it could not
 //! measure; whether a mark was met stands in the file.
@@ -6,6 +7,7 @@
 mod at_rest;
 mod autoscale;
 mod cold_start;
+mod decision;
 mod detection;
 mod figures;
 mod fleet;
@@ -62,6 +64,8 @@ enum Benchmark {
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..))]
         trials: u32,
     },
+    /// One scaling decision, on lanes taken from simulated runs. Needs no cluster.
+    Decision,
 }
 
 impl Benchmark {
@@ -71,6 +75,7 @@ impl Benchmark {
             Self::Autoscale { seconds, profile } => autoscale::run(Duration::from_secs(seconds), profile).await,
             Self::Detection { trials } => detection::run(trials).await,
             Self::Push { trials } => push::run(trials).await,
+            Self::Decision => decision::run(),
         }
     }
 }

@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn too_many_tasks_are_thinned_to_the_mean_and_to_the_peak() {
         let every = |micros: u64, length: u64| (0..length / micros).map(move |n| n * micros);
-        let task = |arrival| Task { arrival, service: 1 };
+        let task = |arrival| Task { arrival, service: 1, queue: 0 };
         let dense: Vec<_> = every(5_000, 10_000_000).map(task).collect();
         let thin = thinned(dense, Duration::from_secs(10));
         assert!((300..=400).contains(&thin.len()), "{} of 2000 in 10 s", thin.len());
