@@ -327,7 +327,7 @@ pub struct ChildState {
 }
 
 /// A pod of the fleet as the cluster has it, with its load.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodState {
     /// Its name.
     pub name: String,

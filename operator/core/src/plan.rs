@@ -92,7 +92,7 @@ pub struct PlanInput<'a> {
 }
 
 /// What is to be done, and what it was concluded from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// The writes.
     pub actions: Vec<Action>,

@@ -71,18 +71,14 @@ fn cluster(fleet: &Fleet, word: Option<Cordon>) -> KubeState {
         name: name.into(),
         build_id: fleet.build_id.clone(),
         ready: true,
-        terminating: false,
         may_run: true,
-        waiting: None,
-        deletion_cost: 0,
-        restarts: 0,
         may_be_cordoned: word.is_some(),
         cordoned: word == Some(Cordon::Closed),
-        shown_cordoned: false,
         load: known(PodLoad {
             cordon: word,
             ..PodLoad::of([(lane(), SlotUse { used, available: 10 - used, started: used, ..SlotUse::default() })])
         }),
+        ..PodState::default()
     };
     let child = ChildState {
         name: fleet.child_name.clone(),
@@ -106,13 +102,22 @@ fn server(fleet: &Fleet) -> TemporalState {
         ..DeploymentInfo::default()
     };
     let lanes = BTreeMap::from([(lane(), known(LaneStats::default()))]);
-    TemporalState { deployment: known(Some(info)), lanes, failure: None }
+    TemporalState { deployment: known(Some(info)), lanes, ..TemporalState::default() }
 }
 
 fn plan_of(fleet: &Fleet, kube: &KubeState) -> Plan {
     let (applied, scaling, temporal) = (BTreeMap::new(), State::default(), server(fleet));
     let now = Duration::from_secs(1000);
-    plan(&PlanInput { fleet, kube, applied: &applied, temporal: &temporal, scaling: &scaling, now, identity: "me" })
+    plan(&PlanInput {
+        fleet,
+        kube,
+        applied: &applied,
+        temporal: &temporal,
+        scaling: &scaling,
+        now,
+        wall: jiff::Timestamp::UNIX_EPOCH,
+        identity: "me",
+    })
 }
 
 fn scales(plan: &Plan) -> bool {

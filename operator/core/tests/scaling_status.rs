@@ -40,7 +40,13 @@ fn fleet(options: Value) -> Fleet {
     scaling.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
     let connection = ConnectionFacts { host_port: "t:7233".into(), server_name: None, auth: Auth::None, ca_cert: None };
     let images = Default::default();
-    let around = Surroundings { connection: &connection, default_runtime_image: "runtime", runtime_images: &images };
+    let around = Surroundings {
+        connection: &connection,
+        default_runtime_image: "runtime",
+        runtime_images: &images,
+        order_keys: &[],
+        uncordonable: &Default::default(),
+    };
     resolve(&manifest(scaling), &around).unwrap()
 }
 
@@ -49,18 +55,7 @@ fn lane() -> LaneKey {
 }
 
 fn pod(name: &str, load: Observation<PodLoad>) -> PodState {
-    PodState {
-        name: name.into(),
-        build_id: None,
-        ready: true,
-        terminating: false,
-        may_run: true,
-        waiting: None,
-        deletion_cost: 0,
-        restarts: 0,
-        may_be_cordoned: false,
-        load,
-    }
+    PodState { name: name.into(), ready: true, may_run: true, load, ..PodState::default() }
 }
 
 fn known<T>(value: T) -> Observation<T> {
@@ -150,8 +145,7 @@ impl Scene {
     }
 
     fn status(&self) -> WorkerDeploymentStatus {
-        let plan =
-            Plan { actions: Vec::new(), stage: None, decision: Some(self.decision.clone()), scaling: State::default() };
+        let plan = Plan { decision: Some(self.decision.clone()), ..Plan::default() };
         compute(&StatusInput {
             generation: 3,
             previous: &self.previous,
@@ -241,7 +235,7 @@ fn what_is_stale_is_said_with_its_cause_once_it_lasts() {
 #[test]
 fn pods_that_start_or_end_and_pods_that_are_not_asked_are_not_stale() {
     let stale = |scene: &Scene| {
-        let plan = Plan { actions: vec![], stage: None, decision: None, scaling: State::default() };
+        let plan = Plan::default();
         operator_core::status::staleness(&scene.fleet, &plan, &scene.kube, &scene.temporal).any()
     };
     let mut scene = Scene::new(json!({}));
@@ -437,8 +431,13 @@ fn an_entry_that_can_not_be_read_is_named_with_field_value_and_remedy() {
         let connection =
             ConnectionFacts { host_port: "t:7233".into(), server_name: None, auth: Auth::None, ca_cert: None };
         let images = Default::default();
-        let around =
-            Surroundings { connection: &connection, default_runtime_image: "runtime", runtime_images: &images };
+        let around = Surroundings {
+            connection: &connection,
+            default_runtime_image: "runtime",
+            runtime_images: &images,
+            order_keys: &[],
+            uncordonable: &Default::default(),
+        };
         resolve(&manifest(scaling), &around).unwrap_err().to_string()
     };
     insta::assert_yaml_snapshot!([

@@ -17,7 +17,6 @@ use operator_core::status::{self, Blocked, StatusInput};
 use tokio::time::Instant;
 
 use super::carry_out::{Failure, Outcome, Work, carry_out};
-use super::cordon::Known;
 use super::cordon::{self, Known};
 use super::memory::Memory;
 use super::{Context, checkpoint, connect, loads, report};
@@ -270,7 +269,7 @@ impl Reconcile<'_> {
     fn be_sure(&self, fleet: &Fleet, plan: &Plan, temporal: &TemporalState) {
         let Some((policy, decision)) = fleet.scaling.as_ref().zip(plan.decision.as_ref()) else { return };
         let idle = decision.desired > 0 && decision.backlog == Some(0) && decision.in_flight == Some(0);
-        let soon = policy.min_replicas == 0 && idle && decision.recheck_after < operator_core::scaling::TICK;
+        let soon = policy.policy.min_replicas == 0 && idle && decision.recheck_after < operator_core::scaling::TICK;
         let oldest = temporal.lanes.values().filter_map(Observation::age).max();
         if soon && oldest.is_some_and(|age| age > JUST_READ) {
             self.ctx.shared.poller.poke(self.id);

@@ -166,7 +166,7 @@ mod tests {
     use operator_core::connection::{Auth, ConnectionFacts};
     use operator_core::fleet::{Surroundings, resolve};
     use operator_core::observed::{LaneKey, TaskType};
-    use operator_core::scaling::{Outcome, Report, State};
+    use operator_core::scaling::{Outcome, Report};
     use serde_json::json;
 
     use super::*;
@@ -185,7 +185,13 @@ mod tests {
         let connection =
             ConnectionFacts { host_port: "t:7233".into(), server_name: None, auth: Auth::None, ca_cert: None };
         let images = Default::default();
-        let around = Surroundings { connection: &connection, default_runtime_image: "r", runtime_images: &images };
+        let around = Surroundings {
+            connection: &connection,
+            default_runtime_image: "r",
+            runtime_images: &images,
+            order_keys: &[],
+            uncordonable: &Default::default(),
+        };
         resolve(&object, &around).unwrap()
     }
 
@@ -202,7 +208,7 @@ mod tests {
             recheck_after: Duration::ZERO,
             report: Report { lanes, binding, ..Report::default() },
         };
-        Plan { actions: Vec::new(), stage: None, decision: Some(decision), scaling: State::default() }
+        Plan { decision: Some(decision), ..Plan::default() }
     }
 
     fn lane(queue: &str, rate: f64, age: u64) -> LaneReport {
@@ -224,15 +230,9 @@ mod tests {
     fn pods(count: usize) -> KubeState {
         let pod = |index: usize| operator_core::observed::PodState {
             name: format!("p{index}"),
-            build_id: None,
             ready: true,
-            terminating: false,
             may_run: true,
-            waiting: None,
-            deletion_cost: 0,
-            restarts: 0,
-            may_be_cordoned: false,
-            load: Default::default(),
+            ..Default::default()
         };
         KubeState { pods: (0..count).map(pod).collect(), ..KubeState::default() }
     }

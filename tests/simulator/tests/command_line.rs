@@ -59,7 +59,8 @@ fn tasks_of_two_task_queues_have_slots_of_their_own() {
 fn a_run_without_json_prints_a_line_for_every_policy() {
     let output = scale_sim(&["run", "--trace", "sparse"]);
     let said = String::from_utf8(output.stdout).unwrap();
-    for policy in ["ours", "ours-cordon", "keda", "keda-min1", "keda-expert", "hpa-slots", "kpa", "wci", "clairvoyant"] {
+    for policy in ["ours", "ours-cordon", "keda", "keda-min1", "keda-expert", "hpa-slots", "kpa", "wci", "clairvoyant"]
+    {
         assert!(said.lines().any(|line| line.split_whitespace().next() == Some(policy)), "{policy}: {said}");
     }
     assert!(said.contains("work bound"), "{said}");

@@ -231,13 +231,12 @@ impl Learned {
     /// Notes where a pod is in its life.
     fn see_life(&mut self, seen: &mut PodMemory, pod: &Pod, now: Duration, before: Option<Duration>) {
         seen.going = pod.terminating;
-        if pod.ready && !seen.worked && !pod.terminating {
-            if let (Some(born), Some(last)) = (seen.born, before) {
-                // It became so between two decisions.
-                let ready = (last + now) / 2;
-                seen.ready_at = Some(now);
-                self.start_ups.see(ready.saturating_sub(born));
-            }
+        let became_ready = pod.ready && !seen.worked && !pod.terminating;
+        if let (true, Some(born), Some(last)) = (became_ready, seen.born, before) {
+            // It became so between two decisions.
+            let ready = (last + now) / 2;
+            seen.ready_at = Some(now);
+            self.start_ups.see(ready.saturating_sub(born));
         }
         self.proven |= pod.ready;
         seen.worked |= pod.ready || pod.load.last().is_some();

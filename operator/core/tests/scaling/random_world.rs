@@ -214,6 +214,7 @@ impl World {
                 started: pod.started,
                 waits: Waits(vec![(self.policy.target_latency, pod.started - pod.late), (Duration::MAX, pod.started)]),
                 runs: if self.tells_runs { Waits(runs.to_vec()) } else { Waits::default() },
+                ..SlotUse::default()
             };
             pod.read = Some((self.now, slots));
         }
@@ -284,6 +285,7 @@ impl World {
             failing: (self.never_ready && self.now - pod.born > 30.0).then(|| "ImagePullBackOff".into()),
             restarts: pod.restarts,
             may_be_cordoned: self.cordonable,
+            ..Pod::default()
         }
     }
 

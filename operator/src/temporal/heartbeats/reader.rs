@@ -169,7 +169,7 @@ impl Reader {
         match &answer {
             Ok(_) => self.budget.answered(Kind::Queue),
             Err(error) if error.failure.class == FailureClass::ResourceExhausted => {
-                self.budget.exhausted(Kind::Queue, error.whole_server, Instant::now());
+                self.budget.exhausted(Kind::Queue, error.refusal, Instant::now());
             }
             Err(_) => {}
         }

@@ -178,6 +178,7 @@ fn slot_use(scrape: &Scrape) -> SlotUse {
         started: scrape.started,
         waits: cumulated(&WAIT_BOUNDS, &scrape.waits),
         runs: cumulated(&RUN_BOUNDS, &scrape.runs),
+        unlimited: false,
     }
 }
 
