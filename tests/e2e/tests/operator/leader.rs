@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::PostParams;
 use kube::config::Kubeconfig;
-use kube::{Api, Client};
+use kube::Api;
 use serde_json::json;
 
 use super::{orders, runs};
