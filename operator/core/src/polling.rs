@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::observed::{LaneKey, LaneStats, Observation, PodState};
+use crate::observed::{Cordon, LaneKey, LaneStats, Observation, PodState};
 
 /// Share of its slots that a lane must have free for its backlog to be empty for certain: the server gives a task that
 /// arrives to a free slot at once. Less may be free in one pod while the polls of another are all taken.
@@ -24,8 +24,8 @@ pub struct Running<'a> {
 /// All of it must hold:
 /// * every lane is known, was read, and had no backlog and no rate limit in force: tasks that wait beside free slots are
 ///   the server's to tell of;
-/// * every pod that is not on its way out is Ready, and its load is fresh;
-/// * every lane has more than [`FREE_SHARE`] of its slots free;
+/// * every pod that is not on its way out or cordoned is Ready, and its load is fresh;
+/// * every lane has more than [`FREE_SHARE`] of their slots free;
 /// * something runs, if the fleet may go to zero: that step needs a fresh word of the server, too.
 #[must_use]
 pub fn is_gated(running: &Running<'_>) -> bool {
@@ -33,7 +33,7 @@ pub fn is_gated(running: &Running<'_>) -> bool {
     if lanes.is_empty() || !lanes.values().all(is_quiet) {
         return false;
     }
-    let staying: Vec<_> = running.pods.iter().filter(|pod| !pod.terminating).collect();
+    let staying: Vec<_> = running.pods.iter().filter(|pod| !pod.terminating && takes_tasks(pod)).collect();
     let loads: Option<Vec<_>> = staying.iter().map(|pod| pod.load.known().filter(|_| pod.ready)).collect();
     let Some(loads) = loads.filter(|loads| !loads.is_empty()) else { return false };
     let free = |lane: &LaneKey| {
@@ -45,6 +45,11 @@ pub fn is_gated(running: &Running<'_>) -> bool {
     };
     let busy = loads.iter().any(|load| load.lanes.values().any(|slots| slots.used > 0));
     lanes.keys().all(free) && (busy || !running.may_go_to_zero)
+}
+
+/// The free slots of a cordoned pod take nothing.
+fn takes_tasks(pod: &PodState) -> bool {
+    pod.load.last().and_then(|load| load.cordon).is_none_or(|word| word == Cordon::Open)
 }
 
 fn is_quiet(reading: &Observation<LaneStats>) -> bool {
@@ -92,6 +97,11 @@ mod tests {
         }
     }
 
+    fn cordoned(pod: PodState, word: Cordon) -> PodState {
+        let load = pod.load.known().cloned().unwrap_or_default();
+        PodState { load: known(PodLoad { cordon: Some(word), ..load }), ..pod }
+    }
+
     type Change = fn(&mut World);
 
     struct World {
@@ -129,6 +139,8 @@ mod tests {
             (leaving.terminating, leaving.load) = (true, Observation::Unknown);
             world.pods.push(leaving);
         }));
+        assert!(gated(|world| world.pods.push(cordoned(pod(&[(lane(), 10, 0)]), Cordon::Closed))));
+        assert!(gated(|world| world.pods[1] = cordoned(pod(&[(lane(), 0, 10)]), Cordon::Open)));
     }
 
     #[test]
@@ -143,6 +155,12 @@ mod tests {
             }),
             ("no pod tells of a lane", |world| {
                 world.lanes.insert(other(), known(LaneStats::default()));
+            }),
+            ("the slots that are free are those of a cordoned pod", |world| {
+                world.pods = vec![pod(&[(lane(), 10, 0)]), cordoned(pod(&[(lane(), 0, 10)]), Cordon::Closed)];
+            }),
+            ("one that was told to take nothing more may still take a task, or not", |world| {
+                world.pods = vec![pod(&[(lane(), 10, 0)]), cordoned(pod(&[(lane(), 0, 10)]), Cordon::Closing)];
             }),
             ("a pod starts", |world| world.pods[1].ready = false),
             ("a load is old", |world| {
