@@ -34,6 +34,11 @@ pub async fn a_rate_limited_queue_gets_no_useless_pods(bed: Arc<ClusterBed>) -> 
     let (begun, began) = (Instant::now(), Timestamp::now());
     let control = tasks.start(&Order::work(CONTROL, TASKS, 0.5)).await?;
     let limited = tasks.start(&Order::work(LIMITED, TASKS, 0.5)).await?;
+    let message = eventually("the status says why there are no more", async || {
+        ground.has_condition(LIMITED, ("ScalingLimited", "True", "RateLimited")).await
+    })
+    .await?;
+    ensure!(message.contains(LIMITED), "{message}");
     tasks.finish_once_each(&control, Duration::from_secs(120)).await?;
     tasks.finish_once_each(&limited, Duration::from_secs(150)).await?;
     // The server may let a second's worth through at once in each of its partitions.

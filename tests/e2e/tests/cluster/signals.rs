@@ -51,6 +51,7 @@ pub async fn pods_whose_metrics_are_cut_off_are_kept(bed: Arc<ClusterBed>) -> Re
     })
     .await?;
     says_it(&ground).await?;
+    ground.has_condition(CONTROL, ("MetricsStale", "False", "SignalsFresh")).await?;
     ensure!(falls(&bed, &ground)?.is_empty(), "replicas fell: {:?}", falls(&bed, &ground)?);
     ensure!(cut.dropped_packets()? > 0, "no packet was dropped");
     let running = running_in(&ground, CUT).await?;
@@ -61,7 +62,10 @@ pub async fn pods_whose_metrics_are_cut_off_are_kept(bed: Arc<ClusterBed>) -> Re
 }
 
 async fn says_it(ground: &Ground) -> Result<String> {
-    ground.has_condition(CUT, ("ScalingActive", "False", "SignalsStale")).await
+    ground.has_condition(CUT, ("ScalingActive", "False", "SignalsStale")).await?;
+    let message = ground.has_condition(CUT, ("MetricsStale", "True", "WorkersStale")).await?;
+    ensure!(message.contains("3 of 3 ready pods") && message.contains("NetworkPolicy"), "{message}");
+    Ok(message)
 }
 
 fn falls(bed: &ClusterBed, ground: &Ground) -> Result<Vec<audit::Decrease>> {
