@@ -201,7 +201,7 @@ fn install(cluster: &Cluster) -> Result<()> {
     let (repository, tag) = (format!("image.repository={repository}"), format!("image.tag={tag}"));
     let chart = chart("temporal-worker-operator");
     let arguments = ["install", OPERATOR, &chart, "--namespace", OPERATOR, "--create-namespace"];
-    let settings = ["--set", &repository, "--set", &tag];
+    let settings = ["--set", &repository, "--set", &tag, "--set", "recordDecisions=true"];
     cluster.run("helm", &[arguments.as_slice(), settings.as_slice()].concat())?;
     Ok(())
 }

@@ -4,7 +4,9 @@ mod cluster;
 
 use std::process::ExitCode;
 
-use cluster::{bad_pods, drain, faults, futile, life, replicas, rest, secrets, shrink, signals, steady, versions};
+use cluster::{
+    bad_pods, drain, faults, futile, life, recording, replicas, rest, secrets, shrink, signals, steady, versions,
+};
 use e2e::{ClusterBed, scenario, suite};
 
 fn main() -> ExitCode {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         scenario!(bad_pods::a_handler_that_does_not_work_fails_its_tasks_with_the_cause),
         scenario!(secrets::nothing_shows_a_secret),
         scenario!(faults::the_leader_is_killed_with_work_undone, alone),
+        scenario!(recording::what_was_decided_is_decided_again, alone),
         scenario!(rest::at_rest_the_operator_writes_nothing_but_its_lease, alone),
     ])
 }

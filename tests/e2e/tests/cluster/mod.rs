@@ -5,6 +5,7 @@ pub mod drain;
 pub mod faults;
 pub mod futile;
 pub mod life;
+pub mod recording;
 pub mod replicas;
 pub mod rest;
 pub mod secrets;
