@@ -19,7 +19,7 @@ use crate::observed::Observation;
 const SHORTEST_RECHECK: Duration = Duration::from_millis(100);
 /// Times that pods are kept for which the need was there, in start-ups: about as long as it is cheaper to keep a pod than to
 /// start it anew (ski rental).
-const HOLD_START_UPS: u32 = 3;
+const HOLD_START_UPS: f64 = 2.5;
 /// Bounds of that time, and of it after the feedback.
 const HOLD_LONGEST: Duration = Duration::from_secs(300);
 /// The same of pods that tell nothing.
@@ -172,7 +172,7 @@ impl<'a> Scene<'a> {
 ///
 /// * Raises at once to what fresh readings call for: the load when a pod ordered now can take a task, with Erlang's C formula
 ///   for the target, and the backlog beside it.
-/// * Lowers only if nothing is in doubt and the need was lower for three start-ups (or the idle window, if that is
+/// * Lowers only if nothing is in doubt and the need was lower for two and a half start-ups (or the idle window, if that is
 ///   shorter), and only by pods that run nothing, or whose tasks end well within the grace period.
 /// * Goes to zero only if nothing started, ran or waited for the idle window.
 /// * Takes the user's bounds as commands, but a pod that may run a long task is not removed for the maximum's sake.
@@ -266,7 +266,7 @@ fn hold(policy: &Policy, state: &State) -> Duration {
     if policy.mode == Mode::ServerOnly {
         return HOLD_BLIND.min(longest);
     }
-    let start_ups = (state.start_up() * HOLD_START_UPS).clamp(STABILIZATION, HOLD_LONGEST);
+    let start_ups = state.start_up().mul_f64(HOLD_START_UPS).clamp(STABILIZATION, HOLD_LONGEST);
     start_ups.mul_f64(state.learned.feedback.multiplier()).min(longest)
 }
 

@@ -4,7 +4,7 @@
 //! decision to the next goes in and comes out as a value.
 //!
 //! Each lane, one Task Queue and one kind of task, needs slots for the load at the time when a pod ordered now takes tasks,
-//! and for what waits then; the largest need counts. Up at once; down when the need was lower for three start-ups, by pods
+//! and for what waits then; the largest need counts. Up at once; down when the need was lower for two and a half start-ups, by pods
 //! that run nothing long; to zero when nothing started, ran or waited for the idle window.
 
 mod decision;
@@ -38,7 +38,7 @@ pub use record::DecisionRecord;
 pub use report::{LaneReport, Limit, Report, Slo};
 pub use state::{Recording, STATE_VALID_FOR, State};
 
-/// Least time that the need must have been lower before pods are removed: fleets that start slowly wait for three start-ups,
+/// Least time that the need must have been lower before pods are removed: fleets that start slowly wait for two and a half start-ups,
 /// and those that miss their target for longer. Shorter idle windows shorten it: who asks for zero after 10 s gets fewer pods
 /// after 10 s too.
 pub const STABILIZATION: Duration = Duration::from_secs(60);

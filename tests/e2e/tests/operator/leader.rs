@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use kube::Api;
 use kube::api::PostParams;
 use kube::config::Kubeconfig;
-use kube::Api;
 use serde_json::json;
 
 use super::{orders, runs};
