@@ -7,7 +7,7 @@ use super::flow::real;
 use super::memory::PodMemory;
 use super::state::State;
 use super::{Input, Pod};
-use crate::observed::{LaneKey, Observation, PodLoad, SlotUse};
+use crate::observed::{LaneKey, Observation, PodLoad, SlotUse, Unreadable};
 
 /// Time after which a Ready pod polls for certain.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -49,8 +49,10 @@ pub(super) struct Fleet<'a> {
 pub(super) struct LaneLoad {
     /// Slots that run a task.
     pub used: u64,
-    /// Slots of each Ready pod.
+    /// Slots of each Ready pod, where they are a number.
     slots: Vec<u64>,
+    /// The most tasks that one of the other pods runs.
+    pub unlimited: Option<u64>,
     /// Ready pods with free slots and no task of this lane.
     free_pods: usize,
     /// Free slots and all slots of Ready pods.
@@ -103,7 +105,9 @@ impl LaneLoad {
         if !pod.ready {
             return;
         }
-        if all > 0 {
+        if slots.unlimited {
+            self.unlimited = self.unlimited.max(Some(slots.used));
+        } else if all > 0 {
             self.slots.push(all);
         }
         self.free = self.free.saturating_add(slots.available);
@@ -123,8 +127,8 @@ impl LaneLoad {
 
 /// Why a pod's load proves nothing.
 pub(super) enum Unproven<'a> {
-    /// It was read too long ago, or never.
-    Load { pod: &'a str, age: Option<Duration> },
+    /// It was read too long ago, or never, and why.
+    Load { pod: &'a str, age: Option<Duration>, why: Option<&'a Unreadable> },
     /// It says nothing of a lane that the fleet serves.
     Lane { pod: &'a str, lane: &'a LaneKey },
 }
@@ -158,7 +162,8 @@ impl<'a> Fleet<'a> {
         let too_many = existing > usize::try_from(input.current).unwrap_or(usize::MAX);
         for pod in &input.pods {
             let memory = state.memory.pods.get(&pod.name);
-            let cordoned = memory.is_some_and(|memory| memory.cordoned || memory.named && too_many);
+            let named = memory.is_some_and(|memory| memory.cordoned || memory.named && too_many);
+            let cordoned = named || pod.cordoned;
             fleet.count(pod, memory, cordoned, input.now);
             fleet.add_load(pod, memory, cordoned, input.now);
             fleet.add_work(pod, work(pod, input, memory));
@@ -227,10 +232,14 @@ impl<'a> Fleet<'a> {
 fn work<'a>(pod: &'a Pod, input: &'a Input, memory: Option<&PodMemory>) -> Work<'a> {
     match &pod.load {
         Observation::Known { value, .. } => work_by_load(pod, value, input),
-        Observation::Stale { age, .. } => Work::Unproven(Unproven::Load { pod: &pod.name, age: Some(*age) }),
+        Observation::Stale { age, .. } => Work::Unproven(unread(pod, Some(*age))),
         Observation::Unknown if memory.is_some_and(PodMemory::never_worked) => Work::Idle,
-        Observation::Unknown => Work::Unproven(Unproven::Load { pod: &pod.name, age: None }),
+        Observation::Unknown => Work::Unproven(unread(pod, None)),
     }
+}
+
+fn unread(pod: &Pod, age: Option<Duration>) -> Unproven<'_> {
+    Unproven::Load { pod: &pod.name, age, why: pod.unreadable.as_ref() }
 }
 
 fn work_by_load<'a>(pod: &'a Pod, load: &PodLoad, input: &'a Input) -> Work<'a> {

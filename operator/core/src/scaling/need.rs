@@ -156,7 +156,11 @@ impl<'a> Demand<'a, '_> {
             backlog_age: reading.last().and_then(|stats| stats.backlog_age),
             running,
             service: lane.lesson.service.known(),
-            usable: slots.map(|slots| real(slots).min(by_cpu)),
+            usable: match slots {
+                // Then CPU is the better measure, as soon as there is one.
+                Some(_) if lane.lesson.unlimited && by_cpu.is_finite() => Some(by_cpu),
+                slots => slots.map(|slots| real(slots).min(by_cpu)),
+            },
             slots,
             age: lane.load.age.max(reading_age),
             ..LaneNeed::default()

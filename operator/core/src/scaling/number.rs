@@ -270,7 +270,9 @@ fn stepped<'a>(scene: &Scene<'a>, goal: u32, need: u32, why: Option<Cause<'a>>) 
         Mode::ServerOnly => (most / STEP_DOWN_BLIND).max(1),
     };
     let (mut goal, mut why) = (goal, why);
-    let least = most.saturating_sub(step).min(current);
+    // Cordoned pods have left already, though they are counted until they are empty.
+    let cordoned = u32::try_from(scene.fleet.cordoned).unwrap_or(u32::MAX);
+    let least = most.saturating_sub(step).saturating_sub(cordoned).min(current);
     if goal < least {
         (goal, why) = (least, Some(Cause::Step { need, ramp: false }));
     }

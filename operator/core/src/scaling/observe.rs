@@ -105,7 +105,10 @@ impl Fresh<'_> {
 
 impl Lesson {
     fn see(&mut self, memory: &mut LaneMemory, load: &LaneLoad, now: Duration) {
-        self.slots = load.slots_per_pod().or(self.slots);
+        // Without a number of slots, a pod has as many as were ever seen busy.
+        let seen_busy = load.unlimited.map(|busy| busy.max(self.slots.unwrap_or(1)));
+        self.unlimited = seen_busy.is_some() || self.unlimited && load.slots_per_pod().is_none();
+        self.slots = load.slots_per_pod().or(seen_busy).or(self.slots);
         if memory.cpu_at.is_some_and(|at| now.saturating_sub(at) < TICK) {
             return;
         }

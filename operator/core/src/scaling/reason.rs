@@ -198,14 +198,21 @@ fn kept(doubt: &Doubt<'_>, desired: u32) -> String {
         Doubt::Lanes => "the Task Queues of the fleet are not all known".into(),
         Doubt::Backlog { lane, age: Some(age) } => format!("the backlog of {lane} is {} old", seconds(*age)),
         Doubt::Backlog { lane, age: None } => format!("the backlog of {lane} was never read"),
-        Doubt::Pod(Unproven::Load { pod, age: Some(age) }) => format!("metrics of pod {pod} are {} old", seconds(*age)),
-        Doubt::Pod(Unproven::Load { pod, age: None }) => format!("metrics of pod {pod} were never read"),
+        Doubt::Pod(Unproven::Load { pod, age, why }) => {
+            let age = age.map_or_else(|| "were never read".into(), |age| format!("are {} old", seconds(age)));
+            let problem = why.map_or_else(String::new, |why| format!(" (it {})", why.problem()));
+            format!("metrics of pod {pod}{problem} {age}")
+        }
         Doubt::Pod(Unproven::Lane { pod, lane }) => format!("pod {pod} tells no slots of {lane}"),
     };
+    let remedy = match doubt {
+        Doubt::Pod(Unproven::Load { why: Some(why), .. }) => format!("; {}", why.remedy()),
+        _ => String::new(),
+    };
     match desired {
-        0 => format!("At zero: {what}."),
-        1 => format!("Kept at 1: {what}, idleness not proven."),
-        _ => format!("Kept at {desired}: {what}, a lower need is not proven."),
+        0 => format!("At zero: {what}{remedy}."),
+        1 => format!("Kept at 1: {what}, idleness not proven{remedy}."),
+        _ => format!("Kept at {desired}: {what}, a lower need is not proven{remedy}."),
     }
 }
 

@@ -58,6 +58,8 @@ pub(super) struct Learned {
 pub(super) struct Lesson {
     /// Slots of a pod, as last measured.
     pub slots: Option<u64>,
+    /// Whether its Worker has no fixed number of them.
+    pub unlimited: bool,
     pub service: Service,
     pub tail: Tail,
     /// Tasks at which a pod's CPU would be used up.

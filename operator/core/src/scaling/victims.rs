@@ -51,7 +51,7 @@ pub(super) fn choose<'a>(scene: &Scene<'a>) -> Choice<'a> {
 
 fn rank<'a>(scene: &Scene<'_>, pod: &'a Pod) -> Rank<'a> {
     let memory = scene.state.memory.pods.get(&pod.name);
-    let named = memory.is_some_and(|memory| memory.named || memory.cordoned);
+    let named = memory.is_some_and(|memory| memory.named || memory.cordoned) || pod.cordoned;
     let load = pod.load.known();
     let work =
         load.map_or(0.0, |load| load.lanes.iter().map(|(lane, slots)| real(slots.used) * time(scene, lane)).sum());

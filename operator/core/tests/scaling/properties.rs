@@ -280,6 +280,8 @@ fn changes_under_constant_load(seed: u64) -> Vec<String> {
         let input = Input {
             now: Duration::from_secs_f64(now),
             current: replicas,
+            // So that no pod is kept for the sake of what it runs.
+            grace: seconds(600),
             pods: seen.collect(),
             ..at_zero(if replicas == 0 { live(waiting) } else { cached(waiting) })
         };

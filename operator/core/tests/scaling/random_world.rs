@@ -211,6 +211,7 @@ impl World {
             let slots = SlotUse {
                 used: pod.ends.len() as u64,
                 available: self.slots - pod.ends.len() as u64,
+                unlimited: false,
                 started: pod.started,
                 waits: Waits(vec![(self.policy.target_latency, pod.started - pod.late), (Duration::MAX, pod.started)]),
                 runs: if self.tells_runs { Waits(runs.to_vec()) } else { Waits::default() },
