@@ -10,8 +10,8 @@ use operator_core::events::{EventData, SLO_MISSED_INTERVAL, scaling_changed};
 use operator_core::explain;
 use operator_core::fleet::{Fleet, Surroundings, resolve};
 use operator_core::observed::{
-    ChildState, FailureClass, KubeState, LaneKey, LaneStats, Observation, PodLoad, PodState, RateLimitSource, TaskType,
-    TemporalFailure, TemporalState,
+    ChildState, FailureClass, KubeState, LaneKey, LaneStats, Observation, PodLoad, PodState, RateLimitSource,
+    ReadFailure, TaskType, TemporalFailure, TemporalState, Unreadable,
 };
 use operator_core::plan::{Action, Plan, PlanInput, plan};
 use operator_core::scaling::{Decision, LaneReport, Limit, Outcome, Report, Slo, State};
@@ -219,6 +219,8 @@ fn every_limit_has_a_condition_with_numbers_and_a_remedy() {
 fn what_is_stale_is_said_with_its_cause_once_it_lasts() {
     let mut scene = Scene::new(json!({}));
     scene.kube.pods[1].load = Observation::Stale { value: PodLoad::default(), age: Duration::from_secs(41) };
+    scene.kube.pods[1].unreadable =
+        Some(Unreadable::Failed { at: ":8080/metrics".into(), failure: ReadFailure::ConnectTimeout });
     scene.stale_for = Some(STALE_GRACE / 2);
     assert_eq!(scene.condition(ConditionType::MetricsStale), "", "a reading that is late says nothing yet");
     scene.stale_for = Some(STALE_GRACE);

@@ -123,7 +123,7 @@ async fn a_worker_of_the_runtime_is_read_exactly() -> Result<()> {
     let port = free_port()?;
     let address = format!("127.0.0.1:{port}");
     // Arguments are a JSON array of one number of milliseconds.
-    let sleeper = "read -r a; a=${a#[}; a=${a%]}; exec sleep \"$(printf '%d.%03d' $((a / 1000)) $((a % 1000)))\"";
+    let sleeper = "read -r a; a=${a#[}; a=${a%]}; sleep \"$(printf '%d.%03d' $((a / 1000)) $((a % 1000)))\"";
     let worker = runtime_support::Worker::start(
         &server.temporal.host_port(),
         &runtime_support::exec(&["sh", "-c", &format!("{sleeper}; echo null")]),

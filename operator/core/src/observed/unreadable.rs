@@ -75,7 +75,7 @@ impl Unreadable {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::NoPort => "name the port of the Worker's metrics \"metrics\"",
+            Self::NoPort => "name the port of the Worker's metrics so, or set spec.scaling.podMetrics",
             Self::Failed { failure, .. } => match failure {
                 ReadFailure::ConnectTimeout | ReadFailure::Unreachable => {
                     "allow the operator's pods to connect to it in the NetworkPolicy of the pod's namespace"
@@ -83,7 +83,7 @@ impl Unreadable {
                 ReadFailure::Refused => "let the Worker serve its metrics on that port, on all addresses of the pod",
                 ReadFailure::Timeout => "give the Worker more CPU, or look into what holds its metrics up",
                 ReadFailure::Status(_) | ReadFailure::NoSlots => {
-                    "point the port at the Prometheus metrics of the Worker's SDK"
+                    "point spec.scaling.podMetrics at the Prometheus metrics of the Worker's SDK"
                 }
                 ReadFailure::TooLarge => "let the Worker export fewer series",
             },

@@ -61,12 +61,15 @@ fn workers(fleet: &Fleet, kube: &KubeState) -> Option<String> {
     let asked = || target_pods(fleet, kube).filter(|pod| pod.ready && pod.may_run);
     let (first, age) = asked().find_map(|pod| Some((pod, age_of(&pod.load)?)))?;
     let missing = asked().filter(|pod| pod.load.known().is_none()).count();
-    Some(format!(
-        "the load of {missing} of {} ready pods: that of pod {} {age}; its metrics must be at the port named metrics, or \
-         where spec.scaling.podMetrics says, and a NetworkPolicy must let the operator in",
-        asked().count(),
-        first.name
-    ))
+    let (name, all) = (&first.name, asked().count());
+    Some(match &first.unreadable {
+        Some(unreadable) => format!(
+            "the load of {missing} of {all} ready pods: pod {name} {}; {}",
+            unreadable.problem(),
+            unreadable.remedy()
+        ),
+        None => format!("the load of {missing} of {all} ready pods: that of pod {name} {age}"),
+    })
 }
 
 /// Half a sentence for a reading that is not fresh.
