@@ -1,12 +1,16 @@
 //! When the server need not be asked, because the pods say enough.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::observed::{Cordon, LaneKey, LaneStats, Observation, PodState};
+use crate::observed::{Cordon, LaneKey, LaneStats, Observation, PodLoad, PodState};
 
 /// Share of its slots that a lane must have free for its backlog to be empty for certain: the server gives a task that
 /// arrives to a free slot at once. Less may be free in one pod while the polls of another are all taken.
 pub const FREE_SHARE: f64 = 0.2;
+/// Age up to which a load says what is free now. What Workers tell the server of themselves counts for longer elsewhere,
+/// and is no proof here.
+pub const LOOK_FRESH: Duration = Duration::from_secs(15);
 
 /// What is known of a fleet that runs.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +28,8 @@ pub struct Running<'a> {
 /// All of it must hold:
 /// * every lane is known, was read, and had no backlog and no rate limit in force: tasks that wait beside free slots are
 ///   the server's to tell of;
-/// * every pod that is not on its way out or cordoned is Ready, and its load is fresh;
-/// * every lane has more than [`FREE_SHARE`] of their slots free;
+/// * every pod that is not on its way out is Ready, and its load is at most [`LOOK_FRESH`] old;
+/// * every lane has more than [`FREE_SHARE`] of its slots free, on pods that take tasks;
 /// * something runs, if the fleet may go to zero: that step needs a fresh word of the server, too.
 #[must_use]
 pub fn is_gated(running: &Running<'_>) -> bool {
@@ -33,11 +37,12 @@ pub fn is_gated(running: &Running<'_>) -> bool {
     if lanes.is_empty() || !lanes.values().all(is_quiet) {
         return false;
     }
-    let staying: Vec<_> = running.pods.iter().filter(|pod| !pod.terminating && takes_tasks(pod)).collect();
-    let loads: Option<Vec<_>> = staying.iter().map(|pod| pod.load.known().filter(|_| pod.ready)).collect();
-    let Some(loads) = loads.filter(|loads| !loads.is_empty()) else { return false };
+    let staying: Vec<_> = running.pods.iter().filter(|pod| !pod.terminating).collect();
+    let loads: Option<Vec<_>> = staying.iter().map(|pod| look(pod)).collect();
+    let Some(loads) = loads else { return false };
+    let takes_tasks = |load: &&&PodLoad| !matches!(load.cordon, Some(Cordon::Closing | Cordon::Closed));
     let free = |lane: &LaneKey| {
-        let uses = loads.iter().filter_map(|load| load.lanes.get(lane));
+        let uses = loads.iter().filter(takes_tasks).filter_map(|load| load.lanes.get(lane));
         let (used, available) = uses.fold((0_u64, 0_u64), |(used, available), slots| {
             (used.saturating_add(slots.used), available.saturating_add(slots.available))
         });
@@ -47,9 +52,12 @@ pub fn is_gated(running: &Running<'_>) -> bool {
     lanes.keys().all(free) && (busy || !running.may_go_to_zero)
 }
 
-/// The free slots of a cordoned pod take nothing.
-fn takes_tasks(pod: &PodState) -> bool {
-    pod.load.last().and_then(|load| load.cordon).is_none_or(|word| word == Cordon::Open)
+/// The load of a Ready pod as it is now.
+fn look(pod: &PodState) -> Option<&PodLoad> {
+    match &pod.load {
+        Observation::Known { value, age } if pod.ready && *age <= LOOK_FRESH => Some(value),
+        _ => None,
+    }
 }
 
 fn is_quiet(reading: &Observation<LaneStats>) -> bool {
@@ -58,10 +66,8 @@ fn is_quiet(reading: &Observation<LaneStats>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::observed::{PodLoad, SlotUse, TaskType};
+    use crate::observed::{SlotUse, TaskType};
 
     fn lane() -> LaneKey {
         LaneKey { task_queue: "q".into(), task_type: TaskType::Activity }
@@ -80,29 +86,19 @@ mod tests {
             .iter()
             .cloned()
             .map(|(lane, used, available)| (lane, SlotUse { used, available, ..SlotUse::default() }));
-        PodState {
-            name: "p".into(),
-            build_id: None,
-            ready: true,
-            terminating: false,
-            may_run: true,
-            waiting: None,
-            deletion_cost: 0,
-            restarts: 0,
-            may_be_cordoned: false,
-            cordoned: false,
-            shown_cordoned: false,
-            unreadable: None,
-            load: known(PodLoad::of(uses)),
-        }
-    }
-
-    fn cordoned(pod: PodState, word: Cordon) -> PodState {
-        let load = pod.load.known().cloned().unwrap_or_default();
-        PodState { load: known(PodLoad { cordon: Some(word), ..load }), ..pod }
+        PodState { name: "p".into(), ready: true, may_run: true, load: known(PodLoad::of(uses)), ..PodState::default() }
     }
 
     type Change = fn(&mut World);
+
+    /// A pod that takes no new task, with free slots.
+    fn cordoned(cordon: Cordon) -> PodState {
+        let mut pod = pod(&[(lane(), 1, 9)]);
+        if let Observation::Known { value, .. } = &mut pod.load {
+            value.cordon = Some(cordon);
+        }
+        pod
+    }
 
     struct World {
         lanes: BTreeMap<LaneKey, Observation<LaneStats>>,
@@ -130,6 +126,8 @@ mod tests {
     fn free_slots_prove_that_nothing_waits() {
         assert!(gated(|_| {}));
         assert!(gated(|world| world.pods[0] = pod(&[(lane(), 10, 0)])), "10 of 20 are free");
+        assert!(gated(|world| world.pods.push(cordoned(Cordon::Open))));
+        assert!(gated(|world| world.pods.push(cordoned(Cordon::Closed))), "the others have room");
         assert!(gated(|world| {
             let value = LaneStats::default();
             world.lanes.insert(lane(), Observation::Stale { value, age: Duration::from_secs(90) });
@@ -139,8 +137,6 @@ mod tests {
             (leaving.terminating, leaving.load) = (true, Observation::Unknown);
             world.pods.push(leaving);
         }));
-        assert!(gated(|world| world.pods.push(cordoned(pod(&[(lane(), 10, 0)]), Cordon::Closed))));
-        assert!(gated(|world| world.pods[1] = cordoned(pod(&[(lane(), 0, 10)]), Cordon::Open)));
     }
 
     #[test]
@@ -156,16 +152,20 @@ mod tests {
             ("no pod tells of a lane", |world| {
                 world.lanes.insert(other(), known(LaneStats::default()));
             }),
-            ("the slots that are free are those of a cordoned pod", |world| {
-                world.pods = vec![pod(&[(lane(), 10, 0)]), cordoned(pod(&[(lane(), 0, 10)]), Cordon::Closed)];
-            }),
-            ("one that was told to take nothing more may still take a task, or not", |world| {
-                world.pods = vec![pod(&[(lane(), 10, 0)]), cordoned(pod(&[(lane(), 0, 10)]), Cordon::Closing)];
-            }),
             ("a pod starts", |world| world.pods[1].ready = false),
             ("a load is old", |world| {
                 let value = PodLoad::of([(lane(), SlotUse { available: 10, ..SlotUse::default() })]);
                 world.pods[1].load = Observation::Stale { value, age: Duration::from_secs(20) };
+            }),
+            ("a load is what a Worker told a minute ago", |world| {
+                let value = PodLoad::of([(lane(), SlotUse { available: 10, ..SlotUse::default() })]);
+                world.pods[1].load = Observation::Known { value, age: Duration::from_secs(60) };
+            }),
+            ("the free slots are those of a cordoned pod", |world| {
+                world.pods = vec![pod(&[(lane(), 10, 0)]), cordoned(Cordon::Closed)];
+            }),
+            ("the free slots are those of a pod that begins no further poll", |world| {
+                world.pods = vec![cordoned(Cordon::Closing)];
             }),
             ("there is no pod", |world| world.pods.clear()),
             ("tasks waited at the last look", |world| {

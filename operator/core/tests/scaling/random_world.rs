@@ -215,7 +215,6 @@ impl World {
                 started: pod.started,
                 waits: Waits(vec![(self.policy.target_latency, pod.started - pod.late), (Duration::MAX, pod.started)]),
                 runs: if self.tells_runs { Waits(runs.to_vec()) } else { Waits::default() },
-                ..SlotUse::default()
             };
             pod.read = Some((self.now, slots));
         }
