@@ -7,12 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::build::deployment::{self, Owner};
-use crate::scaling::State;
+use crate::scaling::{STATE_VALID_FOR, State};
 
 /// Least time between two writes of a fleet's checkpoint.
 pub const WRITE_INTERVAL: Duration = Duration::from_secs(60);
-/// Age from which a checkpoint is not used.
-pub const VALID_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Key of the ConfigMap.
 pub const KEY: &str = "state.json";
 /// Time by which the clock that wrote may be ahead of the one that reads.
@@ -60,17 +58,17 @@ pub fn restore(text: &str, now: Timestamp) -> Result<State, CheckpointError> {
     let checkpoint: Checkpoint =
         serde_json::from_str(text).map_err(|error| CheckpointError::Malformed(error.to_string()))?;
     let age = now.duration_since(checkpoint.saved_at);
-    if age < -CLOCK_SKEW || age > SignedDuration::try_from(VALID_FOR).unwrap_or(SignedDuration::MAX) {
+    if age < -CLOCK_SKEW || age.unsigned_abs() > STATE_VALID_FOR {
         return Err(CheckpointError::Outdated(checkpoint.saved_at));
     }
-    Ok(checkpoint.state)
+    Ok(checkpoint.state.restored(Duration::try_from(age).unwrap_or_default()))
 }
 
 /// Whether a state differs from the one that was written by so much that it is worth a write: in more than its numbers, or
 /// in a number by more than a tenth.
 #[must_use]
 pub fn is_material(written: &State, state: &State) -> bool {
-    match (serde_json::to_value(written), serde_json::to_value(state)) {
+    match (serde_json::to_value(written.without_fading()), serde_json::to_value(state.without_fading())) {
         (Ok(written), Ok(state)) => differs(&written, &state),
         _ => false,
     }

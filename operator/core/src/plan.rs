@@ -21,9 +21,6 @@ use crate::schedule;
 /// `controller.kubernetes.io/pod-deletion-cost` of a pod that should go first.
 pub const VICTIM_COST: i32 = -1_000_000;
 
-/// Time that pods need from their order until they take tasks, as far as nothing else is known.
-const START_UP: Duration = Duration::from_secs(20);
-
 /// One write. A plan is a list of them in the order in which they are carried out; the first failure ends it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Action {
@@ -301,7 +298,7 @@ fn floors(input: &PlanInput<'_>, stage: Option<&Stage>) -> Vec<Floor> {
         replicas: scaling.current_floor,
         reason: format!("spec.scaling.roles.current asks for {}", scaling.current_floor),
     });
-    let scheduled = schedule::floors(&scaling.schedules, input.wall, START_UP);
+    let scheduled = schedule::floors(&scaling.schedules, input.wall, input.scaling.start_up());
     rollout.into_iter().chain(role).chain(scheduled).collect()
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use operator_core::build::deployment::Owner;
-use operator_core::checkpoint::{CheckpointError, KEY, VALID_FOR, build, is_material, restore};
+use operator_core::checkpoint::{CheckpointError, KEY, build, is_material, restore};
 use operator_core::observed::{LaneKey, LaneStats, Observation, PodLoad, SlotUse, TaskType};
-use operator_core::scaling::{IdleWindow, Input, Mode, Pause, Pod, Policy, Ramp, State, decide};
+use operator_core::scaling::{IdleWindow, Input, Mode, Pause, Pod, Policy, Ramp, STATE_VALID_FOR, State, decide};
 
 const OWNER: Owner<'static> = Owner { namespace: "prod", name: "video", uid: "u-1" };
 
@@ -65,7 +65,7 @@ fn a_state_comes_back_from_its_config_map() {
 fn a_state_of_another_day_is_not_used() {
     let text = text_of(&state(7));
     let after = |seconds: i64| restore(&text, now() + SignedDuration::from_secs(seconds));
-    let day = i64::try_from(VALID_FOR.as_secs()).unwrap();
+    let day = i64::try_from(STATE_VALID_FOR.as_secs()).unwrap();
     assert!(after(day).is_ok());
     assert_eq!(after(day + 1), Err(CheckpointError::Outdated(now())));
     assert!(after(-60).is_ok(), "clocks differ a little");
@@ -87,4 +87,18 @@ fn only_what_differs_by_more_than_a_tenth_is_written_again() {
     assert!(!is_material(&state(100), &state(105)));
     assert!(is_material(&state(100), &state(120)));
     assert!(is_material(&State::default(), &state(100)), "something was learned");
+}
+
+/// The counts behind a share of late tasks fade while nothing happens, and are no news.
+#[test]
+fn a_fleet_at_rest_writes_nothing_however_long_it_rests() {
+    let mut faded = serde_json::to_value(state(100)).unwrap();
+    let at = |value: &serde_json::Value| serde_json::from_value::<State>(value.clone()).unwrap();
+    faded["feedback"]["started"] = 500.into();
+    let busy = at(&faded);
+    faded["feedback"]["started"] = 20.into();
+    assert_ne!(busy, at(&faded));
+    assert!(!is_material(&busy, &at(&faded)));
+    faded["feedback"]["multiplier"] = 3.into();
+    assert!(is_material(&busy, &at(&faded)), "how long pods are held is");
 }

@@ -163,8 +163,12 @@ impl Reconcile<'_> {
     async fn remember(&self, fleet: &Fleet, memory: &mut Memory) -> Result<(), Error> {
         if memory.child != fleet.child_name {
             let is_first = memory.child.is_empty() && fleet.scaling.is_some();
-            memory.scaling =
-                if is_first { checkpoint::restore(&self.ctx.client, &self.key).await? } else { Default::default() };
+            memory.scaling = if is_first {
+                checkpoint::restore(&self.ctx.client, &self.key).await?
+            } else {
+                // Start-up times and gaps hold for another version too; what its pods did does not.
+                std::mem::take(&mut memory.scaling).restored(Duration::ZERO)
+            };
             memory.child.clone_from(&fleet.child_name);
         }
         // Nothing but the status is written of a fleet that is only watched.

@@ -125,6 +125,8 @@ words! {
         RateLimited,
         /// More pods brought no more throughput.
         Ineffective,
+        /// Too many pods restart again and again, so that the number stays as it is.
+        Degraded,
         /// `spec.scaling.ramp` allows no faster change.
         RampLimited,
         /// Pods do not become ready, so that no more are added.

@@ -66,7 +66,8 @@ pub struct ScalingBinding {
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub task_type: Option<TaskQueueType>,
     /// `Load` (the tasks that arrive and run), `Backlog` (those that wait beside them), or what overrides both: `Idle`,
-    /// `Holding`, `PodsBusy`, `MetricsStale`, `AtMaximum`, `AtMinimum` and the like.
+    /// `Holding`, `PodsBusy`, `MetricsStale`, `AtMaximum`, `AtMinimum`, `RateLimited`, `Ineffective`, `Stalled`, `Degraded`,
+    /// `Paused`, `Ramping`.
     pub term: String,
 }
 

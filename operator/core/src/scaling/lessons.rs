@@ -136,6 +136,11 @@ impl Feedback {
         self.late = self.late * keep + late;
     }
 
+    /// The multiplier alone.
+    pub fn without_counts(self) -> Self {
+        Self { started: 0.0, late: 0.0, ..self }
+    }
+
     /// Turns the multiplier, for a share of `allowed` late tasks.
     pub fn turn(&mut self, allowed: f64, seconds: f64) {
         let ticks = seconds / 5.0;

@@ -83,6 +83,14 @@ impl State {
         Recording { learned: self.learned.clone(), memory: self.memory.clone() }
     }
 
+    /// The state without the counts that fade with time alone, to tell whether another one is worth writing down.
+    #[must_use]
+    pub fn without_fading(&self) -> Self {
+        let mut state = self.clone();
+        state.learned.feedback = state.learned.feedback.without_counts();
+        state
+    }
+
     /// The state to decide with: all of it, or after too long a gap, or for another template, only what stays true.
     pub(super) fn at(&self, input: &Input) -> Self {
         let recent = self.memory.last.is_some_and(|last| input.now.saturating_sub(last) <= LONGEST_GAP);
@@ -99,7 +107,8 @@ impl State {
     }
 
     /// Time from the order of a pod until it is Ready, for three of four.
-    pub(super) fn start_up(&self) -> Duration {
+    #[must_use]
+    pub fn start_up(&self) -> Duration {
         self.learned.start_ups.most()
     }
 }

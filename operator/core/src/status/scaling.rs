@@ -92,6 +92,9 @@ fn limited(decision: &Decision, scaling: &Scaling) -> Condition {
     let limits = decision.report.limits.iter().filter(|limit| !matches!(limit, Limit::Stalled { .. }));
     let described: Vec<_> = limits.map(|limit| describe(limit, &scaling.policy)).collect();
     match described.first() {
+        None if decision.outcome == Outcome::Degraded => {
+            (ConditionStatus::True, Reason::Degraded, decision.reason.clone())
+        }
         None => (ConditionStatus::False, Reason::NotLimited, "The number is what the tasks call for.".into()),
         Some((reason, _)) => {
             let messages: Vec<_> = described.iter().map(|(_, message)| message.as_str()).collect();
@@ -187,12 +190,9 @@ fn binding(decision: &Decision) -> ScalingBinding {
 /// What decided: one of a few words, as a label of metrics needs it.
 #[must_use]
 pub fn term(decision: &Decision) -> &'static str {
-    let report = &decision.report;
-    let lane = report.binding.as_ref().and_then(|key| report.lanes.iter().find(|lane| lane.lane == *key));
-    match (decision.outcome, lane) {
-        (Outcome::Scaled, Some(lane)) if lane.burst_replicas > lane.rate_replicas => "Backlog",
-        (Outcome::Scaled, _) => "Load",
-        (other, _) => other.as_str(),
+    match decision.outcome {
+        Outcome::Scaled => "Load",
+        other => other.as_str(),
     }
 }
 
