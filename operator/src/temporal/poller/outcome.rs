@@ -9,7 +9,7 @@ use super::health::is_general;
 use super::lane::Lane;
 use super::schedule::Job;
 use super::state::State;
-use super::{Phase, STATS_FRESH};
+use super::{LIVE_FRESH, Phase, STATS_FRESH};
 use crate::changes::FleetId;
 use crate::temporal::api::{DeploymentReading, Partitions, VersionReading};
 use crate::temporal::budget::Budget;
@@ -146,7 +146,9 @@ impl State {
         if backlog > 0 {
             lane.last_busy = now;
         }
-        let known = before.map_or(0, |(backlog, _)| backlog);
+        // A fleet that runs is read live by hints alone: what one of them showed long ago is no news any more.
+        let known = before.filter(|(_, taken)| asked.saturating_duration_since(*taken) <= LIVE_FRESH);
+        let known = known.map_or(0, |(backlog, _)| backlog);
         let completed = before.is_none() && lane.live.iter().all(Option::is_some);
         let emptied = backlog == 0 && known > 0 && lane.live_sum() == 0;
         if backlog > known || emptied || completed { lane.watchers.clone() } else { Vec::new() }

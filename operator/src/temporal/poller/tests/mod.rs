@@ -548,6 +548,29 @@ fn a_hint_reads_the_live_backlog_of_a_fleet_that_runs_too() {
 }
 
 #[test]
+fn a_backlog_that_a_hint_shows_is_news_whatever_one_showed_long_ago() {
+    let mut bed = Bed::new();
+    bed.set(None, &[], Phase::Running);
+    bed.run(Duration::from_secs(20), |_| None);
+    let mut told_by = |pause: Duration, backlog: u64| {
+        bed.run(pause, |_| None);
+        bed.state.hint(&fleet(), bed.now);
+        let jobs = bed.due();
+        let job = jobs.iter().find(|job| matches!(job, Job::Live { partition: 0, .. })).expect("a live read");
+        let told = bed.finish(job, Ok(Answer::Live(Some(backlog))));
+        for job in jobs.iter().filter(|other| *other != job) {
+            bed.finish(job, Ok(usual(job)));
+        }
+        // The other partition.
+        bed.run(Duration::from_secs(1), |_| None);
+        !told.is_empty()
+    };
+    assert!(told_by(Duration::from_secs(1), 5));
+    assert!(!told_by(Duration::from_secs(1), 5), "the control: a moment later it is known");
+    assert!(told_by(Duration::from_secs(60), 5));
+}
+
+#[test]
 fn a_hint_during_a_read_reads_that_partition_again() {
     let mut bed = Bed::new();
     bed.set(None, &[], Phase::AtZero);
