@@ -256,7 +256,7 @@ mod tests {
             r#"temporal_worker_operator_fleet{FLEET,value="service_time_seconds"} 0.5"#,
             r#"temporal_worker_operator_fleet{FLEET,value="offered_load"} 5"#,
             r#"temporal_worker_operator_fleet{FLEET,value="ready"} 2"#,
-            r#"temporal_worker_operator_fleet_decisions_total{term="Backlog"} 1"#,
+            r#"temporal_worker_operator_fleet_decisions_total{term="Load"} 1"#,
         ] {
             assert!(series.iter().any(|one| one == line), "{line} is not in {series:#?}");
         }

@@ -97,7 +97,7 @@ pub fn decision() -> Decision {
         cordon: Vec::new(),
         backlog: Some(1840),
         in_flight: Some(40),
-        outcome: Outcome::Scaled,
+        outcome: Outcome::Backlog,
         reason: "22 replicas: so it is.".into(),
         recheck_after: Duration::from_secs(5),
         report,
