@@ -345,3 +345,6 @@ pub(super) fn pods(work: f64) -> u32 {
 fn whole(value: f64) -> u64 {
     value as u64
 }
+
+#[cfg(test)]
+mod tests;
