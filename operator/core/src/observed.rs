@@ -169,8 +169,8 @@ pub struct SlotUse {
 }
 
 /// A cumulative histogram of times: with each upper edge, ascending, the tasks that took at most so long. An edge of
-/// [`Duration::MAX`] stands for infinity: all that were measured, which is fewer than were started where an SDK hands tasks
-/// on without measuring how they waited (eager activities).
+/// [`Duration::MAX`] stands for infinity: all that were measured, which is fewer than were started where an SDK starts tasks
+/// without measuring how they waited.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waits(pub Vec<(Duration, u64)>);
 

@@ -76,8 +76,8 @@ pub(super) struct Counters {
 }
 
 impl LaneReading {
-    /// Tasks started since the process began. More tasks ended than were measured when they started shows that the SDK
-    /// hands some on without measuring them, as eager activities: then those that ended or run are the count.
+    /// Tasks started since the process began. That more ended than were measured when they started shows that
+    /// the SDK starts some without measuring their wait: then those that ended or run are the count.
     pub(super) fn started(&self) -> u64 {
         let Counters { started, waited, ended } = self.counters;
         match (started, waited, ended) {
