@@ -99,7 +99,7 @@ async fn fill(bed: &ClusterBed, ground: &Ground, queue: &str) -> Result<(Tasks, 
     order.inputs[..4].fill(json!(SHORT_S));
     let burst = tasks.start(&order).await?;
     all_run(&tasks, &burst).await?;
-    ground.settled_at(FLEET, PODS).await?;
+    eventually("four pods are Ready", async || ground.settled_at(FLEET, PODS).await).await?;
     eventually("the short tasks are done", async || {
         let pending = tasks.pending(&burst).await?;
         ensure!((pending.running, pending.again) == (4, 0), "{pending:?}");

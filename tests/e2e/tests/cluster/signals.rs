@@ -33,7 +33,7 @@ pub async fn pods_whose_metrics_are_cut_off_are_kept(bed: Arc<ClusterBed>) -> Re
     }
     for (fleet, burst) in [CUT, CONTROL].iter().zip(&bursts) {
         all_run(&tasks, burst).await?;
-        ground.settled_at(fleet, 3).await?;
+        eventually("three pods are Ready", async || ground.settled_at(fleet, 3).await).await?;
     }
 
     let (cut, cut_at) = (CutMetrics::of(&bed, &ground, (CUT, RUNTIME_CONTAINER)).await?, Instant::now());
