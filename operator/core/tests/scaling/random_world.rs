@@ -63,7 +63,7 @@ pub struct Worker {
     terminating_since: Option<f64>,
     restarts: u32,
     read: Option<(f64, SlotUse)>,
-    cordoned: bool,
+    pub cordoned: bool,
 }
 
 impl World {
