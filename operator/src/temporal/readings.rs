@@ -65,15 +65,14 @@ pub(super) fn lane_stats(stats: &TaskQueueStats) -> LaneStats {
     }
 }
 
-/// The limit on the tasks that a queue gives out. Servers tell their own default, or nothing that is a rate, where nobody
-/// set one: that is none.
+/// The limit that somebody set on the tasks that a queue gives out. Where nobody did, the server tells its own default (1000 a
+/// second and partition), which is far from what a fleet can do, and no limit to plan with.
 pub(super) fn rate_limit(answer: &wire::DescribeTaskQueueResponse) -> Option<RateLimit> {
     let told = answer.effective_rate_limit.as_ref()?;
     let source = match told.rate_limit_source() {
         WireSource::Api => RateLimitSource::Api,
         WireSource::Worker => RateLimitSource::Worker,
-        WireSource::System => RateLimitSource::System,
-        WireSource::Unspecified => return None,
+        WireSource::System | WireSource::Unspecified => return None,
     };
     let per_second = f64::from(told.requests_per_second);
     (per_second.is_finite() && per_second >= 0.0).then_some(RateLimit { per_second, source })
@@ -109,7 +108,7 @@ mod tests {
         let limit = |per_second, source| Some(RateLimit { per_second, source });
         assert_eq!(told(10.0, WireSource::Api), limit(10.0, RateLimitSource::Api));
         assert_eq!(told(0.0, WireSource::Worker), limit(0.0, RateLimitSource::Worker));
-        assert_eq!(told(100_000.0, WireSource::System), limit(100_000.0, RateLimitSource::System));
+        assert_eq!(told(4000.0, WireSource::System), None, "the server's own default");
         assert_eq!(told(10.0, WireSource::Unspecified), None);
         assert_eq!(told(f32::NAN, WireSource::Api), None);
         assert_eq!(rate_limit(&wire::DescribeTaskQueueResponse::default()), None);

@@ -227,18 +227,21 @@ impl<'a> Demand<'a, '_> {
             return;
         }
         need.term = Term::Load;
-        match (need.limit, need.service) {
-            (Some((limit, _)), Some(service)) => {
-                let seats = staffing::slots_for(BESIDE_LIMIT * limit * service, patience, 1.0 - self.policy.percentile);
-                need.burst_pods = pods(seats / usable).max(1);
+        let Some(service) = need.service else {
+            let rate_pods = need.rate_pods;
+            one_each(need, usable, self.input.current);
+            need.rate_pods = need.rate_pods.max(rate_pods);
+            return;
+        };
+        self.add_episode(need, service, usable);
+        if let Some((limit, _)) = need.limit {
+            let seats = staffing::slots_for(BESIDE_LIMIT * limit * service, patience, 1.0 - self.policy.percentile);
+            let most = pods(seats / usable).max(1);
+            // A limit that is told and far away says nothing; one in force says all.
+            if lane.memory.limited || need.burst_pods > most {
+                need.burst_pods = most;
                 need.term = Term::Limited;
             }
-            (_, None) => {
-                let rate_pods = need.rate_pods;
-                one_each(need, usable, self.input.current);
-                need.rate_pods = need.rate_pods.max(rate_pods);
-            }
-            (None, Some(service)) => self.add_episode(need, service, usable),
         }
     }
 

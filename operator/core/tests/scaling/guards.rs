@@ -132,6 +132,21 @@ fn a_rate_limit_gets_the_pods_that_reach_it_and_no_more() {
 }
 
 #[test]
+fn a_rate_limit_that_is_far_away_changes_nothing() {
+    for backlog in [1, 30, 5_000] {
+        let play = |told| {
+            let mut fleet = Saturated::new(2, 0);
+            fleet.throughput = 5.0;
+            fleet.play(120, |_, _| ());
+            fleet.input.lanes.insert(lane(), limited(backlog, told, false));
+            let decision = fleet.play(60, |_, _| ());
+            (decision.desired, decision.outcome)
+        };
+        assert_eq!(play(Some(4000.0)), play(None), "{backlog} waiting");
+    }
+}
+
+#[test]
 fn tasks_that_wait_beside_free_slots_are_limited_by_something_else() {
     let mut fleet = Saturated::new(2, 0);
     fleet.play(120, |_, _| ());
