@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use operator_core::observed::{FailureClass, LaneKey, LaneStats, TaskType, VersionStatus};
+use operator_core::observed::{FailureClass, LaneKey, LaneStats, RateLimit, TaskType, VersionStatus};
 use temporalio_protos::temporal::api::deployment::v1::WorkerDeploymentVersion;
 use temporalio_protos::temporal::api::enums::v1::{TaskQueueKind, TaskQueueType};
 use temporalio_protos::temporal::api::taskqueue::v1::TaskQueue;
@@ -175,15 +175,24 @@ pub async fn lane_statistics(connection: &Connection, namespace: &str, lane: &La
     }
 }
 
-/// The backlog of one partition of a lane as it is now; `None` when the server does not tell. Pinned tasks are not in it.
+/// What the live status of a partition says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LiveStatus {
+    /// Tasks that wait in the partition. Pinned ones are not in it.
+    pub backlog: u64,
+    /// The queue's rate limit, if somebody set one.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// One partition of a lane as it is now; `None` when the server does not tell.
 ///
 /// This is the deprecated status of a Task Queue: the one reading that no cache stands before.
-pub async fn partition_backlog(
+pub async fn partition_status(
     connection: &Connection,
     namespace: &str,
     lane: &LaneKey,
     partition: usize,
-) -> Result<Option<u64>, CallError> {
+) -> Result<Option<LiveStatus>, CallError> {
     let queue = &lane.task_queue;
     let name = if partition == 0 { queue.clone() } else { format!("/_sys/{queue}/{partition}") };
     #[expect(deprecated, reason = "the statistics that replace it are up to 5 s old")]
@@ -195,9 +204,10 @@ pub async fn partition_backlog(
         ..Default::default()
     };
     let answer = describe_task_queue(connection, namespace, message).await?;
+    let rate_limit = rate_limit(&answer);
     #[expect(deprecated, reason = "as above")]
     let status = answer.task_queue_status;
-    Ok(status.map(|status| count(status.backlog_count_hint)))
+    Ok(status.map(|status| LiveStatus { backlog: count(status.backlog_count_hint), rate_limit }))
 }
 
 /// The number of partitions of a Task Queue.

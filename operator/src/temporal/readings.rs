@@ -65,8 +65,8 @@ pub(super) fn lane_stats(stats: &TaskQueueStats) -> LaneStats {
     }
 }
 
-/// The limit that somebody set on the tasks that a queue gives out. Where nobody did, the server tells its own default (1000 a
-/// second and partition), which is far from what a fleet can do, and no limit to plan with.
+/// The limit that somebody set on the tasks that a queue gives out. Where nobody did, the server tells its own default
+/// (1000 a second and partition), which is far from what a fleet can do, and no limit to plan with.
 pub(super) fn rate_limit(answer: &wire::DescribeTaskQueueResponse) -> Option<RateLimit> {
     let told = answer.effective_rate_limit.as_ref()?;
     let source = match told.rate_limit_source() {

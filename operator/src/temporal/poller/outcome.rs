@@ -11,15 +11,18 @@ use super::schedule::Job;
 use super::state::State;
 use super::{LIVE_FRESH, Phase, STATS_FRESH};
 use crate::changes::FleetId;
-use crate::temporal::api::{DeploymentReading, Partitions, VersionReading};
+use crate::temporal::api::{DeploymentReading, LiveStatus, Partitions, VersionReading};
 use crate::temporal::budget::Budget;
 use crate::temporal::errors::CallError;
+
+/// The partition that knows the limits of the whole Task Queue.
+const ROOT: usize = 0;
 
 /// An answer to a [`Job`].
 #[derive(Debug)]
 pub(super) enum Answer {
     Partitions(Partitions),
-    Live(Option<u64>),
+    Live(Option<LiveStatus>),
     Stats(LaneStats),
     Deployment(Option<DeploymentReading>),
     Version(Option<VersionReading>),
@@ -60,8 +63,8 @@ impl State {
         }
         match (job, answer) {
             (Job::Partitions { queue }, Answer::Partitions(partitions)) => self.take_partitions(queue, partitions),
-            (Job::Live { lane, partition }, Answer::Live(backlog)) => {
-                changed.extend(self.take_live(lane, *partition, backlog, asked, now));
+            (Job::Live { lane, partition }, Answer::Live(status)) => {
+                changed.extend(self.take_live(lane, *partition, status, (asked, now)));
             }
             (Job::Stats { lane }, Answer::Stats(stats)) => changed.extend(self.take_stats(lane, stats, asked)),
             (Job::Deployment { fleet, name }, Answer::Deployment(reading)) => {
@@ -130,11 +133,10 @@ impl State {
         &mut self,
         key: &LaneKey,
         partition: usize,
-        backlog: Option<u64>,
-        asked: Instant,
-        now: Instant,
+        status: Option<LiveStatus>,
+        (asked, now): (Instant, Instant),
     ) -> Vec<FleetId> {
-        let Some(backlog) = backlog else {
+        let Some(LiveStatus { backlog, rate_limit }) = status else {
             self.live_unsupported(now);
             return Vec::new();
         };
@@ -142,6 +144,9 @@ impl State {
         let Some(slot) = lane.live.get_mut(partition) else { return Vec::new() };
         let before = slot.replace((backlog, asked));
         lane.next_partition = (partition + 1) % lane.live.len();
+        if partition == ROOT {
+            lane.rate_limit = rate_limit;
+        }
         lane.hinted = lane.hinted.saturating_sub(1);
         if backlog > 0 {
             lane.last_busy = now;

@@ -12,7 +12,7 @@ use super::schedule::{Job, Next};
 use super::state::State;
 use super::{LIVE_FRESH, Phase, STATS_FRESH, Watch};
 use crate::changes::FleetId;
-use crate::temporal::api::{DeploymentReading, Partitions, VersionReading};
+use crate::temporal::api::{DeploymentReading, LiveStatus, Partitions, VersionReading};
 use crate::temporal::budget::Budget;
 use crate::temporal::errors::CallError;
 use crate::temporal::{Connection, ConnectionSpec, Credentials, Limits, Metrics, Pool, PoolKey};
@@ -126,6 +126,10 @@ fn stats(backlog: u64) -> LaneStats {
     LaneStats { backlog, add_rate: Some(1.0), ..LaneStats::default() }
 }
 
+fn waiting(backlog: u64) -> Option<LiveStatus> {
+    Some(LiveStatus { backlog, rate_limit: None })
+}
+
 fn version(backlog: u64) -> VersionReading {
     let lanes = BTreeSet::from([lane()]);
     VersionReading { status: VersionStatus::Current, lanes, stats: BTreeMap::from([(lane(), stats(backlog))]) }
@@ -134,7 +138,7 @@ fn version(backlog: u64) -> VersionReading {
 fn usual(job: &Job) -> Answer {
     match job {
         Job::Partitions { .. } => Answer::Partitions(PARTITIONS),
-        Job::Live { .. } => Answer::Live(Some(0)),
+        Job::Live { .. } => Answer::Live(waiting(0)),
         Job::Stats { .. } => Answer::Stats(stats(0)),
         Job::Deployment { .. } => Answer::Deployment(Some(DeploymentReading::default())),
         Job::Version { .. } => Answer::Version(Some(version(0))),
@@ -174,7 +178,7 @@ async fn zero_is_known_only_once_every_partition_was_read_and_more_than_zero_at_
     let read = |partition| Job::Live { lane: lane(), partition };
     let take = |bed: &mut Bed, partition, backlog| {
         bed.in_flight += 1;
-        bed.finish(&read(partition), Ok(Answer::Live(Some(backlog))))
+        bed.finish(&read(partition), Ok(Answer::Live(waiting(backlog))))
     };
     bed.due();
     bed.in_flight = 1;
@@ -323,14 +327,14 @@ async fn statistics_replace_a_live_reading_only_once_they_must_be_newer() {
     let mut bed = Bed::new();
     bed.set(Some("d"), &["b1"], Phase::AtZero);
     bed.run(Duration::from_secs(2), |job| match job {
-        Job::Live { partition: 0, .. } => Some(Answer::Live(Some(7))),
+        Job::Live { partition: 0, .. } => Some(Answer::Live(waiting(7))),
         _ => None,
     });
     bed.set(Some("d"), &["b1"], Phase::Running);
-    bed.run(Duration::from_secs(1), |job| matches!(job, Job::Live { .. }).then_some(Answer::Live(Some(7))));
+    bed.run(Duration::from_secs(1), |job| matches!(job, Job::Live { .. }).then_some(Answer::Live(waiting(7))));
     assert_eq!(backlog(bed.lane()), Some(14), "statistics of zero may be as old as their cache");
     let answer = |job: &Job| match job {
-        Job::Live { .. } => Some(Answer::Live(Some(7))),
+        Job::Live { .. } => Some(Answer::Live(waiting(7))),
         Job::Version { .. } => Some(Answer::Version(Some(version(2)))),
         _ => None,
     };
@@ -529,7 +533,7 @@ fn a_hint_reads_every_partition_at_once_and_each_but_once() {
     let moment = Duration::from_millis(10);
     while live_reads(&bed.run(moment, |_| None)) > 0 {}
     bed.state.hint(&fleet(), bed.now);
-    let made = bed.run(moment, |job| matches!(job, Job::Live { partition: 1, .. }).then_some(Answer::Live(Some(3))));
+    let made = bed.run(moment, |job| matches!(job, Job::Live { partition: 1, .. }).then_some(Answer::Live(waiting(3))));
     assert_eq!(live_reads(&made), 2, "{made:?}");
     assert_eq!(bed.lane().and_then(|lane| lane.known().map(|lane| lane.backlog)), Some(3));
     assert_eq!(live_reads(&bed.run(moment, |_| None)), 0, "without a hint there is nothing to read");
@@ -542,7 +546,7 @@ fn a_hint_reads_the_live_backlog_of_a_fleet_that_runs_too() {
     let before = bed.run(Duration::from_secs(20), |_| None);
     assert_eq!(live_reads(&before), 0);
     bed.state.hint(&fleet(), bed.now);
-    let made = bed.run(Duration::from_secs(1), |job| matches!(job, Job::Live { .. }).then_some(Answer::Live(Some(2))));
+    let made = bed.run(Duration::from_secs(1), |job| matches!(job, Job::Live { .. }).then_some(Answer::Live(waiting(2))));
     assert_eq!(live_reads(&made), 2, "{made:?}");
     assert_eq!(bed.lane().and_then(|lane| lane.known().map(|lane| lane.backlog)), Some(4));
 }
@@ -582,7 +586,7 @@ fn a_hint_during_a_read_reads_that_partition_again() {
         }
     };
     bed.state.hint(&fleet(), bed.now);
-    bed.finish(&job, Ok(Answer::Live(Some(0))));
+    bed.finish(&job, Ok(Answer::Live(waiting(0))));
     let made = bed.run(Duration::from_millis(10), |_| None);
     assert_eq!(live_reads(&made), 2, "{made:?}");
 }

@@ -188,8 +188,8 @@ async fn queues_at_zero_wait_longer_for_a_look_when_none_had_a_task_for_half_an_
     bed.many(40, Phase::AtZero, false);
     let busy = |job: &Job| matches!(job, Job::Live { lane, .. } if lane.task_queue == "q0");
     let other = |job: &Job| matches!(job, Job::Live { lane, .. } if lane.task_queue == "q1");
-    bed.run(Duration::from_secs(1900), |job| busy(job).then_some(Answer::Live(Some(1))));
-    let made = bed.run(Duration::from_secs(60), |job| busy(job).then_some(Answer::Live(Some(1))));
+    bed.run(Duration::from_secs(1900), |job| busy(job).then_some(Answer::Live(waiting(1))));
+    let made = bed.run(Duration::from_secs(60), |job| busy(job).then_some(Answer::Live(waiting(1))));
     let (often, seldom) = (count(&made, busy), count(&made, other));
     assert!(often as f64 > 1.3 * seldom as f64 && seldom > 20, "{often} and {seldom} in 60 s");
 }
@@ -234,4 +234,15 @@ async fn a_version_that_lost_the_traffic_is_read_each_half_minute() {
     let made = bed.run(Duration::from_secs(300), answer);
     let (target, old) = (count(&made, of("b2")), count(&made, of("b1")));
     assert!((50..=62).contains(&target) && (8..=11).contains(&old), "{target} and {old} reads in 300 s");
+}
+
+#[tokio::test]
+async fn a_queue_at_zero_has_its_rate_limit_from_the_live_status() {
+    let limit = RateLimit { per_second: 3.5, source: RateLimitSource::Api };
+    let mut bed = Bed::new();
+    bed.set(None, &[], Phase::AtZero);
+    bed.run(Duration::from_secs(2), |job| {
+        is_live(job).then(|| Answer::Live(Some(LiveStatus { backlog: 9, rate_limit: Some(limit) })))
+    });
+    assert_eq!(bed.lane().and_then(|lane| lane.known().and_then(|stats| stats.rate_limit)), Some(limit));
 }
