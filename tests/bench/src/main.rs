@@ -55,7 +55,7 @@ enum Benchmark {
     /// From a task on an idle Task Queue to the operator's poller having seen it.
     Detection {
         /// How often, for each number of Task Queues.
-        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
         trials: u32,
     },
     /// From a task of a fleet at zero to the write of its replicas, with the server's calls to the push endpoint and without.

@@ -17,8 +17,8 @@ use crate::figures::{self, Distribution, Figure};
 
 /// Longest that a task may take to be seen by either.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Pause between two tasks, in milliseconds: longer than a sweep, so that tasks come at any moment of one.
-const PAUSE_MS: std::ops::Range<u64> = 300..2300;
+/// Pause between two tasks, in milliseconds: at random, so that tasks come at any moment of a sweep.
+const PAUSE_MS: std::ops::Range<u64> = 100..1100;
 const STATISTICS: &str = "statistics each second, this run";
 
 #[derive(Serialize)]
