@@ -75,6 +75,22 @@ cluster-down: $(DEV_CLUSTER) ## End that cluster, and the demo's, and remove eve
 	@$(DEV_CLUSTER) down
 	@$(DEV_CLUSTER) down --name demo
 
+.PHONY: bench-push
+bench-push: build ## Measure the way of a task to the replicas with the push endpoint and without; TRIALS=n (docs/benchmarks.md)
+	$(PROGRAMS)/bench push $(if $(TRIALS),--trials $(TRIALS))
+
+.PHONY: bench-decision
+bench-decision: build ## Measure the time of a scaling decision on 10,000 busy lanes (docs/benchmarks.md)
+	$(PROGRAMS)/bench decision
+
 .PHONY: bench-cold-start
 bench-cold-start: build ## Measure the way of a fleet from zero against its floor; TRIALS=n (docs/benchmarks.md)
 	$(PROGRAMS)/bench cold-start $(if $(TRIALS),--trials $(TRIALS))
+
+.PHONY: bench-autoscale
+bench-autoscale: build ## Play recorded traffic on the real cluster, beside the simulator's prediction; LENGTH=n in seconds (docs/benchmarks.md)
+	$(PROGRAMS)/bench autoscale $(if $(LENGTH),--seconds $(LENGTH))
+
+.PHONY: bench-detection
+bench-detection: build ## Measure how soon a task on an idle Task Queue is seen; TRIALS=n (docs/benchmarks.md)
+	$(PROGRAMS)/bench detection $(if $(TRIALS),--trials $(TRIALS))

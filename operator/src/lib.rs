@@ -8,6 +8,8 @@ pub mod controller;
 pub mod http;
 pub mod kube;
 pub mod metrics;
+pub mod push;
+pub mod recorder;
 pub mod run;
 pub mod settings;
 pub mod telemetry;

@@ -10,7 +10,18 @@ fn main() -> anyhow::Result<()> {
     match cli.command {
         Some(Command::BuildId { file, json }) => cli::build_id::run(&file, json, std::io::stdin(), std::io::stdout()),
         Some(Command::Crds { out, check }) => cli::crds::run(out.as_deref(), check, std::io::stdout()),
+        Some(Command::PushKubeconfig { fleet, server, ca, request, operator_namespace }) => {
+            let ca = ca.or_else(|| cli::push_kubeconfig::authority(&cli.settings.push));
+            let namespace = operator_namespace.unwrap_or(cli.settings.pod_namespace);
+            let wanted = cli::push_kubeconfig::Wanted { fleet, server, ca, request, namespace };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(cli::push_kubeconfig::run(&wanted, std::io::stdout()))
+        }
         Some(Command::Reference) => cli::crds::reference(std::io::stdout()),
+        Some(Command::Explain { fleet, output }) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(cli::explain::run(&fleet, output, std::io::stdout()))
+        }
         None => {
             telemetry::start(&cli.settings)?;
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

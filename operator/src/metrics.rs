@@ -1,15 +1,16 @@
 //! The operator's own metrics.
 
-use std::collections::HashMap;
-use std::time::Duration;
+mod fleets;
 
+use std::time::{Duration, Instant};
+
+use operator_core::fleet::Fleet;
 use operator_core::observed::KubeState;
 use operator_core::plan::Plan;
-use parking_lot::Mutex;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
-use std::sync::Arc;
 
 use crate::changes::FleetId;
+use fleets::Fleets;
 
 /// Prefix of every metric.
 const PREFIX: &str = "temporal_worker_operator_";
@@ -20,12 +21,8 @@ pub struct Metrics {
     reconciles: IntCounterVec,
     reconcile_seconds: Histogram,
     leader: IntGauge,
-    fleet: IntGaugeVec,
-    labels: Arc<Mutex<HashMap<FleetId, (String, String)>>>,
+    fleets: Fleets,
 }
-
-/// Live values of a fleet, by the label `value`.
-const VALUES: [&str; 5] = ["desired", "current", "ready", "backlog", "in_flight"];
 
 impl Metrics {
     /// Makes the metrics and adds them to a registry.
@@ -44,14 +41,7 @@ impl Metrics {
                     .buckets(vec![0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0]),
             )?,
             leader: IntGauge::new(name("leader"), "1 while this replica holds the Lease.")?,
-            fleet: IntGaugeVec::new(
-                Opts::new(
-                    name("fleet"),
-                    "Live values of a fleet at its last decision: desired, current and ready replicas, waiting and running tasks.",
-                ),
-                &["namespace", "name", "value"],
-            )?,
-            labels: Arc::default(),
+            fleets: Fleets::register(registry)?,
         };
         for outcome in ["ok", "error"] {
             metrics.reconciles.with_label_values(&[outcome]);
@@ -59,7 +49,6 @@ impl Metrics {
         registry.register(Box::new(metrics.reconciles.clone()))?;
         registry.register(Box::new(metrics.reconcile_seconds.clone()))?;
         registry.register(Box::new(metrics.leader.clone()))?;
-        registry.register(Box::new(metrics.fleet.clone()))?;
         let build = IntGaugeVec::new(Opts::new(name("build_info"), "Version of the operator."), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(build))?;
@@ -78,34 +67,12 @@ impl Metrics {
     }
 
     /// Shows what a fleet's last decision stood on.
-    pub fn observed(&self, fleet: &FleetId, namespace: &str, name: &str, plan: &Plan, kube: &KubeState) {
-        let Some(decision) = &plan.decision else { return };
-        self.labels.lock().entry(fleet.clone()).or_insert_with(|| (namespace.to_owned(), name.to_owned()));
-        let int = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let replicas: u64 = kube.children.iter().map(|child| u64::from(child.spec_replicas)).sum();
-        let ready = kube.pods.iter().filter(|pod| pod.ready && !pod.terminating).count();
-        let values = [
-            Some(u64::from(decision.desired)),
-            Some(replicas),
-            u64::try_from(ready).ok(),
-            decision.backlog,
-            decision.in_flight,
-        ];
-        for (label, value) in VALUES.into_iter().zip(values) {
-            match value {
-                Some(value) => self.fleet.with_label_values(&[namespace, name, label]).set(int(value)),
-                // Unknown is not zero: the series goes away until it is known again.
-                None => _ = self.fleet.remove_label_values(&[namespace, name, label]),
-            }
-        }
+    pub fn observed(&self, fleet: &Fleet, plan: &Plan, kube: &KubeState) {
+        self.fleets.observed(fleet, plan, kube, Instant::now());
     }
 
     /// Takes a fleet's series away.
     pub fn forget(&self, fleet: &FleetId) {
-        if let Some((namespace, name)) = self.labels.lock().remove(fleet) {
-            for label in VALUES {
-                let _ = self.fleet.remove_label_values(&[&namespace, &name, label]);
-            }
-        }
+        self.fleets.forget(fleet);
     }
 }

@@ -1,5 +1,6 @@
 //! Wires the operator together and runs it until it is told to end, or until a part of it that it can't do without ends.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -11,39 +12,54 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::Changes;
-use crate::controller::{Shared, memory::Memories, scopes};
+use crate::controller::{Shared, checkpoint, memory::Memories, push as push_backend, scopes};
 use crate::kube::client::{bounded, clients};
+use crate::kube::directory::Directory;
 use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
+use crate::kube::order_key::OrderKeys;
 use crate::kube::secrets::Secrets;
 use crate::metrics::Metrics;
+use crate::recorder::Recorder;
 use crate::settings::Settings;
-use crate::temporal::{Limits, Poller, Pool};
-use crate::workers::Scraper;
-use crate::{http, temporal, workers};
+use crate::temporal::{Heartbeats, Limits, Poller, Pool};
+use crate::workers::{Cordons, Scraper};
+use crate::{http, push, temporal, workers};
 
 /// Runs the operator.
 ///
 /// # Errors
 /// When it can't start, or when a part of it fails; the process then ends and is started anew.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let (push_listen, push_address) = (settings.push.listen()?, settings.push.advertised()?);
     let (client, lease_client) = clients().await.context("no way to the Kubernetes API")?;
     let registry = Registry::new();
     let metrics = Metrics::register(&registry)?;
     let changes = Changes::new();
+    let push_metrics = push::Metrics::register(&registry)?;
     let identity = identity(&client, &settings).await;
-    let shared = shared(&client, &settings, &registry, (metrics.clone(), changes.clone(), identity))?;
+    let leadership = Arc::new(Leadership::new(settings.leader_elect, push_address, metrics.clone()));
+    let cordons = Cordons::new(&registry, {
+        let leadership = leadership.clone();
+        Box::new(move || leadership.may_write())
+    })?;
+    let shared = shared(&client, &settings, &registry, (metrics, changes.clone(), identity, cordons))?;
     let stop = CancellationToken::new();
     let ready = Arc::new(watch::Sender::new(0));
     let namespaces = settings.namespaces();
     let scope_count = namespaces.len().max(1);
     // Unique to this process: a container that is started anew in the same pod is another candidate.
     let me = format!("{}_{:08x}", settings.pod_name, rand::random::<u32>());
-    let leadership = Arc::new(Leadership::new(settings.leader_elect, metrics));
-    let start = scopes::Start {
-        client,
+    let push_operator = push_backend::Operator {
+        client: client.clone(),
         leadership: leadership.clone(),
-        shared,
+        shared: shared.clone(),
+        namespace: settings.pod_namespace.clone(),
+    };
+    let start = scopes::Start {
+        client: client.clone(),
+        leadership: leadership.clone(),
+        shared: shared.clone(),
         concurrency: settings.concurrent_reconciles,
         stop: stop.clone(),
         ready: ready.clone(),
@@ -57,10 +73,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         result = leadership.keep(lease_client.clone(), &settings.pod_namespace, &me) => {
             result.context("leader election")?;
         }
+        result = push_backend::run(push_operator, push_listen, push_metrics) => result.context("push endpoint")?,
         () = scopes::run(start, namespaces, changes) => {}
         () = told_to_end() => tracing::info!("operator ends"),
     }
     stop.cancel();
+    checkpoint::save_all(&client, &leadership, &shared).await;
     leadership.release(lease_client, &settings.pod_namespace, &me).await;
     Ok(())
 }
@@ -69,23 +87,41 @@ fn shared(
     client: &Client,
     settings: &Settings,
     registry: &Registry,
-    (metrics, changes, identity): (Metrics, Arc<Changes>, String),
+    (metrics, changes, identity, cordons): (Metrics, Arc<Changes>, String, Arc<Cordons>),
 ) -> anyhow::Result<Arc<Shared>> {
     let temporal = temporal::Metrics::register(registry)?;
     let limits = Limits { calls_per_second: settings.temporal_calls_per_second };
     let scraper = Scraper::new(workers::Settings::default(), changes.clone(), workers::Metrics::register(registry)?)?;
     Ok(Arc::new(Shared {
+        directory: Directory::default(),
         secrets: Secrets::new(client.clone()),
         pool: Pool::new(limits, temporal.clone()),
-        poller: Poller::new(changes, temporal),
+        poller: Poller::new(changes.clone(), temporal),
+        heartbeats: Heartbeats::new(changes),
         scraper,
+        cordons,
+        order_keys: OrderKeys::new(client.clone(), &settings.pod_namespace),
         memories: Memories::default(),
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics,
         runtime_image: settings.runtime_image.clone(),
         identity,
+        recorder: recorder(settings)?,
         started: tokio::time::Instant::now(),
     }))
+}
+
+fn recorder(settings: &Settings) -> anyhow::Result<Option<Recorder>> {
+    let start = |file: &PathBuf| {
+        let wrong = || {
+            format!(
+                "--record-decisions {} can't be written; name a file in a folder that exists and is writable",
+                file.display()
+            )
+        };
+        Recorder::start(file).with_context(wrong)
+    };
+    settings.record_decisions.as_ref().map(start).transpose()
 }
 
 /// The identity towards Temporal: unique to this installation, by the UID of its namespace.

@@ -1,9 +1,13 @@
 //! Flags, and environment variables of the same names, as validated settings.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::cli::explain::Output;
 
 /// Runs fleets of Temporal Workers on Kubernetes: versions, rollouts and scaling.
 #[derive(Debug, Parser)]
@@ -40,6 +44,34 @@ pub enum Command {
     },
     /// Print the reference of the kinds' fields as Markdown.
     Reference,
+    /// Print how the number of replicas of a fleet came about.
+    Explain {
+        /// The WorkerDeployment.
+        #[arg(value_name = "NAMESPACE/NAME")]
+        fleet: String,
+        /// Format.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Print the kubeconfig by which a Temporal server may call the push endpoint for a fleet. It holds a secret.
+    PushKubeconfig {
+        /// The WorkerDeployment, as NAMESPACE/NAME.
+        #[arg(value_name = "NAMESPACE/NAME")]
+        fleet: String,
+        /// URL by which the Temporal server reaches the endpoint.
+        #[arg(long, value_name = "URL")]
+        server: String,
+        /// PEM file of the authority that the server is to believe; without one `ca.crt` of the endpoint's folder.
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
+        /// Print the request that gives it to the server for the fleet's target version, as JSON: the message of
+        /// UpdateWorkerDeploymentVersionComputeConfig.
+        #[arg(long)]
+        request: bool,
+        /// Kubernetes namespace of the operator; without one that of POD_NAMESPACE.
+        #[arg(long, value_name = "NAMESPACE")]
+        operator_namespace: Option<String>,
+    },
 }
 
 /// Format of log lines.
@@ -87,6 +119,12 @@ pub struct Settings {
     /// Name of this replica among those of the operator.
     #[arg(long, env, default_value_t = default_pod_name())]
     pub pod_name: String,
+    /// File to record scaling decisions in, for `scale-sim replay`. At 128 MiB it becomes FILE.1, and a new one is begun.
+    #[arg(long, env, value_name = "FILE")]
+    pub record_decisions: Option<PathBuf>,
+    /// How the push endpoint is served.
+    #[command(flatten)]
+    pub push: PushSettings,
     /// Identity towards Temporal, completed by the UID of the operator's namespace.
     #[arg(long, env, default_value = "temporal-worker-operator")]
     pub controller_identity: String,
@@ -98,6 +136,70 @@ impl Settings {
     pub fn namespaces(&self) -> Vec<String> {
         let names = self.watch_namespaces.iter().map(|name| name.trim());
         names.filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect()
+    }
+}
+
+/// How the push endpoint is served.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PushSettings {
+    /// Address of the push endpoint, which Temporal servers with compute providers call. Without it there is none.
+    #[arg(long, env, value_parser = address)]
+    pub push_bind_address: Option<SocketAddr>,
+    /// Folder with tls.crt, tls.key and, unless a public authority signed them, ca.crt, for the push endpoint.
+    #[arg(long, env, value_name = "DIR")]
+    pub push_tls_dir: Option<PathBuf>,
+    /// Serve the push endpoint without TLS: tokens can be read on their way.
+    #[arg(long, env)]
+    pub push_plain_http: bool,
+    /// Address of this replica for the others, which relay calls of the push endpoint to the one that leads.
+    #[arg(long, env)]
+    pub pod_ip: Option<IpAddr>,
+}
+
+/// Where and how the push endpoint is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushListen {
+    /// Address to listen on.
+    pub address: SocketAddr,
+    /// Folder of the certificate; none for no TLS.
+    pub tls: Option<PathBuf>,
+}
+
+impl PushSettings {
+    /// Where and how it is served, if it is.
+    ///
+    /// # Errors
+    /// Flags that don't go together.
+    pub fn listen(&self) -> anyhow::Result<Option<PushListen>> {
+        let tls = self.push_tls_dir.clone();
+        let Some(address) = self.push_bind_address else {
+            ensure!(
+                tls.is_none() && !self.push_plain_http,
+                "--push-tls-dir and --push-plain-http need --push-bind-address"
+            );
+            return Ok(None);
+        };
+        match (&tls, self.push_plain_http) {
+            (None, false) => bail!(
+                "--push-bind-address needs --push-tls-dir with a certificate, or --push-plain-http to do without TLS"
+            ),
+            (Some(_), true) => bail!("--push-tls-dir and --push-plain-http exclude each other"),
+            _ => Ok(Some(PushListen { address, tls })),
+        }
+    }
+
+    /// Where other replicas reach the endpoint of this one, if it is served.
+    ///
+    /// # Errors
+    /// Nobody can tell.
+    pub fn advertised(&self) -> anyhow::Result<Option<SocketAddr>> {
+        let Some(address) = self.push_bind_address else { return Ok(None) };
+        let own = (!address.ip().is_unspecified()).then_some(address.ip());
+        let ip = self
+            .pod_ip
+            .or(own)
+            .context("--push-bind-address of all addresses needs --pod-ip, the address of this replica")?;
+        Ok(Some(SocketAddr::new(ip, address.port())))
     }
 }
 
@@ -127,6 +229,32 @@ mod tests {
         assert_eq!(address(":8080").unwrap().to_string(), "0.0.0.0:8080");
         assert_eq!(address("127.0.0.1:1").unwrap().to_string(), "127.0.0.1:1");
         assert!(address("8080").unwrap_err().contains("8080"));
+    }
+
+    fn push(flags: &[&str]) -> PushSettings {
+        Cli::parse_from([&["temporal-worker-operator"], flags].concat()).settings.push
+    }
+
+    #[test]
+    fn the_push_endpoint_is_off_and_its_tls_is_a_choice() {
+        assert_eq!(push(&[]).listen().unwrap(), None);
+        let bind = "--push-bind-address=127.0.0.1:8443";
+        let refused = push(&[bind]).listen().unwrap_err().to_string();
+        assert!(refused.contains("--push-tls-dir") && refused.contains("--push-plain-http"), "{refused}");
+        assert!(push(&[bind, "--push-tls-dir=/tls", "--push-plain-http"]).listen().is_err());
+        assert!(push(&["--push-plain-http"]).listen().is_err() && push(&["--push-tls-dir=/tls"]).listen().is_err());
+        let listen = push(&[bind, "--push-tls-dir=/tls"]).listen().unwrap().unwrap();
+        assert_eq!(listen.tls, Some("/tls".into()));
+        assert_eq!(push(&[bind, "--push-plain-http"]).listen().unwrap().unwrap().tls, None);
+    }
+
+    #[test]
+    fn other_replicas_are_told_an_address_that_they_can_reach() {
+        assert_eq!(push(&[]).advertised().unwrap(), None);
+        assert_eq!(push(&["--push-bind-address=127.0.0.1:1"]).advertised().unwrap(), "127.0.0.1:1".parse().ok());
+        assert!(push(&["--push-bind-address=:1"]).advertised().unwrap_err().to_string().contains("--pod-ip"));
+        let told = push(&["--push-bind-address=[::]:1", "--pod-ip=fd00::1"]).advertised().unwrap();
+        assert_eq!(told, "[fd00::1]:1".parse().ok());
     }
 
     #[test]

@@ -8,16 +8,17 @@ use axum::Router;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
-use operator_core::observed::{LaneKey, Observation, SlotUse, TaskType};
+use operator_core::observed::{LaneKey, Observation, ReadFailure, SlotUse, TaskType, Unreadable};
 use prometheus::Registry;
 use temporal_worker_operator::changes::{Changes, FleetId};
-use temporal_worker_operator::workers::{Metrics, Scraper, Settings, Target};
-use tokio::net::TcpListener;
+use temporal_worker_operator::workers::{Metrics, Scraper, Seen, Settings, Target};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 const SOON: Duration = Duration::from_secs(5);
 const SETTINGS: Settings = Settings {
     interval: Duration::from_millis(100),
+    connect_deadline: Duration::from_millis(200),
     deadline: Duration::from_millis(300),
     concurrency: 64,
     page_bytes: 100_000,
@@ -37,8 +38,11 @@ impl Bed {
     }
 
     fn used(&self, pod: &str) -> Option<u64> {
-        let load = self.scraper.snapshot(pod, Instant::now());
-        load.known().map(|load| load[&lane()].used)
+        self.seen(pod).load.known().map(|load| load.lanes[&lane()].used)
+    }
+
+    fn seen(&self, pod: &str) -> Seen {
+        self.scraper.snapshot(pod, Some(&target(pod, "http://10.0.0.1:8080/metrics")), Instant::now())
     }
 
     async fn changed(&self) -> FleetId {
@@ -82,7 +86,7 @@ async fn serve(router: Router) -> String {
 }
 
 fn target(pod: &str, url: &str) -> Target {
-    Target { pod_uid: pod.into(), url: url.into() }
+    Target { pod_uid: pod.into(), url: url.into(), cpu_limit: None }
 }
 
 #[tokio::test]
@@ -94,8 +98,10 @@ async fn a_load_that_changes_is_told_and_one_that_stays_is_not() {
     let bed = Bed::new();
     bed.scraper.set("f".into(), vec![target("a", &url), target("b", &url)]);
     assert_eq!(bed.changed().await.as_str(), "f");
-    let load = bed.scraper.snapshot("a", Instant::now());
-    assert_eq!(load.known().unwrap()[&lane()], SlotUse { used: 1, available: 5, started: 9 });
+    assert_eq!(
+        bed.seen("a").load.known().unwrap().lanes[&lane()],
+        SlotUse { used: 1, available: 5, started: 9, ..SlotUse::default() }
+    );
     bed.until_scraped("ok", 8.0).await;
     let quiet = tokio::time::timeout(Duration::from_millis(50), bed.changes.next()).await;
     assert!(quiet.is_err(), "nothing changed");
@@ -115,7 +121,7 @@ async fn a_pod_that_hangs_delays_no_other() {
     assert_eq!(bed.changed().await.as_str(), "f");
     assert!(started.elapsed() < SETTINGS.deadline, "{:?}", started.elapsed());
     bed.until_scraped("timeout", 20.0).await;
-    assert_eq!(bed.scraper.snapshot("slow-0", Instant::now()), Observation::Unknown);
+    assert_eq!(bed.seen("slow-0").load, Observation::Unknown);
 }
 
 #[tokio::test]
@@ -140,13 +146,49 @@ async fn what_is_no_page_of_slots_is_no_reading() {
     let pods =
         [("redirect", &*redirect), ("empty", &empty), ("endless", &endless), ("gone", "http://127.0.0.1:1/metrics")];
     bed.scraper.set("f".into(), pods.iter().map(|(pod, url)| target(pod, url)).collect());
-    for outcome in ["status", "no_slots", "too_large", "unreachable"] {
-        bed.until_scraped(outcome, 1.0).await;
-    }
-    for (pod, _) in pods {
-        assert_eq!(bed.scraper.snapshot(pod, Instant::now()), Observation::Unknown, "{pod}");
+    let failures = [ReadFailure::Status(302), ReadFailure::NoSlots, ReadFailure::TooLarge, ReadFailure::Refused];
+    for ((pod, _), failure) in pods.into_iter().zip(failures) {
+        bed.until_scraped(failure.as_str(), 1.0).await;
+        let at = ":8080/metrics".to_owned();
+        let expected = Seen { load: Observation::Unknown, unreadable: Some(Unreadable::Failed { at, failure }) };
+        assert_eq!(bed.seen(pod), expected, "{pod}");
     }
     assert_eq!(reached.load(Ordering::Relaxed), 0, "a redirect was followed");
+}
+
+/// An address where packets vanish, as behind a NetworkPolicy: the queue of connections that nobody accepts is full.
+async fn cut_off() -> (String, Vec<TcpStream>, TcpListener) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(connected) = tokio::time::timeout(SETTINGS.connect_deadline, TcpStream::connect(address)).await {
+        waiting.push(connected.unwrap());
+    }
+    (format!("http://{address}/metrics"), waiting, listener)
+}
+
+#[tokio::test]
+async fn a_pod_that_is_cut_off_says_so_and_is_read_again_when_it_can_be() {
+    let (cut_off, waiting, listener) = cut_off().await;
+    let bed = Bed::new();
+    bed.scraper.set("f".into(), vec![target("a", &cut_off)]);
+    assert_eq!(bed.changed().await.as_str(), "f");
+    let Some(Unreadable::Failed { failure, .. }) = bed.seen("a").unreadable else { panic!("{:?}", bed.seen("a")) };
+    assert_eq!(failure, ReadFailure::ConnectTimeout);
+    drop(waiting);
+    tokio::spawn(
+        async move { axum::serve(listener, Router::new().route("/metrics", get(|| async { page(3) }))).await },
+    );
+    bed.changed().await;
+    assert_eq!((bed.used("a"), bed.seen("a").unreadable), (Some(3), None));
+}
+
+#[tokio::test]
+async fn a_pod_without_a_port_says_so() {
+    let seen = Bed::new().scraper.snapshot("a", None, Instant::now());
+    assert_eq!(seen, Seen { load: Observation::Unknown, unreadable: Some(Unreadable::NoPort) });
 }
 
 #[tokio::test]
@@ -156,7 +198,7 @@ async fn without_pods_nothing_is_read() {
     bed.scraper.set("f".into(), vec![target("a", &url)]);
     bed.changed().await;
     bed.scraper.set("f".into(), Vec::new());
-    assert_eq!(bed.scraper.snapshot("a", Instant::now()), Observation::Unknown);
+    assert_eq!(bed.seen("a"), Seen::default());
     // What was under way may still end.
     tokio::time::sleep(SETTINGS.deadline).await;
     let before = bed.scrapes("ok");

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
+use temporalio_client::callback_based::CallbackBasedGrpcService;
 use temporalio_client::errors::ClientConnectError;
 use temporalio_client::{Connection, ConnectionOptions};
 use tonic::Code;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::settings::{Settings, Tls};
-use crate::transport;
+use crate::transport::{self, Polls};
 
 /// Time of one attempt, from DNS to the server's first answer.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,10 +40,10 @@ pub struct ConnectError {
 }
 
 /// Connects, and tries again with backoff until it works. Each failure is logged.
-pub async fn connect(settings: &Settings) -> Connection {
+pub async fn connect(settings: &Settings, polls: Polls) -> Connection {
     let mut waits = backoff();
     loop {
-        match attempt(settings).await {
+        match attempt(settings, &polls).await {
             Ok(connection) => {
                 tracing::info!(address = settings.address, namespace = settings.namespace, "connected to Temporal");
                 return connection;
@@ -53,7 +54,7 @@ pub async fn connect(settings: &Settings) -> Connection {
     }
 }
 
-async fn attempt(settings: &Settings) -> Result<Connection, ConnectError> {
+async fn attempt(settings: &Settings, polls: &Polls) -> Result<Connection, ConnectError> {
     let failed = |cause, remedy| ConnectError {
         address: settings.address.clone(),
         namespace: settings.namespace.clone(),
@@ -64,7 +65,7 @@ async fn attempt(settings: &Settings) -> Result<Connection, ConnectError> {
         endpoint(settings).await.map_err(|cause| failed(cause, "check that the file is mounted and holds PEM text"))?;
     let connected = async {
         let channel = endpoint.connect().await.map_err(|error| failed(chain(&error), UNREACHABLE))?;
-        Connection::connect(options(settings, channel)).await.map_err(|error| {
+        Connection::connect(options(settings, transport::over(channel, polls.clone()))).await.map_err(|error| {
             let (cause, remedy) = explain(&error);
             failed(cause, remedy)
         })
@@ -110,11 +111,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     texts.join(": ")
 }
 
-fn options(settings: &Settings, channel: Channel) -> ConnectionOptions {
+fn options(settings: &Settings, service: CallbackBasedGrpcService) -> ConnectionOptions {
     ConnectionOptions::new(settings.url.clone())
         .identity(settings.identity.clone())
         .maybe_api_key(settings.api_key.clone())
-        .service_override(transport::over(channel))
+        .service_override(service)
         // The channel resolves its name at each connect.
         .dns_load_balancing(None)
         .build()
@@ -170,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_connection_names_address_namespace_and_remedy() {
         let settings = settings(&[("TEMPORAL_ADDRESS", "127.0.0.1:1"), ("TEMPORAL_NAMESPACE", "orders")]);
-        let message = attempt(&settings).await.err().unwrap().to_string();
+        let message = attempt(&settings, &Polls::default()).await.err().unwrap().to_string();
         for part in ["127.0.0.1:1", "\"orders\"", "refused", "check the address"] {
             assert!(message.contains(part), "{part} in {message}");
         }
@@ -184,7 +185,7 @@ mod tests {
             ("TEMPORAL_TLS_CLIENT_CERT_PATH", "/nowhere/tls.crt"),
             ("TEMPORAL_TLS_CLIENT_KEY_PATH", "/nowhere/tls.key"),
         ]);
-        let message = attempt(&settings).await.err().unwrap().to_string();
+        let message = attempt(&settings, &Polls::default()).await.err().unwrap().to_string();
         assert!(message.contains("/nowhere/tls.crt") && message.contains("mounted"), "{message}");
     }
 

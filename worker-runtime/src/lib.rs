@@ -9,11 +9,15 @@
 
 mod activity;
 mod connect;
+mod cordon;
+mod core_metrics;
+mod cpu;
 mod handler;
 mod library;
 mod lifecycle;
 mod metrics;
 mod options;
+mod orders;
 mod payload;
 mod pollers;
 mod probes;

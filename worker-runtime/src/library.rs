@@ -16,7 +16,7 @@ use crate::lifecycle::Stage;
 use crate::options::Options;
 use crate::process::Process;
 use crate::queue::FINALIZE_TIME;
-use crate::slots::{self, Ended, Gate};
+use crate::slots::{self, Ended, Gate, Lane};
 use crate::{connect, pollers, queue, versioning};
 
 /// A Worker process: the Workflows and Activities of a team, on one or several Task Queues.
@@ -78,7 +78,7 @@ impl Runtime {
     async fn serve(self, process: &Process) -> anyhow::Result<()> {
         let lifecycle = &process.lifecycle;
         let connection = tokio::select! {
-            connection = connect::connect(&process.settings) => connection,
+            connection = connect::connect(&process.settings, process.polls()) => connection,
             () = lifecycle.reached(Stage::Draining) => return Ok(()),
         };
         let behavior = self.versioning_behavior.unwrap_or(VersioningBehavior::AutoUpgrade);
@@ -136,7 +136,7 @@ impl Hosted {
         process: &Process,
         connection: &Connection,
     ) -> anyhow::Result<Self> {
-        let Process { settings, limits, metrics, runtime, .. } = process;
+        let Process { settings, limits, metrics, cordon, runtime, .. } = process;
         let task_queue = options.task_queue.clone();
         let failed = |cause: String| anyhow!("cannot make a Worker for Task Queue {task_queue:?}: {cause}");
         options.client_identity_override = Some(settings.identity.clone());
@@ -145,8 +145,9 @@ impl Hosted {
         options.graceful_shutdown_period = Some(drain_timeout - slots::settle_limit(drain_timeout));
         let mut config =
             options.to_core_options(settings.namespace.clone(), settings.identity.clone()).map_err(failed)?;
-        let slots = limits.slots(&task_queue);
-        let (tuner, gate) = slots::tuner(metrics, &task_queue, config.task_types, slots, Ended::BySlots);
+        let (kinds, activities) = (config.task_types, limits.slots(&task_queue));
+        let lane = Lane { task_queue: &task_queue, kinds, activities, ended: Ended::BySlots };
+        let (tuner, gate) = slots::tuner(metrics, cordon, lane);
         config.tuner = Some(Arc::new(tuner));
         config.versioning_strategy = match &settings.version {
             Some(version) => {

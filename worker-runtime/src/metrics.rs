@@ -1,12 +1,23 @@
 //! Prometheus metrics of a Worker process, in a registry of its own.
 
 use operator_core::contract::{
-    LABEL_TASK_QUEUE, LABEL_TASK_TYPE, METRIC_SLOTS_AVAILABLE, METRIC_SLOTS_USED, METRIC_TASKS_ENDED,
-    METRIC_TASKS_STARTED,
+    LABEL_TASK_QUEUE, LABEL_TASK_TYPE, METRIC_CACHED_WORKFLOWS, METRIC_EXECUTION, METRIC_SCHEDULE_TO_START,
+    METRIC_SLOTS_AVAILABLE, METRIC_SLOTS_USED, METRIC_TASKS_ENDED, METRIC_TASKS_STARTED,
 };
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
 
+use crate::cpu::Cpu;
 use crate::settings::Version;
+
+/// Upper edges of schedule-to-start, in seconds: the targets that users set, and room on both sides.
+const WAITS: [f64; 15] = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
+
+/// The same of the time that tasks take: the grace periods that pods get, and room on both sides.
+const RUNS: [f64; 14] = [0.05, 0.2, 1.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14_400.0];
 
 /// Kind of task that a slot runs; the value of the `task_type` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +37,15 @@ impl TaskType {
     }
 }
 
+/// A time of a task that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    /// From the moment when it could start until it did.
+    Wait,
+    /// From then until it ended.
+    Run,
+}
+
 /// Every metric that the process exports.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -35,6 +55,10 @@ pub struct Metrics {
     started: IntCounterVec,
     ended: IntCounterVec,
     failures: IntCounterVec,
+    waits: HistogramVec,
+    runs: HistogramVec,
+    cached: IntGaugeVec,
+    cpu: Option<Cpu>,
 }
 
 /// Slots of one Task Queue and task type. Used and available always add up to the capacity, once a change is done.
@@ -85,6 +109,21 @@ impl Metrics {
                 Opts::new("temporal_worker_runtime_activity_failures_total", "Activities that failed, by reason."),
                 &[LABEL_TASK_QUEUE, "reason"],
             )?,
+            waits: HistogramVec::new(
+                HistogramOpts::new(METRIC_SCHEDULE_TO_START, "Time that tasks waited before they started.")
+                    .buckets(WAITS.to_vec()),
+                &slot,
+            )?,
+            runs: HistogramVec::new(
+                HistogramOpts::new(METRIC_EXECUTION, "Time that tasks took once they had started.")
+                    .buckets(RUNS.to_vec()),
+                &slot,
+            )?,
+            cached: IntGaugeVec::new(
+                Opts::new(METRIC_CACHED_WORKFLOWS, "Workflows in the cache."),
+                &[LABEL_TASK_QUEUE],
+            )?,
+            cpu: Cpu::register(&registry)?,
             registry,
         };
         let build = IntGaugeVec::new(
@@ -99,6 +138,9 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.started.clone()))?;
         metrics.registry.register(Box::new(metrics.ended.clone()))?;
         metrics.registry.register(Box::new(metrics.failures.clone()))?;
+        metrics.registry.register(Box::new(metrics.waits.clone()))?;
+        metrics.registry.register(Box::new(metrics.runs.clone()))?;
+        metrics.registry.register(Box::new(metrics.cached.clone()))?;
         Ok(metrics)
     }
 
@@ -115,6 +157,28 @@ impl Metrics {
         meters
     }
 
+    /// Times of the tasks of a Task Queue.
+    pub fn times(&self, what: Time, task_queue: &str, task_type: TaskType) -> Histogram {
+        let times = match what {
+            Time::Wait => &self.waits,
+            Time::Run => &self.runs,
+        };
+        times.with_label_values(&[task_queue, task_type.label()])
+    }
+
+    /// Workflows in the cache of a Task Queue's Worker.
+    pub fn cached_workflows(&self, task_queue: &str) -> IntGauge {
+        self.cached.with_label_values(&[task_queue])
+    }
+
+    /// Adds metrics of another part of the process.
+    ///
+    /// # Errors
+    /// Two metrics share a name; a bug.
+    pub fn register(&self, metrics: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        self.registry.register(metrics)
+    }
+
     /// Counts the end of a task.
     pub fn ended(&self, task_queue: &str, task_type: TaskType, outcome: &str) {
         self.ended.with_label_values(&[task_queue, task_type.label(), outcome]).inc();
@@ -127,6 +191,9 @@ impl Metrics {
 
     /// The metrics in the text format of Prometheus.
     pub fn render(&self) -> String {
+        if let Some(cpu) = &self.cpu {
+            cpu.refresh();
+        }
         let mut text = String::new();
         // The text encoder fails only on a metric family without metrics, which `gather` never returns.
         if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {

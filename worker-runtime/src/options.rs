@@ -17,7 +17,7 @@ pub struct Options {
     /// Address of `/metrics`.
     #[arg(long, value_name = "ADDRESS", env = "WORKER_RUNTIME_METRICS_BIND_ADDRESS", default_value_t = any(contract::METRICS_PORT))]
     pub metrics_bind_address: SocketAddr,
-    /// Address of `/healthz`, `/readyz` and `/drained`.
+    /// Address of `/healthz`, `/readyz`, `/drained`, `/cordon` and `/uncordon`.
     #[arg(long, value_name = "ADDRESS", env = "WORKER_RUNTIME_HEALTH_PROBE_BIND_ADDRESS", default_value_t = any(contract::PROBES_PORT))]
     pub health_probe_bind_address: SocketAddr,
 }

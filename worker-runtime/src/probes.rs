@@ -1,4 +1,4 @@
-//! HTTP: `/metrics` on one port; `/healthz`, `/readyz` and `/drained` on the other.
+//! HTTP: `/metrics` on one port; `/healthz`, `/readyz`, `/drained` and the orders on the other.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::metrics::Metrics;
 use crate::options::Options;
+use crate::orders::Orders;
 
 /// How long `/drained` waits for the drain to begin. In a pod that ends, every container is told within moments of the
 /// others; when only a handler's container restarts, the runtime is not told at all, and the hook must not hold it up.
@@ -43,11 +44,16 @@ impl Ports {
     ///
     /// # Errors
     /// A port can't be bound.
-    pub async fn open(options: &Options, metrics: Metrics, lifecycle: Lifecycle) -> Result<Self, BindError> {
+    pub async fn open(
+        options: &Options,
+        metrics: Metrics,
+        lifecycle: Lifecycle,
+        orders: Orders,
+    ) -> Result<Self, BindError> {
         let mut ports = Self { close: CancellationToken::new(), servers: JoinSet::new() };
         let app = Router::new().route("/metrics", get(async move || metrics.render()));
         ports.listen(options.metrics_bind_address, "metrics", "metrics-bind-address", app).await?;
-        let app = probes(lifecycle);
+        let app = probes(lifecycle).merge(orders.routes());
         ports.listen(options.health_probe_bind_address, "probes", "health-probe-bind-address", app).await?;
         Ok(ports)
     }

@@ -6,15 +6,19 @@ use std::sync::Arc;
 use anyhow::Context;
 use operator_core::contract::{RuntimeConfig, RuntimeLimits};
 use serde::de::DeserializeOwned;
-use temporalio_sdk_core::{CoreRuntime, RuntimeOptions};
+use temporalio_sdk_core::CoreRuntime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::cordon::Cordon;
+use crate::core_metrics;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::metrics::Metrics;
 use crate::options::Options;
+use crate::orders::Orders;
 use crate::probes::Ports;
 use crate::settings::Settings;
+use crate::transport::Polls;
 
 /// Core says at level info what every Worker does at start and end.
 const DEFAULT_LOGS: &str = "info,temporalio_sdk_core=warn,temporalio_client=warn";
@@ -31,6 +35,8 @@ pub struct Process {
     pub metrics: Metrics,
     /// Stage, shown by the probes already.
     pub lifecycle: Lifecycle,
+    /// Whether it takes new tasks; orders are taken already.
+    pub cordon: Cordon,
     /// Core's runtime.
     pub runtime: Arc<CoreRuntime>,
     /// The open ports.
@@ -57,9 +63,16 @@ impl Process {
         };
         let metrics = Metrics::new(settings.version.as_ref())?;
         let lifecycle = Lifecycle::default();
-        let ports = Ports::open(options, metrics.clone(), lifecycle.clone()).await?;
-        let runtime = CoreRuntime::new_assume_tokio(RuntimeOptions::default())?;
-        Ok(Self { settings, config, limits, metrics, lifecycle, runtime: Arc::new(runtime), ports })
+        let cordon = Cordon::default();
+        let orders = Orders::new(settings.pod_uid.clone(), options.limits.clone(), cordon.clone(), &metrics)?;
+        let ports = Ports::open(options, metrics.clone(), lifecycle.clone(), orders).await?;
+        let runtime = CoreRuntime::new_assume_tokio(core_metrics::runtime_options(&metrics)?)?;
+        Ok(Self { settings, config, limits, metrics, lifecycle, cordon, runtime: Arc::new(runtime), ports })
+    }
+
+    /// Which polls may begin.
+    pub fn polls(&self) -> Polls {
+        Polls { lifecycle: self.lifecycle.clone(), cordon: self.cordon.clone() }
     }
 
     /// Runs `work` until SIGTERM or SIGINT, and then until it has drained. `work` gets no signal: it follows the
@@ -82,6 +95,7 @@ impl Process {
         tokio::select! {
             result = work(&self) => result?,
             () = drain => {}
+            () = self.cordon.keep() => {}
         }
         self.lifecycle.reach(Stage::Drained);
         self.ports.close().await;

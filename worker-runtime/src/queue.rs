@@ -14,10 +14,11 @@ use tokio::task::JoinSet;
 
 use crate::activity::Tasks;
 use crate::connect;
+use crate::cordon::Cordon;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::pollers;
 use crate::settings::Settings;
-use crate::slots::{self, Ended, Gate};
+use crate::slots::{self, Ended, Gate, Lane};
 use crate::versioning;
 
 /// Time that the server gets to answer when a Worker says that it ends.
@@ -33,6 +34,8 @@ pub struct Shared {
     pub settings: Settings,
     /// Stage of the process.
     pub lifecycle: Lifecycle,
+    /// Whether it takes new tasks.
+    pub cordon: Cordon,
     /// How long polls may stay open in a drain.
     pub settle_limit: Duration,
 }
@@ -89,7 +92,8 @@ async fn serve_once(
 fn make(shared: &Shared, tasks: &Tasks, slots: u32) -> Result<(Worker, Gate), QueueError> {
     let error = |cause| QueueError::Worker { task_queue: tasks.task_queue.clone(), cause };
     let kinds = WorkerTaskTypes::activity_only();
-    let (tuner, gate) = slots::tuner(&tasks.metrics, &tasks.task_queue, kinds, slots, Ended::ByRunner);
+    let lane = Lane { task_queue: &tasks.task_queue, kinds, activities: slots, ended: Ended::ByRunner };
+    let (tuner, gate) = slots::tuner(&tasks.metrics, &shared.cordon, lane);
     let config = WorkerConfig::builder()
         .namespace(&shared.settings.namespace)
         .task_queue(&tasks.task_queue)

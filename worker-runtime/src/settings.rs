@@ -22,6 +22,8 @@ pub struct Settings {
     pub api_key: Option<String>,
     /// Name under which the server lists this process.
     pub identity: String,
+    /// `metadata.uid` of the pod: orders have to name it.
+    pub pod_uid: Option<String>,
 }
 
 /// A version of a Worker Deployment.
@@ -87,6 +89,7 @@ impl Settings {
             tls,
             api_key,
             identity: get("POD_NAME").unwrap_or_else(|| host.to_owned()),
+            pod_uid: get(contract::ENV_POD_UID),
         })
     }
 

@@ -30,9 +30,9 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 async fn serve(process: &Process, task_queues: Vec<String>, handlers: HandlerTable) -> anyhow::Result<()> {
-    let Process { settings, limits, metrics, lifecycle, .. } = process;
+    let Process { settings, limits, metrics, lifecycle, cordon, .. } = process;
     let connection = tokio::select! {
-        connection = connect::connect(settings) => connection,
+        connection = connect::connect(settings, process.polls()) => connection,
         () = lifecycle.reached(Stage::Draining) => return Ok(()),
     };
     let reporter = Reporter::new(connection.clone(), settings);
@@ -42,6 +42,7 @@ async fn serve(process: &Process, task_queues: Vec<String>, handlers: HandlerTab
         connection,
         settings: settings.clone(),
         lifecycle: lifecycle.clone(),
+        cordon: cordon.clone(),
         settle_limit: slots::settle_limit(limits.drain_timeout()),
     });
     let mut queues = JoinSet::new();

@@ -31,6 +31,9 @@ pub const ENV_TLS_SERVER_CA_CERT_PATH: &str = "TEMPORAL_TLS_SERVER_CA_CERT_PATH"
 /// API key of the Temporal namespace.
 pub const ENV_API_KEY: &str = "TEMPORAL_API_KEY";
 
+/// `metadata.uid` of the pod, by the downward API. Without it a Worker takes no orders ([`crate::cordon`]).
+pub const ENV_POD_UID: &str = "POD_UID";
+
 /// Path of the [`RuntimeConfig`], for a Worker that is built on the library.
 pub const ENV_CONFIG: &str = "WORKER_RUNTIME_CONFIG";
 /// Path of the [`RuntimeLimits`], for a Worker that is built on the library.
@@ -53,11 +56,17 @@ pub const RUNTIME_CONTAINER: &str = "temporal-worker-runtime";
 pub const METRICS_PORT: u16 = 8080;
 /// Port of `/healthz` and `/readyz`.
 pub const PROBES_PORT: u16 = 8081;
+/// Container port name of [`PROBES_PORT`].
+pub const PROBES_PORT_NAME: &str = "probes";
 /// Container port name by which a pod of any SDK says where its metrics are.
 pub const METRICS_PORT_NAME: &str = "metrics";
 /// Path on [`PROBES_PORT`] that answers only once the runtime has drained (or at once when it does not run); the
 /// preStop hook of handler containers waits on it.
 pub const DRAINED_PATH: &str = "/drained";
+/// Path on [`PROBES_PORT`]: a POST orders the Worker to take no new task, a GET asks for its [`CordonStatus`].
+pub const CORDON_PATH: &str = "/cordon";
+/// Path on [`PROBES_PORT`]: a POST orders the Worker to take tasks again.
+pub const UNCORDON_PATH: &str = "/uncordon";
 
 /// Gauge: slots that run a task now. Labels [`LABEL_TASK_QUEUE`], [`LABEL_TASK_TYPE`].
 pub const METRIC_SLOTS_USED: &str = "temporal_worker_runtime_slots_used";
@@ -67,6 +76,22 @@ pub const METRIC_SLOTS_AVAILABLE: &str = "temporal_worker_runtime_slots_availabl
 pub const METRIC_TASKS_STARTED: &str = "temporal_worker_runtime_tasks_started_total";
 /// Counter: tasks that ended, whatever their outcome. Same labels, and `outcome`.
 pub const METRIC_TASKS_ENDED: &str = "temporal_worker_runtime_tasks_ended_total";
+/// Histogram: time from the moment when a task could start until it did, in seconds. Same labels.
+pub const METRIC_SCHEDULE_TO_START: &str = "temporal_worker_runtime_schedule_to_start_seconds";
+/// Histogram: time from the start of a task until it ended, in seconds. Same labels.
+pub const METRIC_EXECUTION: &str = "temporal_worker_runtime_execution_seconds";
+/// Gauge: Workflows in the cache. Label [`LABEL_TASK_QUEUE`].
+pub const METRIC_CACHED_WORKFLOWS: &str = "temporal_worker_runtime_cached_workflows";
+/// Counter: CPU time of the container, with all its processes, in seconds.
+pub const METRIC_CPU_SECONDS: &str = "temporal_worker_runtime_cpu_seconds_total";
+/// Gauge: CPUs that the container may use: its limit, else those of the machine.
+pub const METRIC_CPU_LIMIT: &str = "temporal_worker_runtime_cpu_limit";
+/// Gauge, without labels: 1 while the Worker takes no new task, by an order, 0 while it does. Absent where it takes no
+/// orders.
+pub const METRIC_CORDONED: &str = "temporal_worker_runtime_cordoned";
+/// Gauge, without labels: open polls that may still bring a task, over all Task Queues. Absent where [`METRIC_CORDONED`]
+/// is.
+pub const METRIC_OPEN_POLLS: &str = "temporal_worker_runtime_open_polls";
 /// Label: name of the Task Queue.
 pub const LABEL_TASK_QUEUE: &str = "task_queue";
 /// Label: `activity`, `workflow` or `nexus`.
@@ -161,6 +186,26 @@ pub struct RuntimeLimits {
     /// Time that running tasks get after SIGTERM, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout_ms: Option<u64>,
+    /// Public keys whose [orders](crate::cordon) count, in hexadecimal digits. The only part of the file that is read anew
+    /// at each order: a change of keys replaces no pod.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub order_keys: Vec<String>,
+}
+
+/// How far a Worker takes new tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CordonStatus {
+    /// Whether it takes no new task, by an order.
+    pub cordoned: bool,
+    /// When that lapses, by the pod's clock.
+    pub until: Option<jiff::Timestamp>,
+    /// Open polls that may still bring a task.
+    pub open_polls: u64,
+    /// Tasks that run, those whose end is not yet reported included.
+    pub running_tasks: u64,
+    /// Whether it is cordoned, runs nothing, and nothing can come any more.
+    pub empty: bool,
 }
 
 /// Slots of a Task Queue when nothing says otherwise.

@@ -1,6 +1,15 @@
 //! Events as data: what happened to a fleet, said once, at the moment that it changed.
 
-use crate::api::{ConditionType, WorkerDeploymentStatus, find_condition};
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::api::{ConditionType, Reason, ScalingStatus, WorkerDeploymentStatus, find_condition};
+
+/// Event that the target was missed.
+pub const SLO_MISSED: &str = "SLOMissed";
+/// Least time between two of them.
+pub const SLO_MISSED_INTERVAL: Duration = Duration::from_secs(900);
 
 /// Whether somebody should look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +43,69 @@ pub fn scaled(from: u32, to: u32, why: &str) -> EventData {
         _ => "ScaledDown",
     };
     EventData { severity: Severity::Normal, reason, action: "Scale", note: format!("{from} → {to}: {why}") }
+}
+
+/// What the status says anew of the autoscaler: a condition that turned, and with `dryRun` a number that changed.
+/// `since_missed` is the time since `SLOMissed` was last said.
+#[must_use]
+pub fn scaling_changed(
+    old: &WorkerDeploymentStatus,
+    new: &WorkerDeploymentStatus,
+    since_missed: Option<Duration>,
+) -> Vec<EventData> {
+    let Some(scaling) = &new.scaling else { return Vec::new() };
+    let told = |type_, bad: &str, reason| {
+        let note = turned(old, new, type_, bad)?;
+        Some(EventData { severity: Severity::Warning, reason, action: "Scale", note })
+    };
+    let limited = if scaling.dry_run { "DryRunScalingLimited" } else { "ScalingLimited" };
+    let missed = told(ConditionType::SLOMet, "False", SLO_MISSED);
+    let events = [
+        dry_run(old.scaling.as_ref(), scaling),
+        told(ConditionType::ScalingLimited, "True", limited),
+        told(ConditionType::MetricsStale, "True", "MetricsStale"),
+        stalled(old.scaling.as_ref(), scaling),
+        missed.filter(|_| since_missed.is_none_or(|time| time >= SLO_MISSED_INTERVAL)),
+    ];
+    events.into_iter().flatten().collect()
+}
+
+/// The message of a condition that turned to `bad`, or is that for another reason than before.
+fn turned(
+    old: &WorkerDeploymentStatus,
+    new: &WorkerDeploymentStatus,
+    type_: ConditionType,
+    bad: &str,
+) -> Option<String> {
+    let now = new.condition(type_).filter(|condition| condition.status == bad)?;
+    let same = |before: &Condition| before.status == now.status && before.reason == now.reason;
+    (!old.condition(type_).is_some_and(same)).then(|| now.message.clone())
+}
+
+fn stalled(old: Option<&ScalingStatus>, new: &ScalingStatus) -> Option<EventData> {
+    let find = |scaling: &ScalingStatus| {
+        let word = Reason::PodsNotBecomingReady.as_str();
+        scaling.limits.iter().find(|limit| limit.reason == word).map(|limit| limit.message.clone())
+    };
+    let note = find(new).filter(|_| old.and_then(find).is_none())?;
+    Some(EventData { severity: Severity::Warning, reason: "Stalled", action: "Scale", note })
+}
+
+/// With `dryRun` nothing is scaled: what would have been is said.
+fn dry_run(old: Option<&ScalingStatus>, new: &ScalingStatus) -> Option<EventData> {
+    let (before, to) = (old.and_then(|old| old.desired).or(new.current)?, new.desired?);
+    if !new.dry_run || before == to {
+        return None;
+    }
+    let count = |value: i32| u32::try_from(value).unwrap_or(0);
+    let event = scaled(count(before), count(to), new.reason.as_deref().unwrap_or_default());
+    let reason = match event.reason {
+        "ScaledFromZero" => "DryRunScaledFromZero",
+        "ScaledToZero" => "DryRunScaledToZero",
+        "ScaledUp" => "DryRunScaledUp",
+        _ => "DryRunScaledDown",
+    };
+    Some(EventData { reason, note: format!("would be {}", event.note), ..event })
 }
 
 /// A version got the traffic.

@@ -1,13 +1,15 @@
 //! From a WorkerDeployment and its Connection to the fleet that is to run: defaults applied, names derived, objects built.
 
+mod policy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::api::{
-    GoDuration, Handler, RolloutStrategy, RuntimeMode, RuntimeSpec, ScalingSpec, TaskQueueType, Versioning,
-    WorkerDeployment, unsupported_fields,
+    GoDuration, Handler, RolloutStrategy, RuntimeMode, RuntimeSpec, TaskQueueType, Versioning, WorkerDeployment,
+    unsupported_fields,
 };
 use crate::build::deployment::{self, Child, ChildInput, Owner};
 use crate::build::runtime::{self, RuntimePod};
@@ -18,7 +20,9 @@ use crate::contract::{
 };
 use crate::names;
 use crate::observed::{LaneKey, TaskType};
-use crate::scaling::Policy;
+use crate::scaling::DEFAULT_GRACE;
+
+pub use policy::Scaling;
 
 /// A fleet that can run.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +48,9 @@ pub struct Fleet {
     /// `spec.replicas`.
     pub replicas: Option<u32>,
     /// `spec.scaling`.
-    pub scaling: Option<Policy>,
+    pub scaling: Option<Scaling>,
+    /// `terminationGracePeriodSeconds` of the target's pods.
+    pub grace: Duration,
     /// What the manifest says of the Task Queues.
     pub declared: Declared,
     /// What the strategy lets the operator do.
@@ -82,6 +88,10 @@ pub struct Surroundings<'a> {
     pub default_runtime_image: &'a str,
     /// Image that each existing child was created with, by the child's name: it keeps that.
     pub runtime_images: &'a BTreeMap<String, String>,
+    /// Public keys of the operator's orders to pods.
+    pub order_keys: &'a [String],
+    /// Names of existing children whose pods don't know their uid: they can't be cordoned, and it stays so.
+    pub uncordonable: &'a BTreeSet<String>,
 }
 
 /// Why a manifest can't be run: field, value and remedy, one sentence each.
@@ -102,16 +112,13 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
     let template = spec.template.as_ref().map_or(Value::Null, |template| template.0.clone());
     check_names(&name, spec.versioning, &mut wrong);
     check_template(&template, spec.runs_shared_runtime(), &mut wrong);
-    let scaling = spec.scaling.as_ref().map(|scaling| policy(scaling, &mut wrong));
+    let scaling = spec.scaling.as_ref().map(|scaling| policy::scaling(scaling, &mut wrong));
     let build_id = match spec.versioning {
         Versioning::Enabled => target_build_id(object, &template, &mut wrong),
         Versioning::Disabled => None,
     };
     let child_name = build_id.as_ref().map_or_else(|| name.clone(), |id| names::child_deployment_name(&name, id));
-    let runtime = spec.runtime.as_ref().map(|runtime| {
-        let image = runtime_image(runtime, &child_name, around);
-        runtime_pod(runtime, image, &name, &child_name, &mut wrong)
-    });
+    let runtime = spec.runtime.as_ref().map(|runtime| runtime_pod(runtime, around, &name, &child_name, &mut wrong));
     let template_hash = template_hash(&template, &mut wrong);
     if !wrong.is_empty() {
         return Err(InvalidSpec(wrong));
@@ -135,6 +142,7 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
     let immutable = build_id.is_some() && spec.worker_options.unsafe_custom_build_id.is_none();
     let config_maps = runtime.iter().flat_map(|runtime| config_maps(owner, runtime, immutable)).collect();
     Ok(Fleet {
+        grace: grace(&child),
         temporal_namespace: spec.worker_options.temporal_namespace.clone(),
         replicas: spec.replicas.map(count),
         declared: declared(object),
@@ -152,13 +160,9 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
     })
 }
 
-fn policy(scaling: &ScalingSpec, wrong: &mut Vec<String>) -> Policy {
-    Policy {
-        min_replicas: count(scaling.min_replicas),
-        max_replicas: count(scaling.max_replicas),
-        target_latency: duration(&scaling.target_latency, "spec.scaling.targetLatency", wrong),
-        idle_window: duration(&scaling.idle_window, "spec.scaling.idleWindow", wrong),
-    }
+fn grace(child: &Child) -> Duration {
+    let seconds = &child.object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
+    seconds.as_u64().map_or(DEFAULT_GRACE, Duration::from_secs)
 }
 
 fn count(value: i32) -> u32 {
@@ -242,11 +246,12 @@ fn runtime_image(runtime: &RuntimeSpec, child_name: &str, around: &Surroundings<
 
 fn runtime_pod(
     runtime: &RuntimeSpec,
-    image: Option<String>,
+    around: &Surroundings<'_>,
     name: &str,
     child_name: &str,
     wrong: &mut Vec<String>,
 ) -> RuntimePod {
+    let image = runtime_image(runtime, child_name, around);
     let config = RuntimeConfig {
         version: CONFIG_VERSION,
         task_queues: runtime.task_queues.iter().map(|queue| queue.name.clone()).collect(),
@@ -260,9 +265,10 @@ fn runtime_pod(
     if runtime.mode == RuntimeMode::Shared {
         wrong.extend(config.violations().into_iter().map(|violation| format!("spec.runtime.{violation}.")));
     }
-    let limits = limits(runtime, wrong);
+    let limits = RuntimeLimits { order_keys: around.order_keys.to_vec(), ..limits(runtime, wrong) };
     let (config_map, limits_map) = (runtime::config_map_name(child_name), runtime::limits_map_name(name));
-    RuntimePod { image, config, limits, config_map, limits_map }
+    let cordonable = !around.uncordonable.contains(child_name);
+    RuntimePod { image, config, limits, config_map, limits_map, cordonable }
 }
 
 fn handler(handler: &Handler) -> Option<HandlerConfig> {
@@ -299,6 +305,7 @@ fn limits(runtime: &RuntimeSpec, wrong: &mut Vec<String>) -> RuntimeLimits {
             .drain_timeout
             .as_ref()
             .map(|timeout| millis(duration(timeout, "spec.runtime.drainTimeout", wrong))),
+        order_keys: Vec::new(),
     }
 }
 

@@ -20,6 +20,18 @@ pub const RUNTIME_IMAGE_ANNOTATION: &str = "temporal.io/runtime-image";
 /// Annotation on child Deployments of runtime fleets, our own:
 /// [`RUNTIME_HASH_SCHEME`](crate::build_id::RUNTIME_HASH_SCHEME) of its Build ID.
 pub const BUILD_ID_SCHEME_ANNOTATION: &str = "temporal.io/build-id-scheme";
+/// Annotation on child Deployments of runtime fleets, our own: `true` when its pods know their uid, so that they can be
+/// cordoned. It is there from the start or never: a variable that came later would replace the pods.
+pub const CORDONABLE_ANNOTATION: &str = "temporal.io/cordonable";
+/// Annotation on pods, our own: `true` while the operator orders the pod's Worker to take no new task.
+pub const CORDONED_ANNOTATION: &str = "temporal.io/cordoned";
+/// Name of the Secret, in the operator's own namespace, with the private key of its orders.
+pub const ORDER_KEY_SECRET: &str = "temporal-worker-operator-order-key";
+/// Annotation on a WorkerDeployment, our own: the serial number that tokens of the push endpoint must have
+/// ([`push_token`](crate::push_token)). Raising it revokes those that were issued before.
+pub const PUSH_TOKEN_SERIAL_ANNOTATION: &str = "temporal.io/push-token-serial";
+/// Annotation on the Lease, our own: where the replica that holds it takes calls of the push endpoint, `address:port`.
+pub const PUSH_ADDRESS_ANNOTATION: &str = "temporal.io/push-address";
 /// Finalizer on a WorkerDeployment (the server is cleaned up first) and on a Connection that is in use.
 pub const DELETE_PROTECTION_FINALIZER: &str = "temporal.io/delete-protection";
 /// Metadata key on a version in Temporal: which controller routes it.
@@ -29,6 +41,8 @@ pub const CONTROLLER_VERSION_METADATA: &str = "temporal.io/controller-version";
 
 /// Name of the Lease that the leader holds. It is the peer's, so that the two never lead at the same time.
 pub const LEASE_NAME: &str = "98e39f52.temporal.io";
+/// Name of the Secret with the key of push tokens, in the operator's own namespace.
+pub const PUSH_KEY_SECRET: &str = "temporal-worker-operator-push";
 /// Field manager of everything that is applied.
 pub const FIELD_MANAGER: &str = "temporal-worker-operator";
 /// Field manager of writes to the `scale` subresource.

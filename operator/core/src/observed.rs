@@ -10,8 +10,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+mod unreadable;
+
+pub use unreadable::{ReadFailure, Unreadable};
+
 /// A reading with its age.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Observation<T> {
     /// Read lately enough to act on.
     Known {
@@ -43,6 +47,14 @@ impl<T> Observation<T> {
         match self {
             Self::Known { value, .. } => Some(value),
             Self::Stale { .. } | Self::Unknown => None,
+        }
+    }
+
+    /// Time since the value was taken, if there is one.
+    pub fn age(&self) -> Option<Duration> {
+        match self {
+            Self::Known { age, .. } | Self::Stale { age, .. } => Some(*age),
+            Self::Unknown => None,
         }
     }
 
@@ -100,28 +112,99 @@ impl fmt::Display for LaneKey {
     }
 }
 
-/// What the server says of a lane.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What the server says of a lane. All but the backlog is absent in a live reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LaneStats {
     /// Tasks that wait; the server's estimate, off by ghosts upwards and by sticky tasks downwards.
     pub backlog: u64,
-    /// Tasks added a second, a mean of 30 s; blind to eager and sticky tasks. Absent in a live reading.
+    /// Time that the oldest of them has waited.
+    pub backlog_age: Option<Duration>,
+    /// Tasks added a second, a mean of 30 s; blind to eager and sticky tasks.
     pub add_rate: Option<f64>,
+    /// Tasks given to Workers a second, a mean of 30 s; blind to eager and sticky tasks.
+    pub dispatch_rate: Option<f64>,
+    /// Whether a rate limit of the queue held a task back within the last 30 s (`rate_limiting_active`).
+    pub rate_limiting: bool,
+    /// The queue's rate limit, where the server tells it (`effective_rate_limit`).
+    pub rate_limit: Option<RateLimit>,
 }
 
-/// Load of one lane in one pod.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A limit on the tasks that a queue gives out.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Tasks a second.
+    pub per_second: f64,
+    /// Who set it.
+    pub source: RateLimitSource,
+}
+
+/// Who set a rate limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RateLimitSource {
+    /// A call of the API (`UpdateTaskQueueConfig`).
+    Api,
+    /// The Workers' own option (`maxTaskQueueActivitiesPerSecond`).
+    Worker,
+    /// The server's configuration.
+    System,
+}
+
+/// Load of one lane in one pod. Its counters restart with the pod's process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotUse {
     /// Slots that run a task.
     pub used: u64,
-    /// Slots that are free.
+    /// Slots that are free; 0 where the supplier has no number ([`SlotUse::unlimited`]).
     pub available: u64,
-    /// Tasks started since the pod's process started; a counter that restarts with it.
+    /// Whether the Worker's supplier has no fixed number of slots (it goes by memory and CPU): then `used + available`
+    /// is no capacity.
+    #[serde(default)]
+    pub unlimited: bool,
+    /// Tasks started since the pod's process started; `started - used` of them have ended.
     pub started: u64,
+    /// Schedule-to-start of those tasks; empty where the Worker tells none.
+    pub waits: Waits,
+    /// Execution latency of those that have ended; empty where the Worker tells none.
+    pub runs: Waits,
 }
 
-/// Load of one pod, by lane.
-pub type PodLoad = BTreeMap<LaneKey, SlotUse>;
+/// A cumulative histogram of times: with each upper edge, ascending, the tasks that took at most so long. An edge of
+/// [`Duration::MAX`] stands for infinity: all that were measured, which is fewer than were started where an SDK starts tasks
+/// without measuring how they waited.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waits(pub Vec<(Duration, u64)>);
+
+/// Load of one pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodLoad {
+    /// By lane.
+    #[serde(with = "as_list")]
+    pub lanes: BTreeMap<LaneKey, SlotUse>,
+    /// CPU in use as a share of what the pod may use, where it is told.
+    pub cpu: Option<f64>,
+    /// Workflows in the Worker's cache, where it is told: with the pod they are lost.
+    pub cached_workflows: Option<u64>,
+    /// Whether it takes new tasks; none where it can't be told to stop taking them.
+    pub cordon: Option<Cordon>,
+}
+
+/// Whether a pod takes new tasks, by its own word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cordon {
+    /// It does.
+    Open,
+    /// It begins no further poll, but one that is open may still bring a task.
+    Closing,
+    /// No task can reach it.
+    Closed,
+}
+
+impl PodLoad {
+    /// With the load of `lanes` and nothing else.
+    pub fn of(lanes: impl IntoIterator<Item = (LaneKey, SlotUse)>) -> Self {
+        Self { lanes: lanes.into_iter().collect(), ..Self::default() }
+    }
+}
 
 /// State of a Worker Deployment Version, as the server names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,6 +280,13 @@ pub enum FailureClass {
     Other,
 }
 
+/// More is to be read in a Temporal namespace than the operator's budget has calls for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PollingDegraded {
+    /// By what factor readings are further apart than the longest time that is borne; more than one.
+    pub factor: f64,
+}
+
 /// Everything seen of a fleet on the Temporal side.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TemporalState {
@@ -207,6 +297,8 @@ pub struct TemporalState {
     pub lanes: BTreeMap<LaneKey, Observation<LaneStats>>,
     /// Why the last read failed, while it fails.
     pub failure: Option<TemporalFailure>,
+    /// That its readings come late, while they do.
+    pub degraded: Option<PollingDegraded>,
 }
 
 /// A child Deployment as the cluster has it.
@@ -228,12 +320,14 @@ pub struct ChildState {
     pub resource_version: String,
     /// Image of the runtime that it was created with.
     pub runtime_image: Option<String>,
+    /// Whether its pods know their uid, so that they can be cordoned.
+    pub cordonable: bool,
     /// Why the Deployment can't make its pods, in its own words: a quota, a webhook, a deadline.
     pub failure: Option<String>,
 }
 
 /// A pod of the fleet as the cluster has it, with its load.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodState {
     /// Its name.
     pub name: String,
@@ -249,8 +343,18 @@ pub struct PodState {
     pub waiting: Option<Waiting>,
     /// `controller.kubernetes.io/pod-deletion-cost`.
     pub deletion_cost: i32,
-    /// Load by its own metrics.
+    /// Restarts of its containers.
+    pub restarts: u32,
+    /// Whether its Worker can be told to take no new task.
+    pub may_be_cordoned: bool,
+    /// Whether its Worker takes no new task, and none can reach it any more.
+    pub cordoned: bool,
+    /// Whether the cluster shows it as cordoned, by its annotation.
+    pub shown_cordoned: bool,
+    /// Load by its own metrics, or by its Worker's heartbeats.
     pub load: Observation<PodLoad>,
+    /// Why its metrics can't be read, while they can't.
+    pub unreadable: Option<Unreadable>,
 }
 
 /// Why a container does not start, for causes that do not heal alone.
@@ -275,4 +379,23 @@ pub struct KubeState {
     pub pods: Vec<PodState>,
     /// Names of Deployments in the namespace that somebody else owns.
     pub foreign_deployments: BTreeSet<String>,
+}
+
+/// A map by lane as a list: JSON has no keys but strings.
+pub(crate) mod as_list {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::LaneKey;
+
+    pub fn serialize<V: Serialize, S: Serializer>(map: &BTreeMap<LaneKey, V>, to: S) -> Result<S::Ok, S::Error> {
+        map.iter().collect::<Vec<_>>().serialize(to)
+    }
+
+    pub fn deserialize<'de, V: Deserialize<'de>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<LaneKey, V>, D::Error> {
+        Ok(Vec::<(LaneKey, V)>::deserialize(from)?.into_iter().collect())
+    }
 }

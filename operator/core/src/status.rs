@@ -10,6 +10,11 @@
 //! | the target waits for the user | False `WaitingForPromotion` | True `WaitingForPromotion` |
 //! | the target has the traffic, or versioning is off | True `RolloutComplete` | False `RolloutComplete` |
 
+mod limits;
+mod scaling;
+mod staleness;
+mod verdict;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,16 +23,17 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::{
-    ConditionStatus, ConditionType, ConditionUpdate, DeprecatedVersion, Reason, ScalingStatus, TargetVersion, Version,
-    VersionStatus, WorkerDeploymentStatus, remove_condition, set_condition,
+    ConditionStatus, ConditionType, ConditionUpdate, DeprecatedVersion, Reason, TargetVersion, Version, VersionStatus,
+    WorkerDeploymentStatus, remove_condition, set_condition,
 };
 use crate::fleet::Fleet;
 use crate::names;
-use crate::observed::{
-    self, ChildState, DeploymentInfo, FailureClass, KubeState, PodState, TemporalFailure, TemporalState,
-};
+use crate::observed::{self, ChildState, DeploymentInfo, KubeState, PodState, PollingDegraded, TemporalState};
 use crate::plan::Plan;
-use crate::rollout::Stage;
+
+pub use scaling::term;
+pub use staleness::{STALE_GRACE, Staleness, staleness};
+use verdict::{failure_message, failure_reason, verdict};
 
 /// Least time between two writes of a status in which only measured numbers changed.
 pub const QUIET_WRITE_INTERVAL: Duration = Duration::from_secs(30);
@@ -58,6 +64,8 @@ pub struct StatusInput<'a> {
     pub temporal: &'a TemporalState,
     /// Replicas after the plan was carried out, if it changed them.
     pub scaled_to: Option<u32>,
+    /// Time for which readings have been missing or old without a break; none while they are fresh.
+    pub stale_for: Option<Duration>,
     /// Wall clock.
     pub now: Timestamp,
 }
@@ -95,11 +103,15 @@ pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
     if verdict.reason == Reason::RolloutComplete {
         set(ConditionType::RolloutComplete, ConditionStatus::True, Reason::RolloutComplete, &verdict.message);
     }
-    if let Some((status, reason, message)) = scaling_active(input) {
-        set(ConditionType::ScalingActive, status, reason, &message);
+    for (type_, (status, reason, message)) in scaling::conditions(input) {
+        set(type_, status, reason, &message);
     }
+    if input.planned.is_some_and(|(fleet, _)| fleet.scaling.is_none()) {
+        scaling::CONDITIONS.iter().for_each(|&type_| _ = remove_condition(&mut conditions, type_));
+    }
+    let stalled = verdict.stalled.then(|| (verdict.reason, verdict.message.clone()));
     let optional = [
-        (ConditionType::Stalled, verdict.stalled.then(|| (verdict.reason, verdict.message.clone()))),
+        (ConditionType::Stalled, stalled.or_else(|| scaling::stalled(input))),
         (ConditionType::Unsupported, unsupported(input)),
         (ConditionType::OldVersionsKept, old_versions(input)),
     ];
@@ -116,195 +128,13 @@ pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
     status
 }
 
-/// Whether the new status must be written now, given the time since the last write.
+/// Whether the new status must be written now, given the time since the last write. Ages alone are never written.
 #[must_use]
 pub fn must_write(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStatus, since_write: Duration) -> bool {
-    if old == new {
+    if scaling::without_ages(old) == scaling::without_ages(new) {
         return false;
     }
-    since_write >= QUIET_WRITE_INTERVAL || without_gauges(old) != without_gauges(new)
-}
-
-fn without_gauges(status: &WorkerDeploymentStatus) -> WorkerDeploymentStatus {
-    let mut status = status.clone();
-    if let Some(scaling) = &mut status.scaling {
-        *scaling = ScalingStatus {
-            desired: scaling.desired,
-            last_scale_time: scaling.last_scale_time.clone(),
-            ..ScalingStatus::default()
-        };
-    }
-    status
-}
-
-struct Verdict {
-    ready: ConditionStatus,
-    progressing: bool,
-    stalled: bool,
-    reason: Reason,
-    message: String,
-}
-
-impl Verdict {
-    fn failed(reason: Reason, message: String, stalled: bool) -> Self {
-        Self { ready: ConditionStatus::False, progressing: false, stalled, reason, message }
-    }
-
-    fn waiting(reason: Reason, message: String) -> Self {
-        Self { ready: ConditionStatus::False, progressing: true, stalled: false, reason, message }
-    }
-}
-
-fn verdict(input: &StatusInput<'_>) -> Verdict {
-    if let Some(blocked) = input.blocked {
-        let heals_alone = matches!(blocked.reason, Reason::PlanExecutionFailed | Reason::PlanGenerationFailed);
-        return Verdict::failed(blocked.reason, blocked.message.clone(), !heals_alone);
-    }
-    let Some((fleet, plan)) = input.planned else {
-        return Verdict::failed(Reason::PlanGenerationFailed, "nothing could be planned".into(), false);
-    };
-    if let Some((reason, message)) = pods_fail(fleet, input.kube) {
-        return Verdict::failed(reason, message, true);
-    }
-    if let Some(failure) = &input.temporal.failure {
-        let (reason, stalled) = failure_reason(failure);
-        return Verdict::failed(reason, failure_message(failure, fleet), stalled);
-    }
-    match &plan.stage {
-        Some(stage) => by_stage(stage, fleet),
-        None => unversioned(fleet, input.kube),
-    }
-}
-
-fn by_stage(stage: &Stage, fleet: &Fleet) -> Verdict {
-    let build_id = fleet.build_id.as_deref().unwrap_or_default();
-    match stage {
-        Stage::Current => complete(format!("Version {build_id} is current.")),
-        Stage::Unknown => Verdict {
-            ready: ConditionStatus::Unknown,
-            progressing: true,
-            stalled: false,
-            reason: Reason::PollerStatusUnknown,
-            message: format!("The Temporal server has yet to answer for version {build_id}."),
-        },
-        Stage::Registering { missing } => {
-            Verdict::waiting(Reason::WaitingForPollers, format!("Version {build_id} waits for its pollers: {missing}."))
-        }
-        Stage::Promote { .. } => {
-            Verdict::waiting(Reason::WaitingForPromotion, format!("Version {build_id} is being made current."))
-        }
-        Stage::WaitingForPromotion => Verdict::waiting(
-            Reason::WaitingForPromotion,
-            format!(
-                "Version {build_id} polls and waits to be made current: spec.rollout leaves that to you. \
-                 Use `temporal worker deployment set-current-version`."
-            ),
-        ),
-        Stage::ManagedBy(identity) => Verdict::waiting(
-            Reason::WaitingForPromotion,
-            format!(
-                "Version {build_id} polls, but Worker Deployment {:?} is managed by {identity:?}, which alone may make it \
-                 current. Use `temporal worker deployment manager-identity unset` to hand it over.",
-                fleet.deployment_name
-            ),
-        ),
-    }
-}
-
-fn unversioned(fleet: &Fleet, kube: &KubeState) -> Verdict {
-    match child(fleet, kube) {
-        Some(child) if child.spec_replicas == 0 || child.ready_replicas > 0 => {
-            complete(format!("Deployment {} runs, without Worker Versioning.", child.name))
-        }
-        _ => Verdict::waiting(
-            Reason::WaitingForPollers,
-            format!("Deployment {} has no ready pod yet.", fleet.child_name),
-        ),
-    }
-}
-
-fn complete(message: String) -> Verdict {
-    Verdict {
-        ready: ConditionStatus::True,
-        progressing: false,
-        stalled: false,
-        reason: Reason::RolloutComplete,
-        message,
-    }
-}
-
-/// Why the fleet has no ready pod, if that will not heal alone.
-fn pods_fail(fleet: &Fleet, kube: &KubeState) -> Option<(Reason, String)> {
-    if kube.foreign_deployments.contains(&fleet.child_name) {
-        let message = format!(
-            "Deployment {} exists and belongs to somebody else; delete or rename it, or rename this WorkerDeployment.",
-            fleet.child_name
-        );
-        return Some((Reason::PlanExecutionFailed, message));
-    }
-    let child = child(fleet, kube)?;
-    if child.ready_replicas > 0 || child.spec_replicas == 0 {
-        return None;
-    }
-    let waiting = target_pods(fleet, kube).find_map(|pod| pod.waiting.as_ref().map(|waiting| (pod, waiting)));
-    if let Some((pod, waiting)) = waiting {
-        let crash = waiting.reason == "CrashLoopBackOff";
-        let (reason, remedy) = if crash {
-            (Reason::PodCrashLooping, "look at its log with `kubectl logs --previous`")
-        } else {
-            (Reason::PodStartFailed, "correct the image, its pull secret or the container's configuration")
-        };
-        let message = format!(
-            "Pod {}: container {} with image {:?} does not start ({}: {}); {remedy}.",
-            pod.name, waiting.container, waiting.image, waiting.reason, waiting.message
-        );
-        return Some((reason, message));
-    }
-    child
-        .failure
-        .as_ref()
-        .map(|failure| (Reason::ProgressDeadlineExceeded, format!("Deployment {}: {failure}", child.name)))
-}
-
-/// Condition reason of a failure of the server, and whether it needs somebody to act.
-fn failure_reason(failure: &TemporalFailure) -> (Reason, bool) {
-    match failure.class {
-        FailureClass::Unreachable => (Reason::TemporalClientCreationFailed, false),
-        FailureClass::NamespaceNotFound => (Reason::NamespaceNotFound, true),
-        FailureClass::PermissionDenied => (Reason::PermissionDenied, true),
-        FailureClass::Unauthenticated => (Reason::AuthSecretInvalid, true),
-        FailureClass::ResourceExhausted | FailureClass::FailedPrecondition | FailureClass::Other => {
-            (Reason::TemporalStateFetchFailed, false)
-        }
-    }
-}
-
-fn failure_message(failure: &TemporalFailure, fleet: &Fleet) -> String {
-    let said = &failure.message;
-    let namespace = &fleet.temporal_namespace;
-    match failure.class {
-        FailureClass::Unreachable => format!(
-            "The Temporal server does not answer: {said}. Check the Connection's spec.hostPort and spec.tls, and that the \
-             operator may reach it; nothing is scaled down meanwhile."
-        ),
-        FailureClass::NamespaceNotFound => format!(
-            "spec.workerOptions.temporalNamespace: {namespace:?} does not exist on the server ({said}); create it or \
-             correct the name."
-        ),
-        FailureClass::PermissionDenied => format!(
-            "The Connection's credentials may not read Worker Deployments and Task Queues of Temporal namespace \
-             {namespace:?} ({said}); grant them that."
-        ),
-        FailureClass::Unauthenticated => {
-            format!("The server refuses the Connection's credentials ({said}); put valid ones into its Secret.")
-        }
-        FailureClass::ResourceExhausted => {
-            format!("Rate limited by Temporal server: {said}. The operator asks less often.")
-        }
-        FailureClass::FailedPrecondition | FailureClass::Other => {
-            format!("Temporal namespace {namespace:?} could not be read: {said}.")
-        }
-    }
+    since_write >= QUIET_WRITE_INTERVAL || scaling::without_gauges(old) != scaling::without_gauges(new)
 }
 
 type Condition = (ConditionStatus, Reason, String);
@@ -320,25 +150,24 @@ fn connection_health(input: &StatusInput<'_>) -> Option<Condition> {
         None => {
             let asked = input.temporal.deployment.known().is_some()
                 || input.temporal.lanes.values().any(|lane| lane.known().is_some());
-            asked.then(|| (ConditionStatus::True, Reason::ConnectionHealthy, "The Temporal server answers.".into()))
+            asked.then(|| match &input.temporal.degraded {
+                Some(degraded) => (ConditionStatus::True, Reason::PollingDegraded, degraded_message(degraded, fleet)),
+                None => (ConditionStatus::True, Reason::ConnectionHealthy, "The Temporal server answers.".into()),
+            })
         }
     }
 }
 
-fn scaling_active(input: &StatusInput<'_>) -> Option<Condition> {
-    let (fleet, plan) = input.planned?;
-    if fleet.scaling.is_none() {
-        let message = "spec.scaling is not set; the operator does not scale this fleet.".into();
-        return Some((ConditionStatus::False, Reason::ScalingDisabled, message));
-    }
-    let decision = plan.decision.as_ref()?;
-    // Both are given only when every reading is fresh.
-    Some(if decision.backlog.is_some() && decision.in_flight.is_some() {
-        (ConditionStatus::True, Reason::SignalsFresh, "Backlog and load are known.".into())
-    } else {
-        let message = "Backlog or load is old or unknown: nothing is scaled down until it is read again.".into();
-        (ConditionStatus::False, Reason::SignalsStale, message)
-    })
+/// The factor as a power of two: it moves, and the message is not to move with it.
+fn degraded_message(degraded: &PollingDegraded, fleet: &Fleet) -> String {
+    let times = (1..16).map(|power| 1_u32 << power).find(|times| f64::from(*times) >= degraded.factor);
+    let times = times.unwrap_or(1 << 16);
+    format!(
+        "The Temporal server answers, but namespace {:?} has more to be read than the operator's budget allows: readings \
+         come up to {times} times as late as they should. Spread the fleets over more Temporal namespaces, or raise \
+         --temporal-calls-per-second, which helps Task Queues without pods.",
+        fleet.temporal_namespace
+    )
 }
 
 fn unsupported(input: &StatusInput<'_>) -> Option<(Reason, String)> {
@@ -383,7 +212,7 @@ fn keep_versions(status: &mut WorkerDeploymentStatus, previous: &WorkerDeploymen
 }
 
 fn versions(status: &mut WorkerDeploymentStatus, input: &StatusInput<'_>, fleet: &Fleet, plan: &Plan) {
-    scaling(status, input, fleet, plan);
+    scaling::fill(status, input, fleet, plan);
     let Some(build_id) = &fleet.build_id else { return };
     let info = input.temporal.deployment.last().and_then(Option::as_ref);
     let current = info.and_then(|info| info.current_build_id.as_deref());
@@ -454,26 +283,4 @@ fn api_status(status: observed::VersionStatus) -> VersionStatus {
         observed::VersionStatus::Draining => VersionStatus::Draining,
         observed::VersionStatus::Drained => VersionStatus::Drained,
     }
-}
-
-fn scaling(status: &mut WorkerDeploymentStatus, input: &StatusInput<'_>, fleet: &Fleet, plan: &Plan) {
-    let (Some(decision), Some(child)) = (&plan.decision, child(fleet, input.kube)) else {
-        if fleet.scaling.is_none() {
-            status.scaling = None;
-        }
-        return;
-    };
-    let int = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
-    let long = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let last = input.previous.scaling.as_ref().and_then(|scaling| scaling.last_scale_time.clone());
-    let ready = target_pods(fleet, input.kube).filter(|pod| pod.ready).count();
-    status.scaling = Some(ScalingStatus {
-        desired: Some(int(decision.desired)),
-        current: Some(int(input.scaled_to.unwrap_or(child.spec_replicas))),
-        ready: i32::try_from(ready).ok(),
-        backlog: decision.backlog.map(long),
-        in_flight: decision.in_flight.map(long),
-        reason: Some(decision.reason.clone()),
-        last_scale_time: if input.scaled_to.is_some() { Some(Time(input.now)) } else { last },
-    });
 }

@@ -1,8 +1,8 @@
 //! What the types say beyond the schema: defaults, unsupported fields, the texts of the API.
 
 use operator_core::api::{
-    ConditionType, Reason, VersionStatus, WorkerDeployment, WorkerDeploymentStatus, reference_markdown,
-    unsupported_fields,
+    ConditionType, Reason, ScalingMode, ScalingPause, VersionStatus, WorkerDeployment, WorkerDeploymentStatus,
+    reference_markdown, unsupported_fields,
 };
 use serde_json::{Value, json};
 
@@ -49,8 +49,15 @@ fn fields_without_behaviour_are_named_by_path() {
         (json!({ "sunset": { "scaledownDelay": "60m", "deleteDelay": "24h0m" } }), vec![]),
         (json!({ "sunset": { "scaledownDelay": "2h" } }), vec!["spec.sunset.scaledownDelay"]),
         (json!({ "sunset": { "deleteDelay": "0" } }), vec!["spec.sunset.deleteDelay"]),
-        (json!({ "scaling": { "targetLatency": "5000ms" } }), vec![]),
-        (json!({ "scaling": { "targetLatency": "1s" } }), vec!["spec.scaling.targetLatency"]),
+        (
+            json!({ "scaling": { "targetLatency": "1s", "percentile": 99, "idleWindow": "Auto", "pause": "All" } }),
+            vec![],
+        ),
+        (json!({ "scaling": { "roles": { "current": { "minReplicas": 1 } } } }), vec![]),
+        (
+            json!({ "scaling": { "roles": { "ramping": { "minReplicas": 1 }, "draining": { "minReplicas": 0 }, "keepWarmForRollback": "1h" } } }),
+            vec!["spec.scaling.roles.ramping", "spec.scaling.roles.draining", "spec.scaling.roles.keepWarmForRollback"],
+        ),
         (json!({ "workerOptions": options("ClusterConnection") }), vec!["spec.workerOptions.connectionRef.kind"]),
         (json!({ "runtime": encrypted }), vec!["spec.runtime.encryption"]),
         (json!({ "sidecar": {} }), vec!["spec.sidecar"]),
@@ -65,7 +72,9 @@ fn absent_fields_have_the_defaults_of_the_schema() {
     let fleet = fleet(json!({ "scaling": {} })).spec;
     let scaling = fleet.scaling.unwrap();
     assert_eq!((scaling.min_replicas, scaling.max_replicas), (0, 10));
-    assert_eq!((scaling.target_latency.as_str(), scaling.idle_window.as_str()), ("5s", "180s"));
+    assert_eq!((scaling.target_latency.as_str(), scaling.percentile, scaling.idle_window.as_str()), ("5s", 95, "180s"));
+    assert_eq!((scaling.pause, scaling.dry_run, scaling.mode), (ScalingPause::None, false, ScalingMode::Full));
+    assert!(scaling.schedule.is_empty() && scaling.ramp.is_none() && scaling.roles.is_none());
     assert_eq!((fleet.min_ready_seconds, fleet.progress_deadline_seconds), (0, 600));
 }
 
@@ -144,6 +153,9 @@ fn the_reference_names_fields_defaults_and_rules() {
     let text = reference_markdown();
     for line in [
         "| `spec.scaling.targetLatency` | duration | `\"5s\"` |",
+        "| `spec.scaling.idleWindow` | duration or `Auto` | `\"180s\"` |",
+        "| `spec.scaling.podMetrics.port` | integer or text (",
+        "| `spec.scaling.schedule[].cron` *required* | text (",
         "| `spec.workerOptions` *required* | object |",
         "| `spec.rollout.strategy` *required* | `Manual`, `AllAtOnce`, `Progressive` |",
         "- `spec.scaling`: minReplicas must not be more than maxReplicas",

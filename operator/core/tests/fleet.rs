@@ -1,6 +1,6 @@
 //! From a manifest to a fleet, its objects, its plan and its status, as one would read them in a cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,12 +8,12 @@ use operator_core::api::{ConditionType, Reason, WorkerDeployment, WorkerDeployme
 use operator_core::connection::{Auth, ConnectionFacts};
 use operator_core::fleet::{Fleet, InvalidSpec, Surroundings, resolve};
 use operator_core::observed::{
-    ChildState, DeploymentInfo, FailureClass, KubeState, LaneKey, LaneStats, Observation, PodState, SlotUse, TaskType,
-    TemporalFailure, TemporalState, VersionInfo, VersionStatus, Waiting,
+    ChildState, DeploymentInfo, FailureClass, KubeState, LaneKey, LaneStats, Observation, PodLoad, PodState,
+    PollingDegraded, SlotUse, TaskType, TemporalFailure, TemporalState, VersionInfo, VersionStatus, Waiting,
 };
 use operator_core::plan::{Action, Plan, PlanInput, VICTIM_COST, object_key, plan};
 use operator_core::scaling::State;
-use operator_core::status::{Blocked, StatusInput, compute, must_write};
+use operator_core::status::{Blocked, STALE_GRACE, StatusInput, compute, must_write, staleness};
 use serde_json::{Value, json};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -44,7 +44,13 @@ fn runtime() -> Value {
 fn try_resolve(manifest: &WorkerDeployment, images: &[(&str, &str)]) -> Result<Fleet, InvalidSpec> {
     let connection = ConnectionFacts { host_port: "t:7233".into(), server_name: None, auth: Auth::None, ca_cert: None };
     let images = images.iter().map(|(child, image)| ((*child).into(), (*image).into())).collect();
-    let around = Surroundings { connection: &connection, default_runtime_image: "runtime:v9", runtime_images: &images };
+    let around = Surroundings {
+        connection: &connection,
+        default_runtime_image: "runtime:v9",
+        runtime_images: &images,
+        order_keys: &[],
+        uncordonable: &BTreeSet::new(),
+    };
     resolve(manifest, &around)
 }
 
@@ -64,7 +70,7 @@ fn known<T>(value: T) -> Observation<T> {
 fn cluster(fleet: &Fleet, replicas: u32, busy: u32) -> KubeState {
     let pod = |index: u32| {
         let used = u64::from(index < busy);
-        let load = BTreeMap::from([(lane(), SlotUse { used, available: 4 - used, started: used })]);
+        let load = PodLoad::of([(lane(), SlotUse { used, available: 4 - used, started: used, ..SlotUse::default() })]);
         PodState {
             name: format!("pod-{index}"),
             build_id: fleet.build_id.clone(),
@@ -73,6 +79,11 @@ fn cluster(fleet: &Fleet, replicas: u32, busy: u32) -> KubeState {
             may_run: true,
             waiting: None,
             deletion_cost: 0,
+            restarts: 0,
+            may_be_cordoned: false,
+            unreadable: None,
+            cordoned: false,
+            shown_cordoned: false,
             load: known(load),
         }
     };
@@ -100,8 +111,8 @@ fn server(fleet: &Fleet, backlog: u64) -> TemporalState {
     };
     TemporalState {
         deployment: known(Some(info)),
-        lanes: BTreeMap::from([(lane(), known(LaneStats { backlog, add_rate: None }))]),
-        failure: None,
+        lanes: BTreeMap::from([(lane(), known(LaneStats { backlog, ..LaneStats::default() }))]),
+        ..TemporalState::default()
     }
 }
 
@@ -109,7 +120,7 @@ fn plan_of(fleet: &Fleet, kube: &KubeState, temporal: &TemporalState) -> Plan {
     let applied = BTreeMap::new();
     let scaling = State::default();
     let now = Duration::from_secs(1000);
-    plan(&PlanInput { fleet, kube, applied: &applied, temporal, scaling: &scaling, now, identity: "me" })
+    plan(&PlanInput { fleet, kube, applied: &applied, temporal, scaling: &scaling, now, wall: NOW, identity: "me" })
 }
 
 fn scales(plan: &Plan) -> Vec<(u32, u32)> {
@@ -136,6 +147,7 @@ fn status(
         kube,
         temporal,
         scaled_to: None,
+        stale_for: staleness(fleet, &plan, kube, temporal).any().then_some(STALE_GRACE),
         now: NOW,
     })
 }
@@ -269,6 +281,7 @@ fn an_idle_fleet_that_stands_as_applied_needs_no_write() {
         temporal: &temporal,
         scaling: &scaling,
         now: Duration::from_secs(1000),
+        wall: NOW,
         identity: "me",
     });
     assert_eq!(again.actions, []);
@@ -353,6 +366,22 @@ fn a_deployment_of_somebody_else_is_never_applied_over() {
     let status = status(&fleet, &kube, &server(&fleet, 0), None);
     let ready = status.condition(ConditionType::Ready).unwrap();
     assert!(ready.message.contains(&fleet.child_name) && ready.message.contains("belongs to somebody else"));
+}
+
+#[test]
+fn a_connection_whose_readings_come_late_says_so_with_the_remedy() {
+    let fleet = fleet(json!({"runtime": runtime(), "scaling": {}}));
+    let kube = cluster(&fleet, 1, 0);
+    let health = |factor: f64| {
+        let degraded = Some(PollingDegraded { factor });
+        let status = status(&fleet, &kube, &TemporalState { degraded, ..server(&fleet, 0) }, None);
+        let condition = status.condition(ConditionType::ConnectionHealthy).unwrap();
+        assert_eq!(words(&status, ConditionType::ConnectionHealthy), says("True", Reason::PollingDegraded));
+        condition.message.clone()
+    };
+    let message = health(2.6);
+    assert!(message.contains("up to 4 times") && message.contains("--temporal-calls-per-second"), "{message}");
+    assert_eq!(message, health(3.9), "what changes a little is not written anew");
 }
 
 #[test]

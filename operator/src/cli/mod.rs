@@ -2,3 +2,5 @@
 
 pub mod build_id;
 pub mod crds;
+pub mod explain;
+pub mod push_kubeconfig;

@@ -116,6 +116,10 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
             let call = apply::set_deletion_cost(client, namespace, pod, *cost).await;
             call.map_err(|error| Failure::Call { what: format!("deletion cost of pod {pod}"), error })?;
         }
+        Action::ShowCordon { pod, cordoned } => {
+            let call = apply::show_cordon(client, namespace, pod, *cordoned).await;
+            call.map_err(|error| Failure::Call { what: format!("cordon annotation of pod {pod}"), error })?;
+        }
         Action::Scale { child, from, to, resource_version, reason } => {
             match apply::scale(client, namespace, child, resource_version, *to).await {
                 Err(error) if error.is_conflict() => return Err(Failure::Outdated),

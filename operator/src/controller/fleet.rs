@@ -8,27 +8,33 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action as Requeue;
 use operator_core::api::WorkerDeployment;
 use operator_core::backoff::RetryClass;
+use operator_core::cordon::OrderKey;
 use operator_core::fleet::{self, Fleet, Surroundings};
 use operator_core::observed::{FailureClass, KubeState, Observation, TemporalState};
 use operator_core::plan::{self, Plan, PlanInput};
-use operator_core::status::{Blocked, StatusInput};
+use operator_core::scaling::{DecisionRecord, State};
+use operator_core::status::{self, Blocked, StatusInput};
 use tokio::time::Instant;
 
 use super::carry_out::{Failure, Outcome, Work, carry_out};
+use super::cordon::{self, Known};
 use super::memory::Memory;
-use super::{Context, connect, report};
+use super::{Context, checkpoint, connect, loads, report};
 use crate::changes::FleetId;
 use crate::kube::client::CallError;
 use crate::kube::observe::{self, ConnectionProblem, ConnectionState, FleetKey};
+use crate::kube::views::PodView;
 use crate::kube::watches::Guarded;
 use crate::settings::{RECONCILE_DEADLINE, RESYNC};
 use crate::temporal::{Connection, Phase, Watch};
-use crate::workers::Target;
 
 /// Time after which a decision that lost a race is made again.
 const AGAIN: Duration = Duration::from_millis(200);
 /// Time after which a fleet with credentials is looked at again, so that its Secret is.
 const CREDENTIALS_RECHECK: Duration = Duration::from_secs(60);
+
+/// Age up to which a reading need not be taken anew before a fleet goes to zero.
+const JUST_READ: Duration = Duration::from_secs(2);
 
 /// Why a reconcile failed. The status says more.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +109,8 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
 pub fn forget(ctx: &Context, fleet: &FleetId) {
     ctx.shared.poller.remove(fleet);
     ctx.shared.scraper.remove(fleet);
+    ctx.shared.heartbeats.remove(fleet);
+    ctx.shared.cordons.remove(fleet);
     ctx.shared.memories.remove(fleet);
     ctx.shared.metrics.forget(fleet);
 }
@@ -122,39 +130,72 @@ struct Resolved {
 
 impl Reconcile<'_> {
     async fn run(&self, memory: &mut Memory) -> Result<Requeue, Error> {
-        let kube = self.observe_kube();
-        let resolved = match self.resolve(&kube).await? {
+        let shared = &self.ctx.shared;
+        let order_key = shared.order_keys.get(&self.ctx.leadership).await;
+        let mut kube = self.observe_kube(order_key.as_ref());
+        let resolved = match self.resolve(&kube, order_key.as_ref()).await? {
             Ok(resolved) => resolved,
             Err(blocked) => return self.report_blocked(&blocked, &kube, memory).await,
         };
         let Resolved { fleet, connection } = &resolved;
-        let temporal = self.ctx.shared.poller.snapshot(self.id, Instant::now());
-        self.watch(fleet, connection, &kube, &temporal);
-        if memory.child != fleet.child_name {
-            memory.child.clone_from(&fleet.child_name);
-            memory.scaling = Default::default();
-        }
+        loads::add_heartbeats(&shared.heartbeats, self.id, fleet, connection, &mut kube);
+        let seen = shared.poller.snapshot(self.id, Instant::now());
+        self.watch(fleet, connection, &kube, &seen);
+        // What is proven by free slots counts for longer: by those of this look, and not by those of the one before.
+        let temporal = shared.poller.snapshot(self.id, Instant::now());
+        self.remember(fleet, memory).await?;
         let plan = self.plan(fleet, &kube, &temporal, memory);
+        self.record(&plan, &memory.scaling);
+        if let Some(key) = &order_key {
+            cordon::order(self.ctx, &self.key, self.id, &kube, (key, &plan.cordon));
+        }
+        self.be_sure(fleet, &plan, &temporal);
         let outcome = self.carry_out(&resolved, &kube, &temporal, &plan, memory).await;
         if outcome.failure.is_none() {
             memory.scaling = plan.scaling.clone();
         }
         let pending = self.report(fleet, &kube, &temporal, (&plan, &outcome), memory).await?;
+        checkpoint::save(&self.ctx.client, &self.ctx.leadership, self.id, memory).await;
         self.next(fleet, &plan, outcome, pending)
     }
 
-    fn observe_kube(&self) -> KubeState {
-        let now = Instant::now();
-        let scraper = &self.ctx.shared.scraper;
-        let targets: Vec<_> = observe::pods(&self.ctx.caches, &self.key)
-            .iter()
-            .filter_map(|pod| Some(Target { pod_uid: pod.uid.clone(), url: pod.metrics_url.clone()? }))
-            .collect();
-        scraper.set(self.id.clone(), targets);
-        observe::kube_state(&self.ctx.caches, &self.key, |pod_uid| scraper.snapshot(pod_uid, now))
+    /// Sees to it that the memory is about the fleet's child: what an earlier process knew, or nothing.
+    async fn remember(&self, fleet: &Fleet, memory: &mut Memory) -> Result<(), Error> {
+        if memory.child != fleet.child_name {
+            let is_first = memory.child.is_empty() && fleet.scaling.is_some();
+            memory.scaling = if is_first {
+                checkpoint::restore(&self.ctx.client, &self.key).await?
+            } else {
+                // Start-up times and gaps hold for another version too; what its pods did does not.
+                std::mem::take(&mut memory.scaling).restored(Duration::ZERO)
+            };
+            memory.child.clone_from(&fleet.child_name);
+        }
+        // Nothing but the status is written of a fleet that is only watched.
+        if fleet.scaling.as_ref().is_none_or(|scaling| scaling.dry_run) {
+            memory.saved = None;
+        } else if memory.saved.is_none() {
+            memory.saved = Some((memory.scaling.clone(), std::time::Instant::now()));
+        }
+        Ok(())
     }
 
-    async fn resolve(&self, kube: &KubeState) -> Result<Result<Resolved, Blocked>, Error> {
+    fn observe_kube(&self, order_key: Option<&OrderKey>) -> KubeState {
+        let scraper = &self.ctx.shared.scraper;
+        let metrics = self.wd.spec.scaling.as_ref().and_then(|scaling| scaling.pod_metrics.clone()).unwrap_or_default();
+        let target = |pod: &PodView| loads::target(pod, &metrics);
+        let targets = observe::pods(&self.ctx.caches, &self.key).iter().filter_map(|pod| target(pod)).collect();
+        scraper.set(self.id.clone(), targets);
+        let shared = &self.ctx.shared;
+        let known = Known { shared, now: Instant::now(), has_key: order_key.is_some(), metrics: &metrics };
+        observe::kube_state(&self.ctx.caches, &self.key, &known)
+    }
+
+    async fn resolve(
+        &self,
+        kube: &KubeState,
+        order_key: Option<&OrderKey>,
+    ) -> Result<Result<Resolved, Blocked>, Error> {
         let shared = &self.ctx.shared;
         let state = match self.connection(false).await {
             Ok(state) => state,
@@ -171,10 +212,15 @@ impl Reconcile<'_> {
             .iter()
             .filter_map(|child| child.runtime_image.clone().map(|image| (child.name.clone(), image)))
             .collect();
+        let uncordonable =
+            kube.children.iter().filter(|child| !child.cordonable).map(|child| child.name.clone()).collect();
+        let order_keys: Vec<_> = order_key.iter().map(|key| key.public()).collect();
         let around = Surroundings {
             connection: &state.facts,
             default_runtime_image: &shared.runtime_image,
             runtime_images: &images,
+            order_keys: &order_keys,
+            uncordonable: &uncordonable,
         };
         Ok(fleet::resolve(self.wd, &around).map(|fleet| Resolved { fleet, connection }).map_err(|invalid| Blocked {
             reason: operator_core::api::Reason::InvalidSpec,
@@ -204,6 +250,7 @@ impl Reconcile<'_> {
             Some(child) if child.spec_replicas == 0 && fleet.scaling.is_some() => Phase::AtZero,
             _ => Phase::Running,
         };
+        let gated = phase == Phase::Running && plan::is_gated(fleet, kube, temporal);
         let lanes = match fleet.scaling {
             Some(_) => plan::known_lanes(fleet, temporal).into_keys().collect(),
             None => Default::default(),
@@ -218,7 +265,19 @@ impl Reconcile<'_> {
             build_ids,
             lanes,
             phase,
+            gated,
         });
+    }
+
+    /// Asks the server once more when the next decision may be the one for zero.
+    fn be_sure(&self, fleet: &Fleet, plan: &Plan, temporal: &TemporalState) {
+        let Some((policy, decision)) = fleet.scaling.as_ref().zip(plan.decision.as_ref()) else { return };
+        let idle = decision.desired > 0 && decision.backlog == Some(0) && decision.in_flight == Some(0);
+        let soon = policy.policy.min_replicas == 0 && idle && decision.recheck_after < operator_core::scaling::TICK;
+        let oldest = temporal.lanes.values().filter_map(Observation::age).max();
+        if soon && oldest.is_some_and(|age| age > JUST_READ) {
+            self.ctx.shared.poller.poke(self.id);
+        }
     }
 
     fn plan(&self, fleet: &Fleet, kube: &KubeState, temporal: &TemporalState, memory: &Memory) -> Plan {
@@ -230,8 +289,19 @@ impl Reconcile<'_> {
             temporal,
             scaling: &memory.scaling,
             now: self.ctx.shared.started.elapsed(),
+            wall: Timestamp::now(),
             identity: &self.ctx.shared.identity,
         })
+    }
+
+    /// Records the scaling decision with the state before it, if that is asked for.
+    fn record(&self, plan: &Plan, state: &State) {
+        if let (Some(recorder), Some((policy, input)), Some(decision)) =
+            (&self.ctx.shared.recorder, &plan.basis, &plan.decision)
+        {
+            let fleet = format!("{}/{}", self.key.namespace, self.key.name);
+            recorder.record(DecisionRecord::new(&fleet, policy, input, state, (decision, &plan.scaling)));
+        }
     }
 
     async fn carry_out(
@@ -264,6 +334,8 @@ impl Reconcile<'_> {
     ) -> Result<bool, Error> {
         let (plan, outcome) = done;
         let blocked = outcome.failure.as_ref().and_then(report::blocked_by);
+        let stale = status::staleness(fleet, plan, kube, temporal).any();
+        memory.stale_since = stale.then(|| memory.stale_since.unwrap_or_else(std::time::Instant::now));
         let input = StatusInput {
             generation: self.wd.metadata.generation.unwrap_or(0),
             previous: &self.previous_status(memory),
@@ -272,9 +344,10 @@ impl Reconcile<'_> {
             kube,
             temporal,
             scaled_to: outcome.scaled_to,
+            stale_for: memory.stale_since.map(|since| since.elapsed()),
             now: Timestamp::now(),
         };
-        self.ctx.shared.metrics.observed(self.id, self.key.namespace, self.key.name, plan, kube);
+        self.ctx.shared.metrics.observed(fleet, plan, kube);
         report::report(self.ctx, &self.key, &input, outcome.events.clone(), memory).await.map_err(Error::from)
     }
 
@@ -287,6 +360,7 @@ impl Reconcile<'_> {
             kube,
             temporal: &TemporalState { deployment: Observation::Unknown, ..TemporalState::default() },
             scaled_to: None,
+            stale_for: None,
             now: Timestamp::now(),
         };
         report::report(self.ctx, &self.key, &input, Vec::new(), memory).await?;
@@ -313,7 +387,7 @@ impl Reconcile<'_> {
             after = after.min(CREDENTIALS_RECHECK);
         }
         if pending {
-            after = after.min(operator_core::status::QUIET_WRITE_INTERVAL);
+            after = after.min(status::QUIET_WRITE_INTERVAL);
         }
         Ok(Requeue::requeue(after.max(AGAIN)))
     }

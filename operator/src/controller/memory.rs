@@ -20,6 +20,8 @@ pub struct Memory {
     pub child: String,
     /// State of the scaling decision.
     pub scaling: State,
+    /// The state as it was last written down, or found, and when; none while nothing of it is to be written.
+    pub saved: Option<(State, Instant)>,
     /// What was applied, by `Kind/name`.
     pub applied: BTreeMap<String, Applied>,
     /// The conflict token of the last change of the routing: until the server shows a new one, the change is not yet in
@@ -27,6 +29,10 @@ pub struct Memory {
     pub routed: Option<Vec<u8>>,
     /// The status as it was last written, and when.
     pub written: Option<(WorkerDeploymentStatus, Instant)>,
+    /// Since when readings have been missing or old without a break.
+    pub stale_since: Option<Instant>,
+    /// When it was last said that the target is missed.
+    pub slo_missed: Option<Instant>,
     /// Failures in a row.
     pub backoff: Backoff,
 }
@@ -79,6 +85,11 @@ impl Memories {
     /// A copy of a fleet's memory; empty for a new fleet.
     pub fn get(&self, fleet: &FleetId) -> Memory {
         self.0.lock().get(fleet).cloned().unwrap_or_default()
+    }
+
+    /// Copies of all memories.
+    pub fn all(&self) -> Vec<(FleetId, Memory)> {
+        self.0.lock().iter().map(|(fleet, memory)| (fleet.clone(), memory.clone())).collect()
     }
 
     /// Keeps a fleet's memory.

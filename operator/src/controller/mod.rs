@@ -4,9 +4,13 @@
 //! another module or into the core.
 
 pub mod carry_out;
+pub mod checkpoint;
 pub mod connect;
+pub mod cordon;
 pub mod fleet;
+pub mod loads;
 pub mod memory;
+pub mod push;
 pub mod report;
 pub mod scopes;
 
@@ -14,13 +18,16 @@ use std::sync::Arc;
 
 use kube::Client;
 
+use crate::kube::directory::Directory;
 use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
+use crate::kube::order_key::OrderKeys;
 use crate::kube::secrets::Secrets;
 use crate::kube::watches::Caches;
 use crate::metrics::Metrics;
-use crate::temporal::{Poller, Pool};
-use crate::workers::Scraper;
+use crate::recorder::Recorder;
+use crate::temporal::{Heartbeats, Poller, Pool};
+use crate::workers::{Cordons, Scraper};
 
 use memory::Memories;
 
@@ -38,6 +45,8 @@ pub struct Context {
 
 /// What all scopes share.
 pub struct Shared {
+    /// Fleets by name.
+    pub directory: Directory,
     /// Secrets that were read lately.
     pub secrets: Secrets,
     /// Connections to Temporal.
@@ -46,6 +55,12 @@ pub struct Shared {
     pub poller: Arc<Poller>,
     /// Reader of the pods' metrics.
     pub scraper: Arc<Scraper>,
+    /// Reader of the Workers' heartbeats.
+    pub heartbeats: Arc<Heartbeats>,
+    /// Sender of orders to pods.
+    pub cordons: Arc<Cordons>,
+    /// The key of these orders.
+    pub order_keys: OrderKeys,
     /// What is remembered of each fleet.
     pub memories: Memories,
     /// Publisher of events.
@@ -56,6 +71,8 @@ pub struct Shared {
     pub runtime_image: String,
     /// Identity towards Temporal.
     pub identity: String,
+    /// Recorder of scaling decisions, if they are to be recorded.
+    pub recorder: Option<Recorder>,
     /// Start of the operator's monotonic clock.
     pub started: tokio::time::Instant,
 }

@@ -32,6 +32,11 @@ pub async fn report(
     let pending = !write && *input.previous != new;
     if write {
         events.extend(events::readiness_changed(input.previous, &new));
+        let since_missed = memory.slo_missed.map(|at| at.elapsed());
+        events.extend(events::scaling_changed(input.previous, &new, since_missed));
+        if events.iter().any(|event| event.reason == events::SLO_MISSED) {
+            memory.slo_missed = Some(Instant::now());
+        }
         crate::kube::status::write(&ctx.client, key.namespace, key.name, &new).await?;
         memory.written = Some((new, Instant::now()));
     }

@@ -69,10 +69,12 @@ async fn scope(start: Start, namespace: Option<String>, fleets: broadcast::Recei
         let fleet = FleetId::from(uid);
         shared.poller.remove(&fleet);
         shared.scraper.remove(&fleet);
+        shared.cordons.remove(&fleet);
         shared.memories.remove(&fleet);
         shared.metrics.forget(&fleet);
     });
     let caches = scope.caches.clone();
+    start.shared.directory.add(caches.fleets.clone());
     let ctx = Arc::new(Context {
         client: start.client.clone(),
         leadership: start.leadership.clone(),

@@ -1,4 +1,4 @@
-//! Writes to the cluster: server-side apply, the `scale` subresource, one annotation.
+//! Writes to the cluster: server-side apply, the `scale` subresource, annotations of pods.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -91,9 +91,26 @@ pub async fn set_deletion_cost(
     pod: &str,
     cost: Option<i32>,
 ) -> Result<(), CallError> {
+    annotate(client, namespace, pod, (DELETION_COST_ANNOTATION, cost.map(|cost| cost.to_string()))).await
+}
+
+/// Shows on a pod that it is ordered to take no new task, or no longer. A pod that is gone is no error.
+///
+/// # Errors
+/// [`CallError`].
+pub async fn show_cordon(client: &Client, namespace: &str, pod: &str, cordoned: bool) -> Result<(), CallError> {
+    annotate(client, namespace, pod, (names::CORDONED_ANNOTATION, cordoned.then(|| "true".to_owned()))).await
+}
+
+/// Sets an annotation of a pod, or takes it away.
+async fn annotate(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    (annotation, value): (&str, Option<String>),
+) -> Result<(), CallError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let cost = cost.map(|cost| cost.to_string());
-    let patch = json!({"metadata": {"annotations": {DELETION_COST_ANNOTATION: cost}}});
+    let patch = json!({"metadata": {"annotations": {annotation: value}}});
     let params = PatchParams { field_manager: Some(names::SCALER_FIELD_MANAGER.into()), ..PatchParams::default() };
     match bounded(api.patch_metadata(pod, &params, &Patch::Merge(patch))).await {
         Err(error) if error.is_not_found() => Ok(()),

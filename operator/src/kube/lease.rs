@@ -1,5 +1,6 @@
 //! The Lease that says which replica may write.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use nix::time::{ClockId, clock_gettime};
 use operator_core::lease::{self, Claim, LeaseAction, LeaseRecord, LeaseState, LeaseView, RETRY_PERIOD};
-use operator_core::names::LEASE_NAME;
+use operator_core::names::{LEASE_NAME, PUSH_ADDRESS_ANNOTATION};
 use parking_lot::Mutex;
 use tokio::sync::{RwLock, RwLockReadGuard, watch};
 use tokio::time::{sleep, timeout};
@@ -29,21 +30,40 @@ pub struct Leadership {
     leading: watch::Sender<bool>,
     writes: RwLock<()>,
     metrics: Metrics,
+    /// Where this replica takes push calls.
+    push_address: Option<SocketAddr>,
+    /// Where the replica that held the Lease when it was last read takes them.
+    leaders_push_address: Mutex<Option<SocketAddr>>,
 }
 
 impl Leadership {
-    /// Leadership by the Lease, or that of a replica which is alone.
+    /// Leadership by the Lease, or that of a replica which is alone. `push_address` is where this replica takes push calls,
+    /// which it writes into the Lease.
     #[must_use]
-    pub fn new(by_lease: bool, metrics: Metrics) -> Self {
+    pub fn new(by_lease: bool, push_address: Option<SocketAddr>, metrics: Metrics) -> Self {
         metrics.lead(!by_lease);
         let leading = watch::Sender::new(!by_lease);
-        Self { state: Mutex::default(), alone: !by_lease, leading, writes: RwLock::default(), metrics }
+        Self {
+            state: Mutex::default(),
+            alone: !by_lease,
+            leading,
+            writes: RwLock::default(),
+            metrics,
+            push_address,
+            leaders_push_address: Mutex::default(),
+        }
     }
 
     /// Whether this replica may write now: the right ends by the clock, without a call.
     #[must_use]
     pub fn may_write(&self) -> bool {
         self.alone || lease::may_write(&self.state.lock(), boot_time())
+    }
+
+    /// Where another replica, which held the Lease when it was last read, takes push calls.
+    #[must_use]
+    pub fn push_address_of_leader(&self) -> Option<SocketAddr> {
+        self.leaders_push_address.lock().filter(|address| Some(*address) != self.push_address)
     }
 
     /// The right to one write, held until that write is done; none when this replica may not write.
@@ -94,11 +114,14 @@ impl Leadership {
             Ok(Some(lease)) => view(lease),
             Err(_) => LeaseView::Unreadable,
         };
+        if let Ok(lease) = &found {
+            *self.leaders_push_address.lock() = lease.as_ref().and_then(push_address_of_holder);
+        }
         let action = self.step(&view, me);
         if let LeaseAction::Wait(wait) = action {
             return wait;
         }
-        match write(api, found.ok().flatten(), action).await {
+        match self.write(api, found.ok().flatten(), action).await {
             // The answer confirms the write.
             Ok(lease) => match self.step(&self::view(&lease), me) {
                 LeaseAction::Wait(wait) => wait,
@@ -132,9 +155,39 @@ impl Leadership {
         if matches!(action, LeaseAction::Wait(_)) {
             return;
         }
-        if let Err(error) = write(&api, found, action).await {
+        if let Err(error) = self.write(&api, found, action).await {
             tracing::warn!(%error, "the Lease was not released; another replica takes it when it expires");
         }
+    }
+
+    async fn write(&self, api: &Api<Lease>, found: Option<Lease>, action: LeaseAction) -> anyhow::Result<Lease> {
+        let params = PostParams::default();
+        match action {
+            LeaseAction::Create(claim) => {
+                let metadata = ObjectMeta { name: Some(LEASE_NAME.into()), ..ObjectMeta::default() };
+                let mut lease = Lease { metadata, spec: Some(spec(&claim, LeaseSpec::default())) };
+                self.announce(&mut lease);
+                Ok(timeout(CALL, api.create(&params, &lease)).await.context("no answer in time")??)
+            }
+            LeaseAction::Update { resource_version, claim } => {
+                let mut lease = found.context("it is gone")?;
+                // Whoever wrote since that version was read wins.
+                lease.metadata.resource_version = Some(resource_version);
+                lease.spec = Some(spec(&claim, lease.spec.take().unwrap_or_default()));
+                self.announce(&mut lease);
+                Ok(timeout(CALL, api.replace(LEASE_NAME, &params, &lease)).await.context("no answer in time")??)
+            }
+            LeaseAction::Wait(_) => bail!("nothing to write"),
+        }
+    }
+
+    /// Holder and address are written together, so that they are always of the same replica.
+    fn announce(&self, lease: &mut Lease) {
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        match self.push_address {
+            Some(address) => annotations.insert(PUSH_ADDRESS_ANNOTATION.into(), address.to_string()),
+            None => annotations.remove(PUSH_ADDRESS_ANNOTATION),
+        };
     }
 }
 
@@ -143,23 +196,11 @@ fn boot_time() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
-async fn write(api: &Api<Lease>, found: Option<Lease>, action: LeaseAction) -> anyhow::Result<Lease> {
-    let params = PostParams::default();
-    match action {
-        LeaseAction::Create(claim) => {
-            let metadata = ObjectMeta { name: Some(LEASE_NAME.into()), ..ObjectMeta::default() };
-            let lease = Lease { metadata, spec: Some(spec(&claim, LeaseSpec::default())) };
-            Ok(timeout(CALL, api.create(&params, &lease)).await.context("no answer in time")??)
-        }
-        LeaseAction::Update { resource_version, claim } => {
-            let mut lease = found.context("it is gone")?;
-            // Whoever wrote since that version was read wins.
-            lease.metadata.resource_version = Some(resource_version);
-            lease.spec = Some(spec(&claim, lease.spec.take().unwrap_or_default()));
-            Ok(timeout(CALL, api.replace(LEASE_NAME, &params, &lease)).await.context("no answer in time")??)
-        }
-        LeaseAction::Wait(_) => bail!("nothing to write"),
-    }
+/// Nobody holds a Lease that was given up, whatever stands in its annotation.
+fn push_address_of_holder(lease: &Lease) -> Option<SocketAddr> {
+    let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
+    let address = lease.metadata.annotations.as_ref()?.get(PUSH_ADDRESS_ANNOTATION)?;
+    (!holder.is_empty()).then(|| address.parse().ok())?
 }
 
 fn spec(claim: &Claim, old: LeaseSpec) -> LeaseSpec {

@@ -1,12 +1,16 @@
 //! The Kubernetes side: caches that are pruned before they store, reads, writes. It knows nothing of Temporal.
 
 pub mod apply;
+pub mod checkpoint;
 pub mod client;
+pub mod directory;
 pub mod events;
 pub mod gate;
 pub mod index;
 pub mod lease;
 pub mod observe;
+pub mod order_key;
+pub mod push_key;
 pub mod secrets;
 pub mod status;
 pub mod views;

@@ -6,7 +6,7 @@ use kube::runtime::reflector::ObjectRef;
 use operator_core::api::{Connection, ConnectionKind, Reason, WorkerDeployment};
 use operator_core::connection::{Auth, ConnectionFacts, SecretKey};
 use operator_core::names;
-use operator_core::observed::{KubeState, Observation, PodLoad, PodState};
+use operator_core::observed::{Cordon, KubeState, Observation, PodLoad, PodState, Unreadable};
 use operator_core::status::Blocked;
 
 use super::client::CallError;
@@ -32,8 +32,19 @@ pub struct ConnectionState {
     pub ca_secret: Option<SecretData>,
 }
 
-/// The fleet's children and pods, with the load that `load` knows of each pod.
-pub fn kube_state(caches: &Caches, fleet: &FleetKey<'_>, load: impl Fn(&str) -> Observation<PodLoad>) -> KubeState {
+/// What is known of a pod's load, and why it can't be read, while it can't.
+pub type Load = (Observation<PodLoad>, Option<Unreadable>);
+
+/// What others than the cluster know of pods.
+pub trait Knowledge {
+    /// The load of a pod.
+    fn load(&self, pod: &PodView) -> Load;
+    /// Whether orders reach a pod that takes some.
+    fn may_order(&self, pod_uid: &str) -> bool;
+}
+
+/// The fleet's children and pods, with what is known of each pod.
+pub fn kube_state(caches: &Caches, fleet: &FleetKey<'_>, known: &impl Knowledge) -> KubeState {
     let label = names::deployment_name_label(fleet.name);
     let mut state = KubeState::default();
     for deployment in caches.deployments.group(fleet.namespace, &label) {
@@ -44,7 +55,7 @@ pub fn kube_state(caches: &Caches, fleet: &FleetKey<'_>, load: impl Fn(&str) -> 
         }
     }
     let pods = pods(caches, fleet);
-    state.pods = pods.iter().map(|pod| pod_state(pod, load(&pod.uid))).collect();
+    state.pods = pods.iter().map(|pod| pod_state(pod, known)).collect();
     state
 }
 
@@ -65,7 +76,9 @@ pub fn pods(caches: &Caches, fleet: &FleetKey<'_>) -> Vec<std::sync::Arc<PodView
     caches.pods.group(fleet.namespace, &label).into_iter().filter(|pod| !pod.ended).collect()
 }
 
-fn pod_state(pod: &PodView, load: Observation<PodLoad>) -> PodState {
+fn pod_state(pod: &PodView, known: &impl Knowledge) -> PodState {
+    let (load, unreadable) = known.load(pod);
+    let takes_orders = load.last().is_some_and(|load| load.cordon.is_some());
     PodState {
         name: super::index::View::name(pod).to_owned(),
         build_id: pod.build_id.clone(),
@@ -74,7 +87,12 @@ fn pod_state(pod: &PodView, load: Observation<PodLoad>) -> PodState {
         may_run: pod.may_run,
         waiting: pod.waiting.clone(),
         deletion_cost: pod.deletion_cost,
+        restarts: pod.restarts,
+        may_be_cordoned: takes_orders && known.may_order(&pod.uid),
+        cordoned: load.known().is_some_and(|load| load.cordon == Some(Cordon::Closed)),
+        shown_cordoned: pod.shown_cordoned,
         load,
+        unreadable,
     }
 }
 

@@ -2,8 +2,10 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerPort, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use operator_core::api::PodMetrics;
 use operator_core::observed::{ChildState, Waiting};
 use operator_core::{contract, names};
 
@@ -51,12 +53,20 @@ pub struct PodView {
     pub ended: bool,
     /// Whether one of its containers runs, or may run.
     pub may_run: bool,
-    /// Where its metrics are.
-    pub metrics_url: Option<String>,
+    /// Its address, once it has one.
+    ip: Option<String>,
+    /// Ports of its containers that have a name.
+    ports: Vec<(String, u16)>,
+    /// CPUs that the container with its metrics may use, if it has a limit.
+    pub cpu_limit: Option<f64>,
     /// Why it does not start.
     pub waiting: Option<Waiting>,
     /// Its deletion cost.
     pub deletion_cost: i32,
+    /// Restarts of its containers.
+    pub restarts: u32,
+    /// Whether it is shown as cordoned.
+    pub shown_cordoned: bool,
 }
 
 fn label(meta: &ObjectMeta, key: &str) -> Option<String> {
@@ -84,6 +94,7 @@ impl View for DeploymentView {
             available_since: available_since(object),
             resource_version: meta.resource_version.clone().unwrap_or_default(),
             runtime_image: annotation(meta, names::RUNTIME_IMAGE_ANNOTATION),
+            cordonable: annotation(meta, names::CORDONABLE_ANNOTATION).as_deref() == Some("true"),
             failure: failure(object),
         };
         Self {
@@ -141,8 +152,12 @@ impl View for PodView {
             terminating: meta.deletion_timestamp.is_some(),
             ended: matches!(phase, "Succeeded" | "Failed"),
             may_run: may_run(object),
-            metrics_url: metrics_url(object),
+            ip: status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty()),
+            ports: named_ports(object),
+            cpu_limit: cpu_limit(object),
             waiting: waiting(object),
+            restarts: restarts(object),
+            shown_cordoned: annotation(meta, names::CORDONED_ANNOTATION).as_deref() == Some("true"),
             deletion_cost: annotation(meta, DELETION_COST_ANNOTATION).and_then(|cost| cost.parse().ok()).unwrap_or(0),
         }
     }
@@ -167,14 +182,59 @@ fn may_run(pod: &Pod) -> bool {
     }
 }
 
-/// The runtime's port, else the container port named `metrics`.
-fn metrics_url(pod: &Pod) -> Option<String> {
-    let ip = pod.status.as_ref()?.pod_ip.as_deref().filter(|ip| !ip.is_empty())?;
+fn named_ports(pod: &Pod) -> Vec<(String, u16)> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    ports.filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?))).collect()
+}
+
+impl PodView {
+    /// Where the pod's metrics are, by the user's word or else at the port that has the name of the contract.
+    #[must_use]
+    pub fn metrics_url(&self, metrics: &PodMetrics) -> Option<String> {
+        let ip = self.ip.as_deref()?;
+        let port = match &metrics.port {
+            IntOrString::Int(port) => u16::try_from(*port).ok()?,
+            IntOrString::String(name) => self.port(name)?,
+        };
+        Some(format!("http://{}:{port}{}", host(ip), metrics.path))
+    }
+
+    /// Where the pod takes orders, if it takes any: the container port of the runtime's probes, or its default.
+    #[must_use]
+    pub fn orders_url(&self) -> Option<String> {
+        let port = self.port(contract::PROBES_PORT_NAME).unwrap_or(contract::PROBES_PORT);
+        Some(format!("http://{}:{port}", host(self.ip.as_deref()?)))
+    }
+
+    fn port(&self, name: &str) -> Option<u16> {
+        self.ports.iter().find(|(own, _)| own == name).map(|(_, port)| *port)
+    }
+}
+
+fn host(ip: &str) -> String {
+    if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() }
+}
+
+fn cpu_limit(pod: &Pod) -> Option<f64> {
+    let is_metrics = |port: &ContainerPort| port.name.as_deref() == Some(contract::METRICS_PORT_NAME);
     let containers = &pod.spec.as_ref()?.containers;
-    let mut ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
-    let port = ports.find(|port| port.name.as_deref() == Some(contract::METRICS_PORT_NAME))?.container_port;
-    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
-    Some(format!("http://{host}:{port}/metrics"))
+    let container = containers.iter().find(|container| container.ports.iter().flatten().any(is_metrics))?;
+    cpus(&container.resources.as_ref()?.limits.as_ref()?.get("cpu")?.0)
+}
+
+/// CPUs of a quantity; of the units of Kubernetes only those that CPUs are given in.
+fn cpus(quantity: &str) -> Option<f64> {
+    let cpus = match quantity.strip_suffix('m') {
+        Some(thousandths) => thousandths.parse::<f64>().ok()? / 1000.0,
+        None => quantity.parse().ok()?,
+    };
+    (cpus > 0.0).then_some(cpus)
+}
+
+fn restarts(pod: &Pod) -> u32 {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    statuses.iter().map(|one| u32::try_from(one.restart_count).unwrap_or(0)).fold(0, u32::saturating_add)
 }
 
 fn waiting(pod: &Pod) -> Option<Waiting> {
@@ -204,19 +264,36 @@ mod tests {
         PodView::of(&serde_json::from_value(value).unwrap())
     }
 
-    #[test]
-    fn a_running_pod_says_where_its_metrics_are() {
-        let view = pod(json!({
+    fn running(ip: &str) -> PodView {
+        pod(json!({
             "metadata": {"name": "p", "namespace": "ns", "uid": "u", "labels": {
                 "temporal.io/deployment-name": "fleet", "temporal.io/build-id": "b1"}},
             "spec": {"containers": [
-                {"name": "side", "ports": [{"containerPort": 9}]},
+                {"name": "side", "ports": [{"containerPort": 5}, {"name": "admin", "containerPort": 9}]},
                 {"name": "w", "ports": [{"name": "metrics", "containerPort": 8080}]}]},
-            "status": {"podIP": "10.1.2.3", "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
-        }));
+            "status": {"podIP": ip, "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+        }))
+    }
+
+    #[test]
+    fn a_running_pod_is_found_by_its_label_and_is_ready() {
+        let view = running("10.1.2.3");
         assert_eq!(view.group(), ("ns".into(), "fleet".into()));
-        assert_eq!(view.metrics_url.as_deref(), Some("http://10.1.2.3:8080/metrics"));
-        assert!(view.ready && !view.terminating && view.waiting.is_none());
+        assert_eq!(view.orders_url().as_deref(), Some("http://10.1.2.3:8081"));
+        assert!(view.ready && !view.terminating && view.waiting.is_none() && !view.shown_cordoned);
+    }
+
+    #[test]
+    fn the_metrics_of_a_pod_are_at_the_named_port_unless_the_user_says_otherwise() {
+        let url = |ip: &str, metrics: serde_json::Value| {
+            running(ip).metrics_url(&serde_json::from_value::<PodMetrics>(metrics).unwrap())
+        };
+        let at = |url: &str| Some(url.to_owned());
+        assert_eq!(url("10.1.2.3", json!({})), at("http://10.1.2.3:8080/metrics"));
+        assert_eq!(url("10.1.2.3", json!({"port": 9464})), at("http://10.1.2.3:9464/metrics"));
+        assert_eq!(url("fd00::1", json!({"port": "admin", "path": "/m"})), at("http://[fd00::1]:9/m"));
+        assert_eq!(url("10.1.2.3", json!({"port": "none"})), None, "no container has a port of that name");
+        assert_eq!(url("", json!({})), None, "it has no address yet");
     }
 
     #[test]

@@ -4,13 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use operator_core::observed::{FailureClass, LaneKey, LaneStats, TaskType, VersionStatus};
-use temporalio_protos::temporal::api::deployment::v1::{
-    RoutingConfig, WorkerDeploymentVersion, WorkerDeploymentVersionInfo,
-};
+use operator_core::observed::{FailureClass, LaneKey, LaneStats, RateLimit, TaskType, VersionStatus};
+use temporalio_protos::temporal::api::deployment::v1::WorkerDeploymentVersion;
 use temporalio_protos::temporal::api::enums::v1::{TaskQueueKind, TaskQueueType};
-use temporalio_protos::temporal::api::enums::v1::{VersionDrainageStatus, WorkerDeploymentVersionStatus};
-use temporalio_protos::temporal::api::taskqueue::v1::{TaskQueue, TaskQueueStats};
+use temporalio_protos::temporal::api::taskqueue::v1::TaskQueue;
 use temporalio_protos::temporal::api::workflowservice::v1 as wire;
 use temporalio_protos::temporal::api::workflowservice::v1::workflow_service_client::WorkflowServiceClient;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -19,6 +16,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::connection::Connection;
 use super::errors::CallError;
+use super::readings::{count, current_build_id, lane, lane_stats, rate_limit, status};
 
 /// Time that a call gets.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -31,6 +29,8 @@ pub enum Method {
     ListTaskQueuePartitions,
     DescribeWorkerDeployment,
     DescribeWorkerDeploymentVersion,
+    ListWorkers,
+    DescribeWorker,
     SetWorkerDeploymentCurrentVersion,
 }
 
@@ -43,6 +43,8 @@ impl Method {
             Self::ListTaskQueuePartitions => "ListTaskQueuePartitions",
             Self::DescribeWorkerDeployment => "DescribeWorkerDeployment",
             Self::DescribeWorkerDeploymentVersion => "DescribeWorkerDeploymentVersion",
+            Self::ListWorkers => "ListWorkers",
+            Self::DescribeWorker => "DescribeWorker",
             Self::SetWorkerDeploymentCurrentVersion => "SetWorkerDeploymentCurrentVersion",
         }
     }
@@ -167,21 +169,30 @@ pub async fn lane_statistics(connection: &Connection, namespace: &str, lane: &La
     };
     let answer = describe_task_queue(connection, namespace, message).await?;
     match &answer.stats {
-        Some(stats) => Ok(lane_stats(stats)),
+        Some(stats) => Ok(LaneStats { rate_limit: rate_limit(&answer), ..lane_stats(stats) }),
         // Statistics that are missing are not a backlog of zero.
         None => Err(CallError::local(FailureClass::Other, "the server sends no statistics of Task Queues")),
     }
 }
 
-/// The backlog of one partition of a lane as it is now; `None` when the server does not tell. Pinned tasks are not in it.
+/// What the live status of a partition says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LiveStatus {
+    /// Tasks that wait in the partition. Pinned ones are not in it.
+    pub backlog: u64,
+    /// The queue's rate limit, if somebody set one.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// One partition of a lane as it is now; `None` when the server does not tell.
 ///
 /// This is the deprecated status of a Task Queue: the one reading that no cache stands before.
-pub async fn partition_backlog(
+pub async fn partition_status(
     connection: &Connection,
     namespace: &str,
     lane: &LaneKey,
     partition: usize,
-) -> Result<Option<u64>, CallError> {
+) -> Result<Option<LiveStatus>, CallError> {
     let queue = &lane.task_queue;
     let name = if partition == 0 { queue.clone() } else { format!("/_sys/{queue}/{partition}") };
     #[expect(deprecated, reason = "the statistics that replace it are up to 5 s old")]
@@ -193,9 +204,10 @@ pub async fn partition_backlog(
         ..Default::default()
     };
     let answer = describe_task_queue(connection, namespace, message).await?;
+    let rate_limit = rate_limit(&answer);
     #[expect(deprecated, reason = "as above")]
     let status = answer.task_queue_status;
-    Ok(status.map(|status| count(status.backlog_count_hint)))
+    Ok(status.map(|status| LiveStatus { backlog: count(status.backlog_count_hint), rate_limit }))
 }
 
 /// The number of partitions of a Task Queue.
@@ -239,7 +251,7 @@ async fn describe_task_queue(
     .await
 }
 
-async fn call<M, R>(
+pub(super) async fn call<M, R>(
     connection: &Connection,
     method: Method,
     namespace: &str,
@@ -286,7 +298,7 @@ fn request<M>(connection: &Connection, namespace: &str, message: M) -> Result<Re
 }
 
 /// Turns "there is none", which is an answer, into a value.
-fn found<R>(answer: Result<R, CallError>) -> Result<Option<R>, CallError> {
+pub(super) fn found<R>(answer: Result<R, CallError>) -> Result<Option<R>, CallError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(error) if is_absence(&error) => Ok(None),
@@ -296,48 +308,6 @@ fn found<R>(answer: Result<R, CallError>) -> Result<Option<R>, CallError> {
 
 fn is_absence(error: &CallError) -> bool {
     error.code == Code::NotFound && error.failure.class != FailureClass::NamespaceNotFound
-}
-
-fn current_build_id(routing: RoutingConfig) -> Option<String> {
-    routing.current_deployment_version.map(|version| version.build_id).filter(|build_id| !build_id.is_empty())
-}
-
-/// The status, deduced from the other fields where a server is too old to send it. A version that ever had traffic and
-/// has none now counts as draining until the server says that it is drained.
-fn status(info: &WorkerDeploymentVersionInfo) -> VersionStatus {
-    match info.status() {
-        WorkerDeploymentVersionStatus::Inactive | WorkerDeploymentVersionStatus::Created => VersionStatus::Inactive,
-        WorkerDeploymentVersionStatus::Current => VersionStatus::Current,
-        WorkerDeploymentVersionStatus::Ramping => VersionStatus::Ramping,
-        WorkerDeploymentVersionStatus::Draining => VersionStatus::Draining,
-        WorkerDeploymentVersionStatus::Drained => VersionStatus::Drained,
-        WorkerDeploymentVersionStatus::Unspecified => deduced_status(info),
-    }
-}
-
-fn deduced_status(info: &WorkerDeploymentVersionInfo) -> VersionStatus {
-    if info.current_since_time.is_some() {
-        return VersionStatus::Current;
-    }
-    if info.ramping_since_time.is_some() {
-        return VersionStatus::Ramping;
-    }
-    match info.drainage_info.as_ref().map(|drainage| drainage.status()) {
-        Some(VersionDrainageStatus::Drained) => VersionStatus::Drained,
-        Some(VersionDrainageStatus::Draining) => VersionStatus::Draining,
-        _ if info.routing_changed_time.is_some() => VersionStatus::Draining,
-        _ => VersionStatus::Inactive,
-    }
-}
-
-fn lane(name: &str, kind: TaskQueueType) -> Option<LaneKey> {
-    let task_type = match kind {
-        TaskQueueType::Workflow => TaskType::Workflow,
-        TaskQueueType::Activity => TaskType::Activity,
-        TaskQueueType::Nexus => TaskType::Nexus,
-        TaskQueueType::Unspecified => return None,
-    };
-    Some(LaneKey { task_queue: name.to_owned(), task_type })
 }
 
 fn wire_type(task_type: TaskType) -> TaskQueueType {
@@ -350,40 +320,4 @@ fn wire_type(task_type: TaskType) -> TaskQueueType {
 
 fn task_queue(name: String) -> TaskQueue {
     TaskQueue { name, kind: TaskQueueKind::Normal.into(), normal_name: String::new() }
-}
-
-fn lane_stats(stats: &TaskQueueStats) -> LaneStats {
-    let add_rate = f64::from(stats.tasks_add_rate);
-    LaneStats {
-        backlog: count(stats.approximate_backlog_count),
-        add_rate: (add_rate.is_finite() && add_rate >= 0.0).then_some(add_rate),
-    }
-}
-
-/// A count that the server sends as a signed number: less than nothing is nothing.
-fn count(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn impossible_numbers_are_not_passed_on() {
-        let stats = TaskQueueStats { approximate_backlog_count: -3, tasks_add_rate: f32::NAN, ..Default::default() };
-        assert_eq!(lane_stats(&stats), LaneStats { backlog: 0, add_rate: None });
-        let stats = TaskQueueStats { approximate_backlog_count: i64::MAX, tasks_add_rate: 2.5, ..Default::default() };
-        assert_eq!(lane_stats(&stats), LaneStats { backlog: i64::MAX as u64, add_rate: Some(2.5) });
-    }
-
-    #[test]
-    fn a_version_that_lost_its_traffic_is_draining_until_the_server_says_otherwise() {
-        let mut info = WorkerDeploymentVersionInfo::default();
-        assert_eq!(status(&info), VersionStatus::Inactive);
-        info.routing_changed_time = Some(Default::default());
-        assert_eq!(status(&info), VersionStatus::Draining);
-        info.set_status(WorkerDeploymentVersionStatus::Drained);
-        assert_eq!(status(&info), VersionStatus::Drained);
-    }
 }

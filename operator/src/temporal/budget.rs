@@ -1,34 +1,34 @@
-//! How many calls the operator makes: one token bucket for each server and Temporal namespace, shared by everything that
-//! calls it. Reads of the operator stand above the polls of Workers in the server's own order, so an operator that asks
-//! too much starves them first.
+//! How many calls the operator makes: one budget for each server and Temporal namespace, shared by everything that calls
+//! it. Reads of the operator stand above the polls of Workers in the server's own order, so an operator that asks too
+//! much starves them first.
+//!
+//! Within the budget each kind of call has a bucket of its own, as it has a limit of its own at the server: a refusal
+//! of one kind slows that kind alone, one of the whole server slows all.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use operator_core::observed::FailureClass;
 use parking_lot::Mutex;
-use rand::RngExt as _;
 use tokio::time::Instant;
 
+use super::bucket::{Bucket, Refusal};
 use super::errors::CallError;
 use super::metrics::Metrics;
 use super::pool::Limits;
 
-/// Describing deployments and versions has a limit of its own: 50/s for all clients of a namespace. We take a fifth.
-const DEPLOYMENT_READS: (f64, f64) = (10.0, 20.0);
+/// Describing deployments and versions has a limit of its own at the server: 50/s for all clients of a namespace. We take
+/// half, and leave the rest to people and their tools.
+const DEPLOYMENT_READS: f64 = 25.0;
 /// Changes of the routing: the server allows one a second.
 const ROUTING_WRITES: (f64, f64) = (1.0, 2.0);
 /// Share of a second's calls that may come at once.
 const BURST_SECONDS: f64 = 0.25;
-
-/// Lowest share of the rate that refusals can bring a bucket down to.
-const LEAST_FACTOR: f64 = 1.0 / 32.0;
-/// Share of the rate that is won back a second after a refusal.
-const RECOVERY: f64 = 0.02;
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Calls a second that no plan of reads counts on: for changes of the routing, and readings out of turn.
+const RESERVE: f64 = 2.0;
+/// Time over which the used share of the budget is measured.
+const USE_WINDOW: Duration = Duration::from_secs(10);
 
 /// Kinds of calls, by what they cost the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,15 @@ impl Kind {
             Self::Routing => "routing",
         }
     }
+}
+
+/// Calls a second, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Rates {
+    /// Reads of Task Queues.
+    pub queue: f64,
+    /// Reads of deployments and versions.
+    pub deployment: f64,
 }
 
 /// The budgets of every server and Temporal namespace that is called.
@@ -78,53 +87,78 @@ impl Budgets {
 
 /// The budget of one server and Temporal namespace.
 pub(super) struct Budget {
-    rate: f64,
+    full: f64,
     buckets: Mutex<Buckets>,
-    sweep_calls: AtomicUsize,
+    claims: Mutex<Claims>,
     metrics: Metrics,
 }
 
 struct Buckets {
     all: Bucket,
+    queue: Bucket,
     deployment: Bucket,
     routing: Bucket,
+    used: u32,
+    used_since: Instant,
+}
+
+/// What each poller would read in a second if nobody else did.
+#[derive(Default)]
+struct Claims {
+    by_owner: BTreeMap<u64, Rates>,
+    owners: u64,
 }
 
 impl Buckets {
-    fn own(&mut self, kind: Kind) -> Option<&mut Bucket> {
+    fn own(&mut self, kind: Kind) -> &mut Bucket {
         match kind {
-            Kind::Queue => None,
-            Kind::Deployment => Some(&mut self.deployment),
-            Kind::Routing => Some(&mut self.routing),
+            Kind::Queue => &mut self.queue,
+            Kind::Deployment => &mut self.deployment,
+            Kind::Routing => &mut self.routing,
         }
+    }
+
+    /// Counts a call. Gives the share of a full budget that was used, when enough time has passed to tell.
+    fn count(&mut self, full: f64, now: Instant) -> Option<f64> {
+        self.used += 1;
+        let passed = now.saturating_duration_since(self.used_since);
+        if passed < USE_WINDOW {
+            return None;
+        }
+        let share = f64::from(self.used) / (full * passed.as_secs_f64());
+        (self.used, self.used_since) = (0, now);
+        Some(share)
     }
 }
 
 impl Budget {
     fn new(limits: Limits, metrics: Metrics) -> Self {
         let now = Instant::now();
-        let rate = f64::from(limits.calls_per_second.max(1));
+        let full = f64::from(limits.calls_per_second.max(1));
+        let burst = (full * BURST_SECONDS).max(1.0);
+        let deployment = DEPLOYMENT_READS.min(full / 2.0);
         let buckets = Buckets {
-            all: Bucket::new(rate, (rate * BURST_SECONDS).max(1.0), now),
-            deployment: Bucket::new(DEPLOYMENT_READS.0, DEPLOYMENT_READS.1, now),
+            all: Bucket::new(full, burst, now),
+            queue: Bucket::new(full, burst, now),
+            deployment: Bucket::new(deployment, deployment.max(1.0), now),
             routing: Bucket::new(ROUTING_WRITES.0, ROUTING_WRITES.1, now),
+            used: 0,
+            used_since: now,
         };
-        Self { rate, buckets: Mutex::new(buckets), sweep_calls: AtomicUsize::new(0), metrics }
+        Self { full, buckets: Mutex::new(buckets), claims: Mutex::default(), metrics }
     }
 
     /// Takes a token, or says how long there will be none.
     pub(super) fn try_take(&self, kind: Kind, now: Instant) -> Result<(), Duration> {
         let mut buckets = self.buckets.lock();
-        let mut wait = buckets.all.wait(now);
-        if let Some(own) = buckets.own(kind) {
-            wait = wait.max(own.wait(now));
-        }
+        let wait = buckets.all.wait(now).max(buckets.own(kind).wait(now));
         if !wait.is_zero() {
             return Err(wait);
         }
-        buckets.all.tokens -= 1.0;
-        if let Some(own) = buckets.own(kind) {
-            own.tokens -= 1.0;
+        buckets.all.take();
+        buckets.own(kind).take();
+        if let Some(share) = buckets.count(self.full, now) {
+            self.metrics.budget_used(share);
         }
         Ok(())
     }
@@ -135,6 +169,7 @@ impl Budget {
             let now = Instant::now();
             let Err(wait) = self.try_take(kind, now) else { return Ok(()) };
             if now + wait > deadline {
+                self.metrics.rejected(kind.as_str(), "operator");
                 let message =
                     "the operator's own limit of calls to this Temporal namespace is used up; it will try again";
                 return Err(CallError::local(FailureClass::ResourceExhausted, message));
@@ -149,150 +184,146 @@ impl Budget {
         self.metrics.waited(kind.as_str(), wait);
     }
 
+    /// Counts a read by its class, with the time since the one before.
+    pub(super) fn polled(&self, class: &'static str, gap: Duration) {
+        self.metrics.polled(class, gap);
+    }
+
     /// The server asked for fewer calls of a kind.
-    pub(super) fn exhausted(&self, kind: Kind, whole_server: bool, now: Instant) {
+    pub(super) fn exhausted(&self, kind: Kind, refusal: Refusal, now: Instant) {
+        self.metrics.rejected(kind.as_str(), "server");
         let mut buckets = self.buckets.lock();
-        let refused = match buckets.own(kind) {
-            Some(own) if !whole_server => own,
-            _ => &mut buckets.all,
-        };
-        refused.refused(whole_server, now);
+        let refused = if refusal.whole_server { &mut buckets.all } else { buckets.own(kind) };
+        refused.refused(refusal, now);
     }
 
     /// A call of a kind was answered.
     pub(super) fn answered(&self, kind: Kind) {
         let mut buckets = self.buckets.lock();
-        buckets.all.strikes = 0;
-        if let Some(own) = buckets.own(kind) {
-            own.strikes = 0;
+        buckets.all.answered();
+        buckets.own(kind).answered();
+    }
+
+    /// A number for a poller that shares this budget.
+    pub(super) fn join(&self) -> u64 {
+        let mut claims = self.claims.lock();
+        claims.owners += 1;
+        claims.owners
+    }
+
+    /// A poller reads nothing any more.
+    pub(super) fn leave(&self, owner: u64) {
+        self.claims.lock().by_owner.remove(&owner);
+    }
+
+    /// Calls a second that a poller may plan with, when it would make `claim` if it were alone. Nobody gets more than it
+    /// claims, and what there is too little of is shared evenly among those that claim more than that: so a tenant with a
+    /// thousand Task Queues leaves one with ten alone. Reads of Task Queues have what those of deployments leave.
+    pub(super) fn share(&self, owner: u64, claim: Rates) -> Rates {
+        let (all, queue, deployment) = {
+            let buckets = self.buckets.lock();
+            (buckets.all.rate(), buckets.queue.rate(), buckets.deployment.rate())
+        };
+        let mut claims = self.claims.lock();
+        claims.by_owner.insert(owner, claim);
+        let of = |kind: fn(&Rates) -> f64| claims.by_owner.values().map(kind).collect::<Vec<_>>();
+        let (queues, deployments) = (of(|claim| claim.queue), of(|claim| claim.deployment));
+        let deployment = deployment.min(all / 2.0);
+        let read = deployments.iter().sum::<f64>().min(deployment);
+        let queue = queue.min((all - read - RESERVE).max(all / 4.0));
+        Rates {
+            queue: claim.queue.min(level(queues, queue)),
+            deployment: claim.deployment.min(level(deployments, deployment)),
         }
-    }
-
-    /// Calls a second that sweeps of queues at zero may use: what the rest does not need, and the server allows. Shared among the pollers of
-    /// one budget by the `own` calls that each needs for one sweep.
-    pub(super) fn sweep_share(&self, own: usize) -> f64 {
-        let rate = self.rate * self.buckets.lock().all.factor;
-        let share = (rate - DEPLOYMENT_READS.0).max(rate / 2.0);
-        let all = self.sweep_calls.load(Ordering::Relaxed).max(own).max(1);
-        share * own as f64 / all as f64
-    }
-
-    /// Says that a poller's sweep takes `new` calls, and took `old` before.
-    pub(super) fn sweep_changed(&self, old: usize, new: usize) {
-        self.sweep_calls.fetch_add(new, Ordering::Relaxed);
-        self.sweep_calls.fetch_sub(old, Ordering::Relaxed);
     }
 }
 
-/// A token bucket whose rate falls by half when the server refuses, and comes back slowly.
-struct Bucket {
-    rate: f64,
-    burst: f64,
-    tokens: f64,
-    filled: Instant,
-    factor: f64,
-    strikes: u32,
-    paused_until: Option<Instant>,
-}
-
-impl Bucket {
-    fn new(rate: f64, burst: f64, now: Instant) -> Self {
-        Self { rate, burst, tokens: burst, filled: now, factor: 1.0, strikes: 0, paused_until: None }
-    }
-
-    /// Time until there is a token; zero when there is one.
-    fn wait(&mut self, now: Instant) -> Duration {
-        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.filled = self.filled.max(now);
-        self.tokens = (self.tokens + passed * self.rate * self.factor).min(self.burst);
-        self.factor = (self.factor + passed * RECOVERY).min(1.0);
-        if let Some(until) = self.paused_until.filter(|until| *until > now) {
-            return until - now;
+/// The most that each may have so that all together have at most `rate`, when nobody takes more than it claims.
+fn level(mut claims: Vec<f64>, rate: f64) -> f64 {
+    claims.sort_by(f64::total_cmp);
+    let mut left = rate;
+    for (served, claim) in claims.iter().enumerate() {
+        let fair = left / (claims.len() - served) as f64;
+        if *claim > fair {
+            return fair;
         }
-        let missing = 1.0 - self.tokens;
-        if missing <= 1e-9 { Duration::ZERO } else { Duration::from_secs_f64(missing / (self.rate * self.factor)) }
+        left -= claim;
     }
-
-    /// Halves the rate and pauses. Calls that were under way together are one refusal.
-    fn refused(&mut self, whole_server: bool, now: Instant) {
-        if self.paused_until.is_some_and(|until| until > now) {
-            return;
-        }
-        let harder = if whole_server { 4 } else { 1 };
-        self.factor = (self.factor / f64::from(2 * harder)).max(LEAST_FACTOR);
-        let pause = (FIRST_PAUSE * harder * 2_u32.pow(self.strikes.min(6))).min(LONGEST_PAUSE);
-        self.strikes += 1;
-        self.tokens = 0.0;
-        self.paused_until = Some(now + pause.mul_f64(rand::rng().random_range(0.75..1.25)));
-    }
+    f64::INFINITY
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn bucket(now: Instant) -> Bucket {
-        Bucket::new(10.0, 5.0, now)
+    fn budget(calls_per_second: u32) -> Budget {
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        Budget::new(Limits { calls_per_second }, metrics)
     }
 
-    fn taken_in(bucket: &mut Bucket, from: Instant, time: Duration) -> u32 {
+    fn taken_in(budget: &Budget, kind: Kind, from: Instant, time: Duration) -> usize {
         let (mut now, mut taken) = (from, 0);
         while now < from + time {
-            let wait = bucket.wait(now);
-            if wait.is_zero() {
-                bucket.tokens -= 1.0;
-                taken += 1;
-            } else {
-                now += wait;
+            match budget.try_take(kind, now) {
+                Ok(()) => taken += 1,
+                Err(wait) => now += wait,
             }
         }
         taken
     }
 
     #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
+    fn reads_of_deployments_stay_within_half_of_the_servers_limit() {
+        let budget = budget(120);
         let now = Instant::now();
-        let taken = taken_in(&mut bucket(now), now, Duration::from_secs(10));
-        assert!((104..=105).contains(&taken), "{taken}");
+        let taken = taken_in(&budget, Kind::Deployment, now, Duration::from_secs(10));
+        assert!((270..=276).contains(&taken), "{taken} in 10 s, 25 of them at once");
+        assert!(budget.try_take(Kind::Queue, now + Duration::from_secs(10)).is_ok());
     }
 
     #[test]
-    fn a_refusal_pauses_and_halves_the_rate_which_comes_back() {
+    fn a_refusal_of_one_kind_slows_no_other_and_one_of_the_whole_server_slows_all() {
+        let budget = budget(120);
         let now = Instant::now();
-        let mut bucket = bucket(now);
-        bucket.refused(false, now);
-        assert!(bucket.wait(now) >= FIRST_PAUSE.mul_f64(0.75));
-        let slow = taken_in(&mut bucket, now, Duration::from_secs(5));
-        assert!((15..35).contains(&slow), "{slow}");
-        let later = now + Duration::from_secs(60);
-        bucket.wait(later);
-        let full = taken_in(&mut bucket, later, Duration::from_secs(10));
-        assert!((103..=105).contains(&full), "{full}");
-    }
-
-    #[test]
-    fn refusals_of_calls_under_way_together_count_once_and_later_ones_pause_longer() {
-        let mut now = Instant::now();
-        let mut bucket = bucket(now);
-        bucket.refused(false, now);
-        bucket.refused(false, now);
-        assert_eq!(bucket.strikes, 1);
-        let first = bucket.wait(now);
-        now += first;
-        bucket.refused(false, now);
-        assert!(bucket.wait(now) > first.mul_f64(1.1));
-        let mut server = Bucket::new(10.0, 5.0, now);
-        server.refused(true, now);
-        assert!(server.wait(now) >= FIRST_PAUSE * 3);
-    }
-
-    #[test]
-    fn reads_of_deployments_stay_within_their_own_share() {
-        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-        let budget = Budget::new(Limits { calls_per_second: 120 }, metrics);
-        let now = Instant::now();
-        let taken = (0..100).filter(|_| budget.try_take(Kind::Deployment, now).is_ok()).count();
-        assert_eq!(taken, DEPLOYMENT_READS.1 as usize);
+        budget.exhausted(Kind::Deployment, Refusal::default(), now);
+        assert!(budget.try_take(Kind::Deployment, now).is_err());
         assert!(budget.try_take(Kind::Queue, now).is_ok());
+        let wants = Rates { queue: 1000.0, deployment: 1000.0 };
+        let share = budget.share(budget.join(), wants);
+        assert!((12.5..12.6).contains(&share.deployment) && (105.4..=105.5).contains(&share.queue), "{share:?}");
+        budget.exhausted(Kind::Queue, Refusal { whole_server: true, retry_after: None }, now);
+        for kind in [Kind::Queue, Kind::Deployment, Kind::Routing] {
+            assert!(budget.try_take(kind, now).is_err(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn queues_have_what_the_reads_of_deployments_leave() {
+        let budget = budget(120);
+        let owner = budget.join();
+        let queue = |deployment| budget.share(owner, Rates { queue: 1000.0, deployment }).queue;
+        assert_eq!(queue(0.0), 118.0);
+        assert_eq!(queue(10.0), 108.0);
+        assert_eq!(queue(1000.0), 93.0);
+    }
+
+    #[test]
+    fn a_poller_with_many_queues_leaves_one_with_few_alone() {
+        let budget = budget(120);
+        let (large, small) = (budget.join(), budget.join());
+        let claim = |queue| Rates { queue, deployment: 0.0 };
+        assert_eq!(budget.share(large, claim(8000.0)).queue, 118.0);
+        assert_eq!(budget.share(small, claim(40.0)).queue, 40.0);
+        assert_eq!(budget.share(large, claim(8000.0)).queue, 78.0);
+        assert_eq!(budget.share(small, claim(900.0)).queue, 59.0);
+        budget.leave(small);
+        assert_eq!(budget.share(large, claim(8000.0)).queue, 118.0);
+    }
+
+    #[test]
+    fn a_small_budget_is_not_used_up_by_reads_of_deployments() {
+        let budget = budget(10);
+        let share = budget.share(budget.join(), Rates { queue: 100.0, deployment: 100.0 });
+        assert_eq!(share, Rates { queue: 3.0, deployment: 5.0 });
     }
 }

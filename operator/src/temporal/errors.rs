@@ -1,13 +1,17 @@
 //! What a failed call means.
 
 use std::error::Error as _;
+use std::time::Duration;
 
 use operator_core::observed::{FailureClass, TemporalFailure};
 use prost::Message as _;
 use temporalio_protos::google::rpc;
 use temporalio_protos::temporal::api::enums::v1::ResourceExhaustedScope;
 use temporalio_protos::temporal::api::errordetails::v1::ResourceExhaustedFailure;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
+
+use super::bucket::Refusal;
 
 /// Longest message that is passed on, in bytes: it ends in conditions.
 const MESSAGE_LIMIT: usize = 500;
@@ -19,13 +23,13 @@ pub struct CallError {
     pub failure: TemporalFailure,
     /// The status of the call.
     pub code: Code,
-    /// The server as a whole is out of resources, not one namespace.
-    pub whole_server: bool,
+    /// What came with it, if the server asks for fewer calls.
+    pub(super) refusal: Refusal,
 }
 
 impl CallError {
     /// A call that got no answer within its deadline.
-    pub(super) fn timed_out(method: &str, deadline: std::time::Duration) -> Self {
+    pub(super) fn timed_out(method: &str, deadline: Duration) -> Self {
         let message = format!("{method} got no answer within {} s", deadline.as_secs_f32());
         Self::new(FailureClass::Unreachable, Code::DeadlineExceeded, message)
     }
@@ -36,7 +40,7 @@ impl CallError {
     }
 
     fn new(class: FailureClass, code: Code, message: String) -> Self {
-        Self { failure: TemporalFailure { class, message }, code, whole_server: false }
+        Self { failure: TemporalFailure { class, message }, code, refusal: Refusal::default() }
     }
 
     /// Whether the credentials were refused.
@@ -64,7 +68,8 @@ impl From<&Status> for CallError {
             _ => FailureClass::Other,
         };
         let mut error = Self::new(class, status.code(), message(status));
-        error.whole_server = details.whole_server;
+        let retry_after = details.retry_after.or_else(|| retry_after(status.metadata()));
+        error.refusal = Refusal { whole_server: details.whole_server, retry_after };
         error
     }
 }
@@ -73,6 +78,30 @@ impl From<&Status> for CallError {
 struct Details {
     namespace_not_found: bool,
     whole_server: bool,
+    retry_after: Option<Duration>,
+}
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<RetryDelay>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct RetryDelay {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+impl RetryDelay {
+    fn time(self) -> Option<Duration> {
+        let nanos = u32::try_from(self.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+        Some(Duration::new(u64::try_from(self.seconds).ok()?, nanos))
+    }
 }
 
 impl Details {
@@ -88,11 +117,22 @@ impl Details {
                         ResourceExhaustedFailure::decode(detail.value.as_slice()).map(|failure| failure.scope());
                     found.whole_server = scope == Ok(ResourceExhaustedScope::System);
                 }
+                Some("RetryInfo") => {
+                    let info = RetryInfo::decode(detail.value.as_slice()).ok();
+                    found.retry_after = info.and_then(|info| info.retry_delay).and_then(RetryDelay::time);
+                }
                 _ => {}
             }
         }
         found
     }
+}
+
+/// When to come back, in the headers of gRPC's own retries or of a proxy between.
+fn retry_after(metadata: &MetadataMap) -> Option<Duration> {
+    let number = |name: &str| metadata.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    let pushback = number("grpc-retry-pushback-ms").map(Duration::from_millis);
+    pushback.or_else(|| number("retry-after").map(Duration::from_secs))
 }
 
 /// The server's words, or what the transport says down to its cause ("connection refused").
@@ -159,9 +199,30 @@ mod tests {
         let scope = ResourceExhaustedScope::System as i32;
         let detail = ResourceExhaustedFailure { cause: 1, scope };
         let error = CallError::from(&detailed(Code::ResourceExhausted, "ResourceExhaustedFailure", &detail));
-        assert!(error.whole_server);
+        assert!(error.refusal.whole_server);
         assert_eq!(error.failure.class, FailureClass::ResourceExhausted);
-        assert!(!CallError::from(&Status::resource_exhausted("slow down")).whole_server);
+        assert_eq!(CallError::from(&Status::resource_exhausted("slow down")).refusal, Refusal::default());
+    }
+
+    #[test]
+    fn the_time_to_come_back_is_read_from_the_details_or_the_headers() {
+        let asked = |status: &Status| CallError::from(status).refusal.retry_after;
+        let info = |seconds, nanos| RetryInfo { retry_delay: Some(RetryDelay { seconds, nanos }) };
+        let detailed = |info: &RetryInfo| {
+            let type_url = "type.googleapis.com/google.rpc.RetryInfo".to_owned();
+            let wire = WireStatus { details: vec![WireAny { type_url, value: info.encode_to_vec() }] };
+            Status::with_details(Code::ResourceExhausted, "slow down", wire.encode_to_vec().into())
+        };
+        assert_eq!(asked(&detailed(&info(2, 500_000_000))), Some(Duration::from_millis(2500)));
+        assert_eq!(asked(&detailed(&info(-1, 0))), None);
+        let headed = |name: &'static str, value: &str| {
+            let mut status = Status::resource_exhausted("slow down");
+            status.metadata_mut().insert(name, value.parse().unwrap());
+            asked(&status)
+        };
+        assert_eq!(headed("retry-after", "7"), Some(Duration::from_secs(7)));
+        assert_eq!(headed("grpc-retry-pushback-ms", "1500"), Some(Duration::from_millis(1500)));
+        assert_eq!(headed("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT"), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use operator_core::observed::{FailureClass, Observation, TemporalState};
+use prometheus::core::Collector;
 use prometheus::{CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 use super::api::Method;
@@ -15,6 +16,9 @@ pub struct Metrics {
     budget_wait_seconds: CounterVec,
     snapshot_age_seconds: HistogramVec,
     sweep_seconds: Histogram,
+    budget_used: Histogram,
+    rejected: IntCounterVec,
+    poll_gap_seconds: HistogramVec,
 }
 
 impl Metrics {
@@ -23,39 +27,48 @@ impl Metrics {
     /// # Errors
     /// When a metric of the same name is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let metrics = Self {
-            calls: IntCounterVec::new(
-                Opts::new(name("calls_total"), "Calls to Temporal servers, by method and outcome."),
+        let register = Register(registry);
+        Ok(Self {
+            calls: register.counters(
+                "calls_total",
+                "Calls to Temporal servers, by method and outcome.",
                 &["method", "outcome"],
             )?,
-            call_seconds: HistogramVec::new(
-                HistogramOpts::new(name("call_seconds"), "Duration of calls to Temporal servers.")
+            call_seconds: register.histograms(
+                HistogramOpts::new("call_seconds", "Duration of calls to Temporal servers.")
                     .buckets(vec![0.002, 0.01, 0.05, 0.2, 1.0, 5.0]),
                 &["method"],
             )?,
-            budget_wait_seconds: CounterVec::new(
+            budget_wait_seconds: register.add(CounterVec::new(
                 Opts::new(name("budget_wait_seconds_total"), "Time that calls waited for the budget, by kind of call."),
                 &["kind"],
-            )?,
-            snapshot_age_seconds: HistogramVec::new(
-                HistogramOpts::new(name("snapshot_age_seconds"), "Age of what a decision was given, by what it is.")
+            )?)?,
+            snapshot_age_seconds: register.histograms(
+                HistogramOpts::new("snapshot_age_seconds", "Age of what a decision was given, by what it is.")
                     .buckets(vec![0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0]),
                 &["kind"],
             )?,
-            sweep_seconds: Histogram::with_opts(
-                HistogramOpts::new(
-                    name("live_sweep_seconds"),
-                    "Time between two live readings of the same partition of a Task Queue whose fleet is at zero.",
-                )
-                .buckets(vec![0.25, 0.5, 0.75, 1.0, 2.0, 4.0, 15.0]),
+            sweep_seconds: register.histogram(
+                "live_sweep_seconds",
+                "Time between two live readings of the same partition of a Task Queue whose fleet is at zero.",
+                vec![0.25, 0.5, 0.75, 1.0, 2.0, 4.0, 15.0],
             )?,
-        };
-        registry.register(Box::new(metrics.calls.clone()))?;
-        registry.register(Box::new(metrics.call_seconds.clone()))?;
-        registry.register(Box::new(metrics.budget_wait_seconds.clone()))?;
-        registry.register(Box::new(metrics.snapshot_age_seconds.clone()))?;
-        registry.register(Box::new(metrics.sweep_seconds.clone()))?;
-        Ok(metrics)
+            budget_used: register.histogram(
+                "budget_used_ratio",
+                "Used share of the budget of a Temporal namespace, each over 10 s or more.",
+                vec![0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0],
+            )?,
+            rejected: register.counters(
+                "calls_rejected_total",
+                "Calls refused for the server's limits or the operator's own, by kind of call.",
+                &["kind", "by"],
+            )?,
+            poll_gap_seconds: register.histograms(
+                HistogramOpts::new("poll_gap_seconds", "Age of a reading when it is taken anew, by how urgent it is.")
+                    .buckets(vec![0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0]),
+                &["class"],
+            )?,
+        })
     }
 
     pub(super) fn called(&self, method: Method, outcome: Result<(), FailureClass>, took: Duration) {
@@ -68,9 +81,21 @@ impl Metrics {
         self.budget_wait_seconds.with_label_values(&[kind]).inc_by(wait.as_secs_f64());
     }
 
+    pub(super) fn budget_used(&self, share: f64) {
+        self.budget_used.observe(share);
+    }
+
+    pub(super) fn rejected(&self, kind: &str, by: &str) {
+        self.rejected.with_label_values(&[kind, by]).inc();
+    }
+
+    pub(super) fn polled(&self, class: &str, gap: Duration) {
+        self.poll_gap_seconds.with_label_values(&[class]).observe(gap.as_secs_f64());
+    }
+
     pub(super) fn snapshot(&self, state: &TemporalState) {
-        let lanes = state.lanes.values().filter_map(age).map(|age| ("lane", age));
-        for (kind, age) in lanes.chain(age(&state.deployment).map(|age| ("deployment", age))) {
+        let lanes = state.lanes.values().filter_map(Observation::age).map(|age| ("lane", age));
+        for (kind, age) in lanes.chain(state.deployment.age().map(|age| ("deployment", age))) {
             self.snapshot_age_seconds.with_label_values(&[kind]).observe(age.as_secs_f64());
         }
     }
@@ -80,10 +105,25 @@ impl Metrics {
     }
 }
 
-fn age<T>(observation: &Observation<T>) -> Option<Duration> {
-    match observation {
-        Observation::Known { age, .. } | Observation::Stale { age, .. } => Some(*age),
-        Observation::Unknown => None,
+struct Register<'a>(&'a Registry);
+
+impl Register<'_> {
+    fn add<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn counters(&self, suffix: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(Opts::new(name(suffix), help), labels)?)
+    }
+
+    fn histogram(&self, suffix: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram, prometheus::Error> {
+        self.add(Histogram::with_opts(HistogramOpts::new(name(suffix), help).buckets(buckets))?)
+    }
+
+    fn histograms(&self, mut opts: HistogramOpts, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+        opts.common_opts.name = name(&opts.common_opts.name);
+        self.add(HistogramVec::new(opts, labels)?)
     }
 }
 

@@ -8,19 +8,24 @@
 //! * [`pool`]: the channels, one for each Connection and version of its Secret.
 //! * [`budget`]: one token bucket for each server and Temporal namespace.
 //! * [`api`]: the few calls that are used, each with a deadline, their errors sorted into classes.
+//! * [`heartbeats`]: what Workers told the server of themselves, for pods that can't be read.
 //! * [`poller`]: what is read when, and what came of it.
 //! * [`routing`]: which version gets the traffic.
 
 pub mod api;
+mod bucket;
 pub mod budget;
 pub mod connection;
 mod errors;
+pub mod heartbeats;
 pub mod metrics;
 pub mod poller;
 pub mod pool;
+mod readings;
 pub mod routing;
 
 pub use connection::{Connection, ConnectionError, ConnectionSpec, Credentials, Secret};
+pub use heartbeats::{Heartbeats, Need};
 pub use metrics::Metrics;
 pub use poller::{Phase, Poller, Watch};
 pub use pool::{Limits, ObjectVersion, Pool, PoolKey};

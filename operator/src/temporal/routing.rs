@@ -44,7 +44,7 @@ pub async fn set_current(connection: &Connection, routing: Routing<'_>) -> Resul
     match &answer {
         Ok(()) => budget.answered(Kind::Routing),
         Err(error) if error.code == tonic::Code::ResourceExhausted => {
-            budget.exhausted(Kind::Routing, error.whole_server, Instant::now());
+            budget.exhausted(Kind::Routing, error.refusal, Instant::now());
         }
         Err(_) => {}
     }

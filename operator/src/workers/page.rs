@@ -1,11 +1,14 @@
 //! Reads a page in the Prometheus text format piece by piece, so that its size costs no memory.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use operator_core::contract::LABEL_TASK_QUEUE;
-use operator_core::observed::{LaneKey, PodLoad, SlotUse};
+use operator_core::observed::{LaneKey, TaskType};
 
-use super::sdks::{self, Kind, Meaning, Metric, Source};
+use super::labels::{Labels, unescape};
+use super::reading::{Histogram, LaneNumbers, Numbers, Reading};
+use super::sdks::{self, Kind, Meaning, Metric, Part, Source};
+use super::word::Word;
 
 /// Longest line that is read; longer ones are none of ours.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -15,16 +18,9 @@ const LONGEST_LINE: usize = 64 * 1024;
 pub(super) struct Page {
     line: Vec<u8>,
     skipping: bool,
-    runtime: BTreeMap<LaneKey, Numbers>,
-    sdk: BTreeMap<LaneKey, Numbers>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Numbers {
-    used: Option<f64>,
-    available: Option<f64>,
-    started: Option<f64>,
-    ended: Option<f64>,
+    runtime: Numbers,
+    sdk: Numbers,
+    word: Word,
 }
 
 impl Page {
@@ -38,13 +34,13 @@ impl Page {
         self.extend(piece);
     }
 
-    /// The load that the page tells of; none when it holds no slots at all, which is not the same as no load.
-    pub(super) fn finish(mut self) -> Option<PodLoad> {
+    /// What the page tells of; none when it holds no slots at all, which is not the same as no load.
+    pub(super) fn finish(mut self) -> Option<Reading> {
         self.end_line();
-        // The runtime exports its SDK's metrics as well; its own are the contract.
-        let told = if self.runtime.is_empty() { self.sdk } else { self.runtime };
-        let load: PodLoad = told.into_iter().filter_map(|(lane, numbers)| Some((lane, numbers.slot_use()?))).collect();
-        (!load.is_empty()).then_some(load)
+        // The runtime exports its own metrics, which are the contract; a program on it may export its SDK's as well.
+        let told = if self.runtime.lanes.is_empty() { self.sdk } else { self.runtime };
+        let reading = Reading { cordon: self.word.cordon(), ..told.reading() };
+        (!reading.lanes.is_empty()).then_some(reading)
     }
 
     fn extend(&mut self, bytes: &[u8]) {
@@ -71,123 +67,115 @@ impl Page {
     fn read(&mut self, line: &str) {
         let name_end = line.find(['{', ' ', '\t']).unwrap_or(line.len());
         let (name, rest) = line.split_at(name_end);
-        let Some(metric) = sdks::find(name) else { return };
-        let Some((lane, value)) = sample(metric, rest) else { return };
-        let lanes = match metric.source {
+        if self.word.read(name, rest) {
+            return;
+        }
+        let Some((metric, part)) = sdks::find(name) else { return };
+        let Some(sample) = Sample::read(metric, rest) else { return };
+        let numbers = match metric.source {
             Source::Runtime => &mut self.runtime,
             Source::Sdk => &mut self.sdk,
         };
-        let numbers = lanes.entry(lane).or_default();
-        let number = match metric.meaning {
-            Meaning::Used => &mut numbers.used,
-            Meaning::Available => &mut numbers.available,
-            Meaning::Started => &mut numbers.started,
-            Meaning::Ended => &mut numbers.ended,
+        numbers.take(metric, part, &sample);
+    }
+}
+
+/// A line of the page.
+struct Sample<'a> {
+    task_queue: Option<Cow<'a, str>>,
+    task_type: Option<TaskType>,
+    /// Upper edge of a bucket.
+    edge: Option<f64>,
+    value: f64,
+}
+
+impl<'a> Sample<'a> {
+    /// Reads what follows the name.
+    fn read(metric: &Metric, rest: &'a str) -> Option<Self> {
+        let mut sample = Self { task_queue: None, task_type: None, edge: None, value: 0.0 };
+        if let Kind::Named(named) = metric.kind {
+            sample.task_type = Some(named);
+        }
+        let value = match rest.strip_prefix('{') {
+            Some(rest) => sample.read_labels(metric, rest)?,
+            None => rest,
         };
-        // A lane has a series for each activity type, and so on.
-        *number = Some(number.unwrap_or(0.0) + value);
+        sample.value = value.split_whitespace().next()?.parse().ok()?;
+        sample.value.is_finite().then_some(sample)
+    }
+
+    fn read_labels(&mut self, metric: &Metric, rest: &'a str) -> Option<&'a str> {
+        let mut labels = Labels { rest };
+        for (name, value) in &mut labels {
+            match (name, metric.kind) {
+                (LABEL_TASK_QUEUE, _) => self.task_queue = Some(unescape(value)),
+                ("le", _) => self.edge = value.parse().ok(),
+                (name, Kind::Label(label)) if name == label => self.task_type = sdks::task_type(value),
+                _ => {}
+            }
+        }
+        labels.rest.strip_prefix('}')
     }
 }
 
 impl Numbers {
-    /// Slots of a lane; none for one that tells of counters alone.
-    fn slot_use(self) -> Option<SlotUse> {
-        if self.used.is_none() && self.available.is_none() {
-            return None;
-        }
-        let used = whole(self.used);
-        let started = match self.started {
-            Some(started) => whole(Some(started)),
-            None => whole(self.ended).saturating_add(self.ended.map_or(0, |_| used)),
+    fn take(&mut self, metric: &Metric, part: Part, sample: &Sample<'_>) {
+        let number = match (metric.meaning, metric.kind) {
+            (Meaning::Cached, _) => &mut self.cached,
+            (Meaning::CpuSeconds, _) => &mut self.cpu_seconds,
+            (Meaning::CpuLimit, _) => &mut self.cpu_limit,
+            (Meaning::ProcessStart, _) => &mut self.process_start,
+            (meaning, _) => {
+                let (Some(queue), Some(task_type)) = (&sample.task_queue, sample.task_type) else { return };
+                let key = LaneKey { task_queue: queue.clone().into_owned(), task_type };
+                let Some(number) = self.lanes.entry(key).or_default().number(meaning, part, sample) else { return };
+                number
+            }
         };
-        Some(SlotUse { used, available: whole(self.available), started })
+        // A lane has a series for each activity type, and so on.
+        *number = Some(number.unwrap_or(0.0) + sample.value);
     }
 }
 
-/// A count; less than nothing (a supplier without a limit says -1) is nothing.
-fn whole(number: Option<f64>) -> u64 {
-    // The conversion saturates, and makes zero of what is no number.
-    number.map_or(0, |number| number as u64)
-}
-
-/// Lane and value of a sample, from what follows its name.
-fn sample(metric: &Metric, rest: &str) -> Option<(LaneKey, f64)> {
-    let mut labels = Labels { rest: rest.strip_prefix('{')? };
-    let (mut task_queue, mut task_type) = (None, None);
-    if let Kind::Named(named) = metric.kind {
-        task_type = Some(named);
+impl LaneNumbers {
+    /// The number that a sample adds to; none for a bucket, which is added here.
+    fn number(&mut self, meaning: Meaning, part: Part, sample: &Sample<'_>) -> Option<&mut Option<f64>> {
+        Some(match (meaning, part) {
+            (Meaning::Waited, Part::Bucket(unit)) => {
+                self.waits.get_or_insert_with(|| Histogram::new(unit)).add(sample.edge?, sample.value);
+                return None;
+            }
+            (Meaning::Ended, Part::Bucket(unit)) => {
+                self.runs.get_or_insert_with(|| Histogram::new(unit)).add(sample.edge?, sample.value);
+                return None;
+            }
+            (Meaning::Used, _) => &mut self.used,
+            (Meaning::Available, _) => &mut self.available,
+            (Meaning::Started, _) => &mut self.started,
+            (Meaning::Waited, Part::Count) => &mut self.waited,
+            (Meaning::Ended, Part::Count) => &mut self.ended,
+            _ => return None,
+        })
     }
-    for (name, value) in &mut labels {
-        match (name, metric.kind) {
-            (LABEL_TASK_QUEUE, _) => task_queue = Some(unescape(value)),
-            (name, Kind::Label(label)) if name == label => task_type = sdks::task_type(value),
-            _ => {}
-        }
-    }
-    let value: f64 = labels.rest.strip_prefix('}')?.split_whitespace().next()?.parse().ok()?;
-    let lane = LaneKey { task_queue: task_queue?, task_type: task_type? };
-    value.is_finite().then_some((lane, value))
-}
-
-/// The labels of a sample; what is left of the text begins with `}` when they were well formed.
-struct Labels<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Iterator for Labels<'a> {
-    type Item = (&'a str, &'a str);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.rest = self.rest.trim_start_matches([',', ' ']);
-        if self.rest.starts_with('}') {
-            return None;
-        }
-        let (name, rest) = self.rest.split_once('=')?;
-        let rest = rest.trim_start().strip_prefix('"')?;
-        let end = closing_quote(rest)?;
-        self.rest = &rest[end + 1..];
-        Some((name.trim(), &rest[..end]))
-    }
-}
-
-fn closing_quote(text: &str) -> Option<usize> {
-    let mut escaped = false;
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => return Some(at),
-            _ => {}
-        }
-    }
-    None
-}
-
-fn unescape(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => match characters.next() {
-                Some('n') => plain.push('\n'),
-                Some(other) => plain.push(other),
-                None => {}
-            },
-            other => plain.push(other),
-        }
-    }
-    plain
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use operator_core::observed::TaskType;
+    use crate::workers::reading::{Counters, LaneReading};
+    use operator_core::observed::Waits;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
 
-    fn read(text: &str) -> Option<PodLoad> {
+    fn read(text: &str) -> Option<Reading> {
         let mut page = Page::default();
         page.push(text.as_bytes());
         page.finish()
+    }
+
+    fn waits(counts: [u64; 3]) -> Waits {
+        let edges = [Duration::from_millis(100), Duration::from_secs(1), Duration::MAX];
+        Waits(edges.into_iter().zip(counts).collect())
     }
 
     fn lane(task_queue: &str, task_type: TaskType) -> LaneKey {
@@ -200,7 +188,18 @@ mod tests {
 temporal_worker_runtime_slots_used{task_queue="thumbs",task_type="activity"} 3
 temporal_worker_runtime_slots_available{task_queue="thumbs",task_type="activity"} 7
 temporal_worker_runtime_tasks_started_total{task_queue="thumbs",task_type="activity"} 41
+temporal_worker_runtime_schedule_to_start_seconds_bucket{task_queue="thumbs",task_type="activity",le="0.1"} 30
+temporal_worker_runtime_schedule_to_start_seconds_bucket{task_queue="thumbs",task_type="activity",le="1"} 38
+temporal_worker_runtime_schedule_to_start_seconds_bucket{task_queue="thumbs",task_type="activity",le="+Inf"} 40
+temporal_worker_runtime_schedule_to_start_seconds_count{task_queue="thumbs",task_type="activity"} 40
+temporal_worker_runtime_execution_seconds_bucket{task_queue="thumbs",task_type="activity",le="+Inf"} 38
+temporal_worker_runtime_execution_seconds_count{task_queue="thumbs",task_type="activity"} 38
+temporal_worker_runtime_cpu_seconds_total 12.5
+temporal_worker_runtime_cpu_limit 2
+temporal_worker_runtime_cached_workflows{task_queue="w1"} 3
+temporal_worker_runtime_cached_workflows{task_queue="w2"} 4
 temporal_worker_task_slots_used{task_queue="thumbs",worker_type="ActivityWorker"} 99
+process_cpu_seconds_total 99
 "#;
 
     const SDK: &str = r#"
@@ -209,29 +208,59 @@ temporal_worker_task_slots_available{task_queue="q \"1\"",worker_type="ActivityW
 temporal_worker_task_slots_used{task_queue="q \"1\"",worker_type="WorkflowWorker"} 0
 temporal_worker_task_slots_available{task_queue="q \"1\"",worker_type="WorkflowWorker"} -1
 temporal_worker_task_slots_used{task_queue="q \"1\"",worker_type="LocalActivityWorker"} 5
-temporal_activity_schedule_to_start_latency_seconds_bucket{activity_type="A",task_queue="q \"1\"",le="1"} 4
+temporal_activity_schedule_to_start_latency_seconds_bucket{activity_type="A",task_queue="q \"1\"",le="0.1"} 1
+temporal_activity_schedule_to_start_latency_seconds_bucket{activity_type="A",task_queue="q \"1\"",le="1"} 3
+temporal_activity_schedule_to_start_latency_seconds_bucket{activity_type="A",task_queue="q \"1\"",le="+Inf"} 4
+temporal_activity_schedule_to_start_latency_seconds_bucket{activity_type="B",task_queue="q \"1\"",le="0.1"} 0
+temporal_activity_schedule_to_start_latency_seconds_bucket{activity_type="B",task_queue="q \"1\"",le="1"} 6
+temporal_activity_schedule_to_start_latency_seconds_bucket{activity_type="B",task_queue="q \"1\"",le="+Inf"} 6
 temporal_activity_schedule_to_start_latency_seconds_count{activity_type="A",task_queue="q \"1\""} 4
 temporal_activity_schedule_to_start_latency_seconds_count{activity_type="B",task_queue="q \"1\""} 6
+temporal_activity_execution_latency_seconds_bucket{activity_type="A",task_queue="q \"1\"",le="5"} 7
+temporal_activity_execution_latency_seconds_bucket{activity_type="A",task_queue="q \"1\"",le="+Inf"} 8
 temporal_activity_execution_latency_seconds_count{activity_type="A",task_queue="q \"1\""} 8
 temporal_workflow_task_execution_latency_milliseconds_count{task_queue="q \"1\"",workflow_type="W"} 5
 temporal_activity_schedule_to_start_latency_count{task_queue="other"} 1
+temporal_sticky_cache_size{task_queue="q \"1\""} 6
+process_cpu_seconds_total 3.25
+process_start_time_seconds 1.7e+09
 "#;
 
     #[test]
     fn the_runtimes_own_metrics_are_what_counts() {
-        let load = read(RUNTIME).unwrap();
-        let expected = SlotUse { used: 3, available: 7, started: 41 };
-        assert_eq!(load, PodLoad::from([(lane("thumbs", TaskType::Activity), expected)]));
+        let reading = read(RUNTIME).unwrap();
+        let lane_reading = LaneReading {
+            used: 3,
+            available: 7,
+            counters: Counters { started: Some(41), waited: Some(40), ended: Some(38) },
+            waits: waits([30, 38, 40]),
+            runs: Waits(vec![(Duration::MAX, 38)]),
+            unlimited: false,
+        };
+        assert_eq!(reading.lanes, BTreeMap::from([(lane("thumbs", TaskType::Activity), lane_reading)]));
+        assert_eq!((reading.cached, reading.cpu_seconds, reading.cpu_limit), (Some(7), Some(12.5), Some(2.0)));
     }
 
     #[test]
     fn the_metrics_of_an_sdk_are_summed_by_lane() {
-        let load = read(SDK).unwrap();
-        let activities = SlotUse { used: 2, available: 8, started: 10 };
-        let workflows = SlotUse { used: 0, available: 0, started: 5 };
+        let reading = read(SDK).unwrap();
+        let activities = LaneReading {
+            used: 2,
+            available: 8,
+            counters: Counters { started: None, waited: Some(10), ended: Some(8) },
+            waits: waits([1, 9, 10]),
+            runs: Waits(vec![(Duration::from_secs(5), 7), (Duration::MAX, 8)]),
+            unlimited: false,
+        };
+        let workflows = LaneReading {
+            unlimited: true,
+            counters: Counters { ended: Some(5), ..Counters::default() },
+            ..LaneReading::default()
+        };
         let expected =
             [(lane("q \"1\"", TaskType::Activity), activities), (lane("q \"1\"", TaskType::Workflow), workflows)];
-        assert_eq!(load, PodLoad::from(expected));
+        assert_eq!(reading.lanes, BTreeMap::from(expected));
+        assert_eq!((reading.cached, reading.cpu_seconds, reading.process_start), (Some(6), Some(3.25), Some(1.7e9)));
     }
 
     #[test]

@@ -1,16 +1,33 @@
 //! Which pod is read next, and what came of it. A fleet's pods are read in rounds, so that a decision sees them at about
 //! the same moment and is asked for once a round.
+//!
+//! * Up to a hundred pods are read each interval. A larger fleet's rounds are longer, up to [`LONGEST_ROUND`]: that is
+//!   well within [`LOAD_FRESH`], so that every pod may still be found idle.
+//! * Fleets take turns, and none has more than a share of the reads under way: pods that don't answer cost the time of a
+//!   deadline each, and must not keep others' from being read.
+//! * A pod that failed several times in a row is read less often, up to [`LONGEST_RETRY`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use operator_core::observed::{Observation, PodLoad};
+use operator_core::observed::{Observation, PodLoad, ReadFailure};
 use rand::RngExt as _;
 use tokio::time::Instant;
 
+use super::reading::Reading;
 use super::scraper::{LOAD_FRESH, Target};
+use super::series::Series;
 use crate::changes::FleetId;
+
+/// Pods that are read each interval.
+const PODS_AN_INTERVAL: f64 = 100.0;
+/// Longest round of a large fleet.
+const LONGEST_ROUND: Duration = Duration::from_secs(6);
+/// Failures in a row after which a pod is read less often.
+const PATIENCE: u32 = 3;
+/// Longest time between two reads of a pod that fails. Within it, a NetworkPolicy that was mended shows.
+const LONGEST_RETRY: Duration = Duration::from_secs(15);
 
 /// A read of one pod.
 #[derive(Clone, Debug)]
@@ -23,21 +40,50 @@ pub(super) struct Scrape {
 struct Fleet {
     targets: Vec<Arc<Target>>,
     due: Instant,
+    /// Those of this round that are not read yet.
+    waiting: VecDeque<Arc<Target>>,
+    /// Reads under way.
     open: usize,
     changed: bool,
+}
+
+impl Fleet {
+    fn is_done(&self) -> bool {
+        self.open == 0 && self.waiting.is_empty()
+    }
+}
+
+/// What is known of a pod.
+#[derive(Default)]
+struct Pod {
+    series: Series,
+    load: Option<(PodLoad, Instant)>,
+    failure: Option<ReadFailure>,
+    failures: u32,
+    retry_at: Option<Instant>,
 }
 
 /// All fleets with pods.
 pub(super) struct Rounds {
     interval: Duration,
+    /// Most reads under way of one fleet.
+    share: usize,
     fleets: HashMap<FleetId, Fleet>,
-    waiting: VecDeque<Scrape>,
-    loads: HashMap<String, (PodLoad, Instant)>,
+    /// Fleets with pods to read, in turn.
+    turns: VecDeque<FleetId>,
+    pods: HashMap<String, Pod>,
 }
 
 impl Rounds {
-    pub(super) fn new(interval: Duration) -> Self {
-        Self { interval, fleets: HashMap::new(), waiting: VecDeque::new(), loads: HashMap::new() }
+    /// Rounds without fleets, for `concurrency` reads under way at a time.
+    pub(super) fn new(interval: Duration, concurrency: usize) -> Self {
+        Self {
+            interval,
+            share: (concurrency / 2).max(1),
+            fleets: HashMap::new(),
+            turns: VecDeque::new(),
+            pods: HashMap::new(),
+        }
     }
 
     /// Replaces a fleet's pods. New ones are read at once. Says whether anything changed.
@@ -51,7 +97,7 @@ impl Rounds {
         }
         for target in known {
             if !targets.iter().any(|new| new.pod_uid == target.pod_uid) {
-                self.loads.remove(&target.pod_uid);
+                self.pods.remove(&target.pod_uid);
             }
         }
         let targets = targets.into_iter().map(Arc::new).collect();
@@ -61,7 +107,8 @@ impl Rounds {
                 fleet.due = now;
             }
             None => {
-                self.fleets.insert(id.clone(), Fleet { targets, due: now, open: 0, changed: false });
+                let fleet = Fleet { targets, due: now, waiting: VecDeque::new(), open: 0, changed: false };
+                self.fleets.insert(id.clone(), fleet);
             }
         }
         true
@@ -71,124 +118,112 @@ impl Rounds {
     pub(super) fn remove(&mut self, id: &FleetId) -> bool {
         let Some(fleet) = self.fleets.remove(id) else { return false };
         for target in fleet.targets {
-            self.loads.remove(&target.pod_uid);
+            self.pods.remove(&target.pod_uid);
         }
-        self.waiting.retain(|scrape| scrape.fleet != *id);
         true
     }
 
     /// The next read, or when to look again.
     pub(super) fn next(&mut self, now: Instant) -> Result<Scrape, Option<Instant>> {
-        if let Some(scrape) = self.waiting.pop_front() {
+        if let Some(scrape) = self.take_turn() {
             return Ok(scrape);
         }
-        for (id, fleet) in self.fleets.iter_mut().filter(|(_, fleet)| fleet.open == 0 && fleet.due <= now) {
-            fleet.open = fleet.targets.len();
-            fleet.due = now + self.interval.mul_f64(rand::rng().random_range(0.95..1.05));
-            let scrapes = fleet.targets.iter().map(|target| Scrape { fleet: id.clone(), target: target.clone() });
-            self.waiting.extend(scrapes);
+        for (id, fleet) in self.fleets.iter_mut().filter(|(_, fleet)| fleet.is_done() && fleet.due <= now) {
+            let scatter = rand::rng().random_range(0.95..1.05);
+            fleet.due = now + round(self.interval, fleet.targets.len()).mul_f64(scatter);
+            let due = |target: &&Arc<Target>| {
+                let pod = self.pods.get(&target.pod_uid);
+                pod.and_then(|pod| pod.retry_at).is_none_or(|retry_at| retry_at <= now)
+            };
+            fleet.waiting = fleet.targets.iter().filter(due).cloned().collect();
+            self.turns.push_back(id.clone());
         }
-        let next_round = || self.fleets.values().filter(|fleet| fleet.open == 0).map(|fleet| fleet.due).min();
-        self.waiting.pop_front().ok_or_else(next_round)
+        match self.take_turn() {
+            Some(scrape) => Ok(scrape),
+            None => Err(self.fleets.values().filter(|fleet| fleet.is_done()).map(|fleet| fleet.due).min()),
+        }
     }
 
-    /// Takes the outcome of a read; none when it failed. Gives the fleet if its round is over and showed a change.
-    pub(super) fn finish(&mut self, scrape: &Scrape, load: Option<PodLoad>, asked: Instant) -> Option<FleetId> {
+    fn take_turn(&mut self) -> Option<Scrape> {
+        while let Some(id) = self.turns.pop_front() {
+            let Some(fleet) = self.fleets.get_mut(&id) else { continue };
+            // A fleet that has its share comes back when one of its reads ends.
+            if fleet.open >= self.share {
+                continue;
+            }
+            let Some(target) = fleet.waiting.pop_front() else { continue };
+            fleet.open += 1;
+            if !fleet.waiting.is_empty() {
+                self.turns.push_back(id.clone());
+            }
+            return Some(Scrape { fleet: id, target });
+        }
+        None
+    }
+
+    /// Takes the outcome of a read. Gives the fleet if its round is over and showed a change.
+    pub(super) fn finish(
+        &mut self,
+        scrape: &Scrape,
+        outcome: Result<Reading, ReadFailure>,
+        asked: Instant,
+    ) -> Option<FleetId> {
+        let interval = self.interval;
         let fleet = self.fleets.get_mut(&scrape.fleet)?;
         fleet.open = fleet.open.saturating_sub(1);
-        let still_there = fleet.targets.contains(&scrape.target);
-        if let Some(load) = load.filter(|_| still_there) {
-            let before = self.loads.get(&scrape.target.pod_uid);
-            fleet.changed |= before.is_none_or(|(before, _)| *before != load);
-            self.loads.insert(scrape.target.pod_uid.clone(), (load, asked));
+        if !fleet.waiting.is_empty() && !self.turns.contains(&scrape.fleet) {
+            self.turns.push_back(scrape.fleet.clone());
         }
-        let over = fleet.open == 0;
-        (over && std::mem::take(&mut fleet.changed)).then(|| scrape.fleet.clone())
+        let target = &scrape.target;
+        if fleet.targets.contains(target) {
+            let pod = self.pods.entry(target.pod_uid.clone()).or_default();
+            fleet.changed |= match outcome {
+                Ok(reading) => pod.answered(reading, asked, target),
+                Err(failure) => pod.failed(failure, asked, interval),
+            };
+        }
+        (fleet.is_done() && std::mem::take(&mut fleet.changed)).then(|| scrape.fleet.clone())
     }
 
-    /// What a pod said last.
-    pub(super) fn load(&self, pod_uid: &str, now: Instant) -> Observation<PodLoad> {
-        match self.loads.get(pod_uid) {
+    /// What a pod said last, and why its last read failed, if it did.
+    pub(super) fn load(&self, pod_uid: &str, now: Instant) -> (Observation<PodLoad>, Option<ReadFailure>) {
+        let Some(pod) = self.pods.get(pod_uid) else { return (Observation::Unknown, None) };
+        let load = match &pod.load {
             Some((load, taken)) => Observation::aged(load.clone(), now.saturating_duration_since(*taken), LOAD_FRESH),
             None => Observation::Unknown,
-        }
+        };
+        (load, pod.failure)
     }
+}
+
+impl Pod {
+    /// Takes a reading. Says whether it changes anything for the fleet.
+    fn answered(&mut self, reading: Reading, asked: Instant, target: &Target) -> bool {
+        let load = self.series.take(reading, asked, target.cpu_limit);
+        let news =
+            self.load.as_ref().is_none_or(|(before, _)| (&before.lanes, before.cordon) != (&load.lanes, load.cordon));
+        let recovered = self.failure.take().is_some();
+        self.load = Some((load, asked));
+        (self.failures, self.retry_at) = (0, None);
+        news || recovered
+    }
+
+    /// Takes a failure. Says whether it is news.
+    fn failed(&mut self, failure: ReadFailure, now: Instant, interval: Duration) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= PATIENCE {
+            let wait = interval * 2_u32.pow((self.failures - PATIENCE).min(8));
+            self.retry_at = Some(now + wait.min(LONGEST_RETRY).mul_f64(rand::rng().random_range(0.8..1.0)));
+        }
+        self.failure.replace(failure) != Some(failure)
+    }
+}
+
+/// Time of one round of a fleet.
+fn round(interval: Duration, pods: usize) -> Duration {
+    let longest = LONGEST_ROUND.max(interval);
+    interval.mul_f64((pods as f64 / PODS_AN_INTERVAL).max(1.0)).min(longest)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use operator_core::observed::{LaneKey, SlotUse, TaskType};
-
-    const INTERVAL: Duration = Duration::from_secs(2);
-
-    fn target(pod: &str) -> Target {
-        Target { pod_uid: pod.into(), url: format!("http://{pod}/metrics") }
-    }
-
-    fn load(used: u64) -> Option<PodLoad> {
-        let lane = LaneKey { task_queue: "q".into(), task_type: TaskType::Activity };
-        Some(PodLoad::from([(lane, SlotUse { used, available: 10 - used, started: used })]))
-    }
-
-    fn round(rounds: &mut Rounds, now: Instant) -> Vec<Scrape> {
-        std::iter::from_fn(|| rounds.next(now).ok()).collect()
-    }
-
-    #[test]
-    fn a_fleet_is_named_once_a_round_and_only_if_its_load_changed() {
-        let (mut rounds, fleet, mut now) = (Rounds::new(INTERVAL), FleetId::from("f"), Instant::now());
-        assert!(rounds.set(&fleet, vec![target("a"), target("b")], now));
-        assert!(!rounds.set(&fleet, vec![target("a"), target("b")], now));
-        for (loads, named) in [([1, 2], true), ([1, 2], false), ([1, 3], true)] {
-            let scrapes = round(&mut rounds, now);
-            assert_eq!(scrapes.len(), 2);
-            assert_eq!(rounds.finish(&scrapes[0], load(loads[0]), now), None);
-            assert_eq!(rounds.finish(&scrapes[1], load(loads[1]), now).is_some(), named, "{loads:?}");
-            assert!(round(&mut rounds, now).is_empty(), "a round began before its time");
-            now += INTERVAL.mul_f64(1.05);
-        }
-    }
-
-    #[test]
-    fn a_round_waits_for_the_slowest_pod_of_the_last_one() {
-        let (mut rounds, fleet, now) = (Rounds::new(INTERVAL), FleetId::from("f"), Instant::now());
-        rounds.set(&fleet, vec![target("a"), target("b")], now);
-        let scrapes = round(&mut rounds, now);
-        rounds.finish(&scrapes[0], load(1), now);
-        let later = now + INTERVAL * 3;
-        assert!(round(&mut rounds, later).is_empty());
-        rounds.finish(&scrapes[1], None, later);
-        assert_eq!(round(&mut rounds, later).len(), 2);
-    }
-
-    #[test]
-    fn a_pod_that_does_not_answer_keeps_its_last_load_which_grows_stale() {
-        let (mut rounds, fleet, now) = (Rounds::new(INTERVAL), FleetId::from("f"), Instant::now());
-        rounds.set(&fleet, vec![target("a")], now);
-        let scrape = round(&mut rounds, now).remove(0);
-        rounds.finish(&scrape, load(4), now);
-        let later = now + INTERVAL * 2;
-        let scrape = round(&mut rounds, later).remove(0);
-        assert_eq!(rounds.finish(&scrape, None, later), None);
-        assert_eq!(rounds.load("a", later).known(), load(4).as_ref());
-        assert!(matches!(rounds.load("a", now + LOAD_FRESH * 2), Observation::Stale { .. }));
-    }
-
-    #[test]
-    fn pods_that_are_gone_are_forgotten_even_if_they_answer_late() {
-        let (mut rounds, fleet, now) = (Rounds::new(INTERVAL), FleetId::from("f"), Instant::now());
-        rounds.set(&fleet, vec![target("a"), target("b")], now);
-        let scrapes = round(&mut rounds, now);
-        rounds.finish(&scrapes[0], load(1), now);
-        let (gone, stays) = (&scrapes[0].target.pod_uid, &scrapes[1].target.pod_uid);
-        rounds.set(&fleet, vec![target(stays)], now);
-        assert_eq!(rounds.load(gone, now), Observation::Unknown);
-        rounds.finish(&scrapes[0], load(1), now);
-        assert_eq!(rounds.load(gone, now), Observation::Unknown, "it answered late");
-        rounds.set(&fleet, vec![], now);
-        assert_eq!(rounds.finish(&scrapes[1], load(1), now), None);
-        assert_eq!(rounds.load("b", now), Observation::Unknown);
-        assert!(matches!(rounds.next(now), Err(None)), "nothing is read without pods");
-    }
-}
+mod tests;

@@ -80,7 +80,7 @@ pub async fn run(trials: u32, profile: Profile) -> Result<()> {
 async fn measure(stage: &Stage, count: u32, profile: Profile) -> Result<Report> {
     let bench = Bench::set_up(stage).await?;
     let cores = std::thread::available_parallelism()?.get();
-    let load_before = load()?;
+    let load_before = figures::load()?;
     if load_before > cores as f64 / 2.0 {
         println!("the load is {load_before} on {cores} cores: other work on this machine makes the figures worse");
     }
@@ -92,7 +92,7 @@ async fn measure(stage: &Stage, count: u32, profile: Profile) -> Result<Report> 
             trials.push(trial);
         }
     }
-    let load_after = load()?;
+    let load_after = figures::load()?;
     println!("a minute with one fleet at zero");
     let at_rest = at_rest::measure(&bench.leave_one().await?).await?;
     let conditions = Conditions { profile: format!("{profile:?}").to_lowercase(), cores, load_before, load_after };
@@ -148,9 +148,4 @@ fn figures_of(operator: &Operator, floor: &Floor, at_rest: &AtRest) -> Vec<Figur
         Figure::new("at_rest_resident_memory", "MB", at_rest.resident_mb).mark(30.0),
         Figure::new("at_rest_cpu_of_a_core", "%", at_rest.cpu_percent).mark(1.0),
     ]
-}
-
-fn load() -> Result<f64> {
-    let text = std::fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
-    text.split(' ').next().and_then(|load| load.parse().ok()).context("/proc/loadavg holds no load")
 }

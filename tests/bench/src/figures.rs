@@ -33,7 +33,7 @@ impl Distribution {
 pub struct Figure {
     /// What it is.
     pub name: &'static str,
-    /// `ms`, `MB` (10^6 bytes) or `%`.
+    /// `ms`, `µs`, `s`, `MB` (10^6 bytes), `%`, `pod s` or `tasks`.
     pub unit: &'static str,
     /// What was measured.
     pub value: f64,
@@ -41,11 +41,11 @@ pub struct Figure {
     pub baseline: Option<f64>,
     /// What the baseline is.
     pub against: Option<&'static str>,
-    /// `value / baseline`.
+    /// `value / baseline`; none of a baseline of 0.
     pub ratio: Option<f64>,
     /// The value must not exceed this.
     pub mark: Option<f64>,
-    /// Whether it does not.
+    /// Whether it does not, and is as near to a prediction as it must be.
     pub met: Option<bool>,
 }
 
@@ -57,12 +57,20 @@ impl Figure {
 
     /// Compares it.
     pub fn against(self, what: &'static str, baseline: f64) -> Self {
-        Self { baseline: Some(baseline), against: Some(what), ratio: Some(self.value / baseline), ..self }
+        let ratio = (baseline != 0.0).then(|| self.value / baseline);
+        Self { baseline: Some(baseline), against: Some(what), ratio, ..self }
     }
 
     /// Says what it must not exceed.
     pub fn mark(self, mark: f64) -> Self {
         Self { mark: Some(mark), met: Some(self.value <= mark), ..self }
+    }
+
+    /// Takes its baseline for a prediction: it must be within `share` of that, to both sides, or not more than `same` away.
+    pub fn near(self, share: f64, same: f64) -> Self {
+        let Some(baseline) = self.baseline else { return self };
+        let room = (baseline * share).max(same);
+        Self { mark: Some(baseline + room), met: Some((self.value - baseline).abs() <= room), ..self }
     }
 }
 
@@ -92,6 +100,15 @@ pub fn table(figures: &[Figure]) -> String {
 
 fn shown(value: f64) -> String {
     if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+}
+
+/// Mean number of runnable processes over the last minute.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn load() -> Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
+    text.split(' ').next().and_then(|load| load.parse().ok()).context("/proc/loadavg holds no load")
 }
 
 /// Writes `target/bench/<name>.json`; returns its path.
@@ -129,6 +146,10 @@ mod tests {
         let figure = Figure::new("patched", "ms", 300.0).against("the peer", 1200.0).mark(300.0);
         assert_eq!((figure.ratio, figure.met), (Some(0.25), Some(true)));
         assert_eq!(Figure::new("patched", "ms", 300.1).mark(300.0).met, Some(false));
+        let near = |value| Figure::new("cost", "pod s", value).against("the simulator", 100.0).near(0.25, 1.0).met;
+        assert_eq!([75.0, 125.0, 74.9, 125.1].map(near), [Some(true), Some(true), Some(false), Some(false)]);
+        let none = Figure::new("wait", "s", 0.05).against("the simulator", 0.0).near(0.25, 0.1);
+        assert_eq!((none.ratio, none.met), (None, Some(true)));
         let table = table(&[figure, Figure::new("rss", "MB", 12.34)]);
         assert!(table.contains("0.25") && table.contains("met") && table.contains("12.3 MB"), "{table}");
         assert_eq!(table.lines().count(), 3);

@@ -17,7 +17,8 @@ const MANAGER: &str = "bench";
 pub const LABEL: &str = "temporal.io/deployment-name";
 const POLL: Duration = Duration::from_millis(100);
 const READY_LIMIT: Duration = Duration::from_secs(120);
-const ZERO_LIMIT: Duration = Duration::from_secs(120);
+/// Longer than the default idle window and the longest hold.
+const ZERO_LIMIT: Duration = Duration::from_secs(900);
 
 /// A fleet. Its Task Queue has its name.
 #[derive(Clone)]
@@ -58,23 +59,18 @@ fn objects(client: &Client, kind: &str) -> Api<DynamicObject> {
 }
 
 impl Fleet {
-    /// Applies a fleet of the shared runtime, one Task Queue and one type of activity that gives back its arguments.
-    /// Without `scaling` its replicas are nobody's but ours.
+    /// Applies a fleet of the shared runtime with one Task Queue of its name. Without `scaling` its replicas are nobody's
+    /// but ours.
     ///
     /// # Errors
     /// The API server refuses it.
-    pub async fn apply(client: Client, name: &'static str, image: &str, scaling: Option<Value>) -> Result<Self> {
+    pub async fn apply(client: Client, name: &'static str, runtime: Value, scaling: Option<Value>) -> Result<Self> {
         let mut spec = json!({
             "workerOptions": {
                 "connectionRef": {"name": CONNECTION},
                 "temporalNamespace": crate::tasks::NAMESPACE,
             },
-            "runtime": {
-                "image": image,
-                "taskQueues": [{"name": name, "maxConcurrentActivities": 4}],
-                "handlers": [{"name": "cat", "exec": {"command": ["/cat"], "timeout": "20s"}}],
-                "activities": [{"type": crate::tasks::ACTIVITY_TYPE, "handler": "cat"}],
-            },
+            "runtime": runtime,
             "rollout": {"strategy": "AllAtOnce"},
             "sunset": {},
         });
@@ -114,7 +110,7 @@ impl Fleet {
     /// Waits until nothing is asked for, the Deployment has no replica, and no pod exists, also none that ends.
     ///
     /// # Errors
-    /// It is not within two minutes.
+    /// It is not within a quarter of an hour.
     pub async fn wait_at_zero(&self) -> Result<()> {
         let end = Instant::now() + ZERO_LIMIT;
         loop {
@@ -176,7 +172,7 @@ impl Fleet {
     /// Deletes it, and waits until its Deployment and pods are gone.
     ///
     /// # Errors
-    /// They are not within two minutes.
+    /// They are not within a quarter of an hour.
     pub async fn delete(self) -> Result<()> {
         objects(&self.client, "WorkerDeployment").delete(self.name, &Default::default()).await?;
         let end = Instant::now() + ZERO_LIMIT;

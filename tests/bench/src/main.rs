@@ -1,18 +1,24 @@
-//! `bench`: measures speed on a real cluster and a real Temporal server, against a baseline of the same run.
+//! `bench`: measures speed, against a baseline of the same run; but for the scaling decision on a real cluster and a real
+//! Temporal server.
 //!
 //! Every benchmark prints a table with ratios and writes `target/bench/<name>.json`. It fails when it could not
 //! measure; whether a mark was met stands in the file.
 
 mod at_rest;
+mod autoscale;
 mod cold_start;
+mod decision;
+mod detection;
 mod figures;
 mod fleet;
 mod leader;
+mod push;
 mod stage;
 mod tasks;
 mod trials;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -37,13 +43,48 @@ enum Benchmark {
         #[arg(long, value_enum, default_value_t = Profile::Release)]
         profile: Profile,
     },
+    /// Recorded traffic, against the simulator's prediction for the same tasks.
+    Autoscale {
+        /// Length of each of the two slices; a short one says little about what autoscalers cost.
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..=300))]
+        seconds: u64,
+        /// How the project's programs are built; figures of `dev` say nothing about what users get.
+        #[arg(long, value_enum, default_value_t = Profile::Release)]
+        profile: Profile,
+    },
+    /// From a task on an idle Task Queue to the operator's poller having seen it.
+    Detection {
+        /// How often, for each number of Task Queues.
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+        trials: u32,
+    },
+    /// From a task of a fleet at zero to the write of its replicas, with the server's calls to the push endpoint and without.
+    Push {
+        /// How often, each.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..))]
+        trials: u32,
+    },
+    /// One scaling decision, on lanes taken from simulated runs. Needs no cluster.
+    Decision,
+}
+
+impl Benchmark {
+    async fn run(self) -> Result<()> {
+        match self {
+            Self::ColdStart { trials, profile } => cold_start::run(trials, profile).await,
+            Self::Autoscale { seconds, profile } => autoscale::run(Duration::from_secs(seconds), profile).await,
+            Self::Detection { trials } => detection::run(trials).await,
+            Self::Push { trials } => push::run(trials).await,
+            Self::Decision => decision::run(),
+        }
+    }
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Benchmark::ColdStart { trials, profile } = Cli::parse().command;
+    let benchmark = Cli::parse().command;
     tokio::select! {
-        outcome = cold_start::run(trials, profile) => exit_code(outcome),
+        outcome = benchmark.run() => exit_code(outcome),
         _ = tokio::signal::ctrl_c() => {
             eprintln!("interrupted: what was started is ended");
             // The cluster ends with this process; a build in another thread would be waited for otherwise.

@@ -1,10 +1,9 @@
 //! What the benchmarks run on: a cluster, a Temporal server in it, and the operator installed by Helm.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::prerequisites::find_program;
 use harness::programs::{self, OPERATOR_IMAGE, Profile, Programs, source_root};
 use harness::{Cluster, ClusterOptions, TemporalOptions, TemporalServer};
 use k8s_openapi::api::core::v1::Namespace;
@@ -16,7 +15,7 @@ use crate::fleet;
 
 /// Helm release of the operator, and its Kubernetes namespace.
 pub const OPERATOR: &str = "temporal-worker-operator";
-/// The worker runtime's image with `/cat` on top.
+/// The worker runtime's image with `cat`, `bash` and `sleep` on top.
 pub const WORKER_IMAGE: &str = "bench-worker:dev";
 
 /// The running parts. They end with this value, the server before the cluster that it runs in.
@@ -35,7 +34,10 @@ impl Stage {
     pub async fn set_up(profile: Profile) -> Result<Self> {
         let programs = Programs::build(profile).await?;
         let cluster = Cluster::start(ClusterOptions::default()).await?;
-        let worker = programs.runtime_image(WORKER_IMAGE)?.program(&cat()?, "/cat");
+        let mut worker = programs.runtime_image(WORKER_IMAGE)?;
+        for program in ["/bin/cat", "/bin/bash", "/bin/sleep"] {
+            worker = worker.program(Path::new(program), program);
+        }
         programs::load(&cluster, &[programs.operator_image()?, worker])?;
         let server = TemporalServer::start_in(&cluster, TemporalOptions::default()).await?;
         let stage = Self { server, cluster };
@@ -90,8 +92,4 @@ impl Stage {
         drop(self.server);
         self.cluster.stop()
     }
-}
-
-fn cat() -> Result<PathBuf> {
-    find_program("cat").context("there is no program cat: install the package coreutils")
 }

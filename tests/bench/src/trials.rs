@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use kube::Client;
 use rand::RngExt as _;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, NAMESPACE};
 use crate::leader::Leader;
 use crate::stage::{OPERATOR, Stage, WORKER_IMAGE};
-use crate::tasks::Tasks;
+use crate::tasks::{ACTIVITY_TYPE, Tasks};
 
 /// Short, so that a trial is over soon; detection and start do not depend on it.
 const IDLE_WINDOW: &str = "3s";
@@ -74,8 +74,8 @@ impl<'a> Bench<'a> {
     pub async fn set_up(stage: &'a Stage) -> Result<Self> {
         let client = stage.cluster.client();
         let scaling = json!({"minReplicas": 0, "maxReplicas": 2, "idleWindow": IDLE_WINDOW});
-        let scaled = Fleet::apply(client.clone(), "scaled", WORKER_IMAGE, Some(scaling)).await?;
-        let by_hand = Fleet::apply(client.clone(), "by-hand", WORKER_IMAGE, None).await?;
+        let scaled = Fleet::apply(client.clone(), "scaled", echo("scaled"), Some(scaling)).await?;
+        let by_hand = Fleet::apply(client.clone(), "by-hand", echo("by-hand"), None).await?;
         scaled.wait_ready().await?;
         by_hand.wait_ready().await?;
         by_hand.scale(0).await?;
@@ -137,6 +137,16 @@ impl<'a> Bench<'a> {
         self.by_hand.delete().await?;
         Leader::find(&self.client).await
     }
+}
+
+/// Activities that give back their arguments.
+fn echo(task_queue: &str) -> Value {
+    json!({
+        "image": WORKER_IMAGE,
+        "taskQueues": [{"name": task_queue, "maxConcurrentActivities": 4}],
+        "handlers": [{"name": "cat", "exec": {"command": ["/bin/cat"], "timeout": "20s"}}],
+        "activities": [{"type": ACTIVITY_TYPE, "handler": "cat"}],
+    })
 }
 
 /// When the first write since `accepted` that raised the replicas of a Deployment was received.

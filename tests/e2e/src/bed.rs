@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use harness::programs::{self, OPERATOR_IMAGE, Profile, Programs};
 use harness::{AuditEvent, Cluster, ClusterOptions, TemporalOptions, TemporalServer};
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};
@@ -151,6 +152,23 @@ impl ClusterBed {
         Ok(harness::process::in_cgroup(id.trim_start_matches("containerd://")))
     }
 
+    /// The numbers that a fleet was scaled to since `since`, oldest first; a write that changed nothing is left out.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn scalings(&self, (namespace, fleet): (&str, &str), since: Timestamp) -> Result<Vec<(Timestamp, i64)>> {
+        let of_fleet = |name: &str| name == fleet || name.strip_prefix(fleet).is_some_and(|rest| rest.starts_with('-'));
+        let (mut last, mut changes) = (None, Vec::new());
+        for write in self.writes_in(namespace)? {
+            let scales = write.resource == "deployments/scale" && write.code < 300 && of_fleet(&write.name);
+            let Some(replicas) = write.replicas.filter(|_| scales) else { continue };
+            if last.replace(replicas) != Some(replicas) && write.time > since {
+                changes.push((write.time, replicas));
+            }
+        }
+        Ok(changes)
+    }
+
     /// Writes of a namespace that the API server has finished, oldest first.
     ///
     /// # Errors
@@ -183,7 +201,7 @@ fn install(cluster: &Cluster) -> Result<()> {
     let (repository, tag) = (format!("image.repository={repository}"), format!("image.tag={tag}"));
     let chart = chart("temporal-worker-operator");
     let arguments = ["install", OPERATOR, &chart, "--namespace", OPERATOR, "--create-namespace"];
-    let settings = ["--set", &repository, "--set", &tag];
+    let settings = ["--set", &repository, "--set", &tag, "--set", "recordDecisions=true"];
     cluster.run("helm", &[arguments.as_slice(), settings.as_slice()].concat())?;
     Ok(())
 }

@@ -15,6 +15,8 @@ use operator_core::api::{ScalingStatus, WorkerDeployment, WorkerDeploymentStatus
 use operator_core::names;
 use serde_json::{Value, json};
 
+use crate::wait::eventually;
+
 /// Name of the Connection that every ground has.
 pub const CONNECTION: &str = "temporal";
 /// Temporal namespace of all fleets.
@@ -145,6 +147,17 @@ impl Ground {
         let is = (condition.status.as_str(), condition.reason.as_str());
         ensure!(is == (status, reason), "{type_} is {is:?}: {}", condition.message);
         Ok(condition.message)
+    }
+
+    /// Waits until a fleet's version is current: from here on its pods follow its tasks.
+    ///
+    /// # Errors
+    /// It does not become so.
+    pub async fn is_current(&self, fleet: &str) -> Result<()> {
+        eventually("the version is current", async || {
+            self.has_condition(fleet, ("Ready", "True", "RolloutComplete")).await.map(|_| ())
+        })
+        .await
     }
 
     /// Every Deployment of a fleet, by name.

@@ -9,11 +9,13 @@ use harness::launch::{Launch, Place, Running};
 use harness::programs::{self, Profile, Programs};
 use harness::tools::{Tool, Tools};
 use harness::{AuditEvent, ControlPlane, TemporalOptions, TemporalServer};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::conditions::is_crd_established;
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
+use operator_core::names::LEASE_NAME;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -168,4 +170,15 @@ pub async fn install_kinds(client: &Client) -> Result<()> {
         tokio::time::timeout(SOON, established).await.with_context(|| format!("{name} is not established"))??;
     }
     Ok(())
+}
+
+/// Name of the replica that holds the Lease in a namespace.
+///
+/// # Errors
+/// None does.
+pub async fn holder(client: &Client, namespace: &str) -> Result<String> {
+    let lease = Api::<Lease>::namespaced(client.clone(), namespace).get(LEASE_NAME).await?;
+    let holder = lease.spec.and_then(|spec| spec.holder_identity).filter(|holder| !holder.is_empty());
+    let holder = holder.context("nobody holds the Lease")?;
+    Ok(holder.rsplit_once('_').map_or(holder.as_str(), |(replica, _)| replica).to_owned())
 }

@@ -5,14 +5,24 @@
 //! - [`bed`]: a cluster with the operator installed, and a Temporal server.
 //! - [`host`]: the operator as a process, against the API server alone.
 //! - [`ground`]: a scenario's own Kubernetes namespace: fleets, their children, pods and events.
+//! - [`push`]: two replicas with the push endpoint, and a Temporal server that calls it; [`service`] and [`worker`] are
+//!   parts of it.
 //! - [`tasks`]: work for fleets, and what the server's histories say of it.
+//! - [`traffic`]: work that comes one by one; [`queue`]: a Task Queue as the server has it.
+//! - [`load`]: what pods do by their own word, and pods that can't be read.
 
 pub mod bed;
 pub mod ground;
 pub mod host;
+pub mod load;
+pub mod push;
+pub mod queue;
+pub mod service;
 pub mod suite;
 pub mod tasks;
+pub mod traffic;
 pub mod wait;
+pub mod worker;
 
 pub use bed::ClusterBed;
 pub use ground::Ground;

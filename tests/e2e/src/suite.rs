@@ -49,16 +49,18 @@ pub struct Scenario<E> {
     pub run: fn(Arc<E>) -> LocalBoxFuture<'static, Result<()>>,
 }
 
-/// Names a scenario by its path: `scenario!(life::goes_to_zero)`; with `alone`, nothing runs beside it.
+/// Names a scenario by its path: `scenario!(life::goes_to_zero)`; with `alone`, nothing runs beside it. It has 5 minutes
+/// unless it says otherwise: `scenario!(life::goes_to_zero, minutes 8)`.
 #[macro_export]
 macro_rules! scenario {
-    ($($path:ident)::+) => { $crate::scenario!(@ false, $($path)::+) };
-    ($($path:ident)::+, alone) => { $crate::scenario!(@ true, $($path)::+) };
-    (@ $alone:expr, $($path:ident)::+) => {
+    ($($path:ident)::+) => { $crate::scenario!(@ false, 5, $($path)::+) };
+    ($($path:ident)::+, alone) => { $crate::scenario!(@ true, 5, $($path)::+) };
+    ($($path:ident)::+, minutes $minutes:literal) => { $crate::scenario!(@ false, $minutes, $($path)::+) };
+    (@ $alone:expr, $minutes:expr, $($path:ident)::+) => {
         $crate::suite::Scenario {
             name: concat!($("::", stringify!($path)),+).trim_start_matches("::"),
             alone: $alone,
-            limit: std::time::Duration::from_secs(300),
+            limit: std::time::Duration::from_secs(60 * $minutes),
             run: |environment| Box::pin($($path)::+(environment)),
         }
     };

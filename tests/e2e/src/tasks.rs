@@ -80,6 +80,8 @@ pub struct Pending {
     pub waiting: usize,
     /// Taken by a Worker.
     pub running: usize,
+    /// Of all of them, those that were taken before, and not completed.
+    pub again: usize,
 }
 
 /// Starts work on a server, and runs the Workflow that the work belongs to until it is dropped.
@@ -145,7 +147,8 @@ impl Tasks {
     pub async fn pending(&self, burst: &Burst) -> Result<Pending> {
         let (_, activities) = self.describe(burst).await?;
         let running = activities.iter().filter(|one| one.state() == PendingActivityState::Started).count();
-        Ok(Pending { waiting: activities.len() - running, running })
+        let again = activities.iter().filter(|one| one.attempt > 1).count();
+        Ok(Pending { waiting: activities.len() - running, running, again })
     }
 
     /// Waits until all activities have ended, and says how, by their IDs.
@@ -367,7 +370,7 @@ fn execution(workflow_id: &str) -> WorkflowExecution {
     WorkflowExecution { workflow_id: workflow_id.into(), run_id: String::new() }
 }
 
-fn queue(name: &str) -> TaskQueue {
+pub(crate) fn queue(name: &str) -> TaskQueue {
     TaskQueue { name: name.into(), ..Default::default() }
 }
 
@@ -376,7 +379,7 @@ fn payload(value: &Value) -> Payload {
     Payload { metadata, data: value.to_string().into_bytes(), ..Default::default() }
 }
 
-fn timed<T>(message: T, limit: Duration) -> tonic::Request<T> {
+pub(crate) fn timed<T>(message: T, limit: Duration) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(limit);
     request

@@ -1,19 +1,25 @@
 //! The operator against etcd and the API server alone, and a Temporal server: what it writes, what it refuses, and what it
-//! says. No pods run.
+//! says. No pods run; where one is needed, its Worker is a process of this machine.
 
 mod operator;
+mod runtime_support;
 
 use std::process::ExitCode;
 
 use e2e::{HostBed, scenario, suite};
-use operator::{child, connections, leader, manifests, server};
+use operator::{child, connections, cordon, leader, manifests, push, scaling, server};
 
 fn main() -> ExitCode {
     suite::main::<HostBed>(vec![
+        scenario!(scaling::what_was_learned_survives_a_restart),
+        scenario!(scaling::a_dry_run_is_explained_and_changes_no_replicas),
         scenario!(leader::one_of_two_writes_and_a_paused_leader_never_again),
+        scenario!(push::a_call_of_the_server_raises_a_fleet_from_zero_through_either_replica),
         scenario!(connections::a_missing_connection_is_named_and_found_when_it_appears),
         scenario!(connections::a_secret_that_can_not_be_used_is_named_with_its_remedy),
         scenario!(connections::a_corrected_secret_is_found_within_a_minute),
+        scenario!(cordon::a_pod_too_many_is_cordoned_then_removed_and_taken_back_on_demand),
+        scenario!(cordon::the_key_is_one_secret_of_the_operators_own_namespace),
         scenario!(server::a_server_that_does_not_answer_changes_nothing),
         scenario!(server::an_unknown_temporal_namespace_is_named),
         scenario!(server::a_refused_permission_is_said),

@@ -187,6 +187,7 @@ fn values_reach_the_pods() {
             "temporalCallsPerSecond": 60,
             "logFormat": "text",
             "logLevel": "debug",
+            "recordDecisions": true,
             "metrics": { "port": 9090 },
             "podLabels": { "team": "a" },
             "podSecurityContext": { "runAsUser": null },
@@ -221,6 +222,9 @@ fn values_reach_the_pods() {
     assert_eq!(variables["TEMPORAL_CALLS_PER_SECOND"], "60");
     assert_eq!(variables["LOG_FORMAT"], "text");
     assert_eq!(variables["LOG_LEVEL"], "debug");
+    assert_eq!(variables["RECORD_DECISIONS"], "/recordings/decisions.jsonl");
+    let recordings = |list: &Value| list[0]["name"] == "recordings";
+    assert!(recordings(&container["volumeMounts"]) && recordings(&pod["volumes"]), "{pod}");
     assert!(!variables.contains_key("WATCH_NAMESPACES"), "all namespaces are watched");
     assert!(container["args"].as_array().unwrap().contains(&json!("--metrics-bind-address=:9090")));
     assert_eq!(of_kind(&objects, "Service")[0]["spec"]["ports"][0]["port"], 9090);
@@ -263,7 +267,10 @@ fn secrets_are_only_got_by_name_and_nothing_is_allowed_wholesale() {
     let roles = [of_kind(&objects, "ClusterRole"), of_kind(&objects, "Role")].concat();
     let allowed = allowed(&roles);
     let secrets: Vec<_> = allowed.iter().filter(|rule| rule.ends_with("/secrets")).collect();
-    assert_eq!(secrets, ["get /secrets"]);
+    assert_eq!(secrets, ["create /secrets", "get /secrets"]);
+    // The one Secret that is made is the operator's own, in its own namespace.
+    let cluster_wide = self::allowed(&of_kind(&objects, "ClusterRole"));
+    assert!(cluster_wide.contains("get /secrets") && !cluster_wide.contains("create /secrets"), "{cluster_wide:?}");
     assert!(allowed.iter().all(|rule| !rule.contains('*')), "{allowed:?}");
     let deletes: Vec<_> = allowed.iter().filter(|rule| rule.starts_with("delete")).collect();
     assert!(deletes.is_empty(), "{deletes:?}");
@@ -315,6 +322,26 @@ fn the_chart_of_the_kinds_adds_to_them_only_that_an_uninstall_keeps_them() {
         generated.contains_key("workerdeployments.temporal.io") && generated.contains_key("connections.temporal.io")
     );
     assert_same(&rendered, &generated);
+}
+
+#[test]
+fn the_push_endpoint_is_off_and_needs_tls_or_a_word() {
+    let port = |objects: &[Value]| of_kind(objects, "Service").iter().any(|it| it["spec"]["ports"][0]["port"] == 8443);
+    assert!(!port(&render(OPERATOR, &json!({}))));
+    for push in [json!({"enabled": true}), json!({"enabled": true, "tlsSecret": "tls", "plainHTTP": true})] {
+        assert!(refusal(OPERATOR, &json!({ "push": push })).contains("push.tlsSecret"));
+    }
+    for (push, variable) in
+        [(json!({"tlsSecret": "tls"}), "PUSH_TLS_DIR"), (json!({"plainHTTP": true}), "PUSH_PLAIN_HTTP")]
+    {
+        let mut push = push;
+        push["enabled"] = json!(true);
+        let objects = render(OPERATOR, &json!({ "push": push }));
+        let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+        let variables = pod["containers"][0]["env"].to_string();
+        assert!(port(&objects) && variables.contains(variable) && variables.contains("POD_IP"), "{variables}");
+        assert_eq!(pod["volumes"][0]["secret"]["secretName"].as_str(), push["tlsSecret"].as_str());
+    }
 }
 
 #[test]

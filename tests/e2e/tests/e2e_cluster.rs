@@ -4,13 +4,23 @@ mod cluster;
 
 use std::process::ExitCode;
 
-use cluster::{bad_pods, drain, faults, life, replicas, rest, secrets, versions};
+use cluster::{
+    bad_pods, drain, faults, futile, life, recording, replicas, rest, secrets, shrink, signals, steady, versions,
+};
 use e2e::{ClusterBed, scenario, suite};
 
 fn main() -> ExitCode {
     // The longest first; those that nothing may run beside at the end.
     suite::main::<ClusterBed>(vec![
-        scenario!(faults::the_server_is_cut_off_for_a_minute),
+        scenario!(steady::long_a_constant_load_changes_nothing, minutes 10),
+        scenario!(shrink::with_cordon_a_busy_fleet_shrinks_within_one_task_time, minutes 8),
+        scenario!(faults::the_server_is_cut_off_in_a_burst, minutes 8),
+        scenario!(shrink::without_cordon_no_busy_pod_is_removed),
+        scenario!(futile::a_rate_limited_queue_gets_no_useless_pods),
+        scenario!(steady::a_busy_queue_without_backlog_never_goes_to_zero),
+        scenario!(signals::pods_whose_metrics_are_cut_off_are_kept),
+        scenario!(futile::an_image_that_never_starts_gets_no_more_pods),
+        scenario!(shrink::kubernetes_alone_kills_long_tasks),
         scenario!(life::from_one_to_zero_to_many_and_back),
         scenario!(drain::idle_pods_go_first),
         scenario!(drain::a_rolling_restart_finishes_what_runs),
@@ -21,6 +31,7 @@ fn main() -> ExitCode {
         scenario!(bad_pods::a_handler_that_does_not_work_fails_its_tasks_with_the_cause),
         scenario!(secrets::nothing_shows_a_secret),
         scenario!(faults::the_leader_is_killed_with_work_undone, alone),
+        scenario!(recording::what_was_decided_is_decided_again, alone),
         scenario!(rest::at_rest_the_operator_writes_nothing_but_its_lease, alone),
     ])
 }

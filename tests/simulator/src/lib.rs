@@ -8,16 +8,23 @@
 //! * [`world`], [`server`]: cluster, queue and what the server tells of it.
 //! * [`observation`], [`policy`], [`policies`]: what a policy may know, what it is, and which there are. `ours` is the
 //!   operator's own decision, linked unchanged.
-//! * [`run`](mod@run), [`table`], [`plot`]: runs and what is told of them.
+//! * [`replay`]: decisions that an operator recorded, made again.
+//! * [`lanes`]: decisions taken out of runs, to measure the decision's speed on.
+//! * [`ramp`]: two versions of a fleet while a rollout goes on.
+//! * [`run`](mod@run), [`table`], [`marks`], [`plot`]: runs and what is told of them.
 #![deny(missing_docs)]
 
 pub mod cli;
 pub mod csv;
+pub mod lanes;
+pub mod marks;
 pub mod observation;
 pub mod plot;
 pub mod policies;
 pub mod policy;
+pub mod ramp;
 pub mod random;
+pub mod replay;
 pub mod run;
 pub mod server;
 pub mod table;

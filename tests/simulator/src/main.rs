@@ -15,6 +15,6 @@ fn main() -> ExitCode {
         }
     };
     // A reader that has enough, like head, is no failure.
-    let _ = std::io::stdout().write_all(said.as_bytes());
-    ExitCode::SUCCESS
+    let _ = std::io::stdout().write_all(said.text.as_bytes());
+    if said.well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -8,13 +8,28 @@ use crate::world::{Phase, Pod};
 pub struct Observation<'a> {
     /// Replicas that are ordered: `spec.replicas`.
     pub replicas: u32,
-    /// The server's statistics; none while it can't be read.
+    /// The server's statistics over all Task Queues; none while it can't be read.
     pub server: Option<ServerStats>,
     /// Tasks that wait by the server's live status, which no cache answers; none while it can't be read.
     pub live_backlog: Option<u64>,
+    /// Whether the pods' metrics can't be read now.
+    pub scrapes_fail: bool,
+    /// The same by Task Queue, in the order of [`Workload::queues`](crate::Workload::queues); empty while it can't be read.
+    pub queues: &'a [QueueSeen],
+    /// Least replicas that a rollout asks for just now.
+    pub floor: u32,
     /// The truth, for policies that are granted better signals than there are.
     pub ideal: Ideal,
     pub(crate) pods: Pods<'a>,
+}
+
+/// What the server says of a Task Queue.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueueSeen {
+    /// Its statistics.
+    pub stats: ServerStats,
+    /// Tasks that wait by its live status.
+    pub live_backlog: u64,
 }
 
 /// What is so, without delay or error.

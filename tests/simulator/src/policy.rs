@@ -18,6 +18,8 @@ pub struct Verdict {
     pub replicas: u32,
     /// Pods that should go first when there are too many: they get a low deletion cost.
     pub victims: Vec<PodId>,
+    /// Pods that should take no new task. Every other pod takes tasks, again if it did not.
+    pub cordon: Vec<PodId>,
     /// Why, in a sentence.
     pub explanation: Cow<'static, str>,
     /// When to ask again.
@@ -28,7 +30,7 @@ impl Verdict {
     /// So many replicas, whichever go, with a reason.
     #[must_use]
     pub fn new(replicas: u32, explanation: &'static str, next: Micros) -> Self {
-        Self { replicas, victims: Vec::new(), explanation: explanation.into(), next }
+        Self { replicas, victims: Vec::new(), cordon: Vec::new(), explanation: explanation.into(), next }
     }
 }
 
@@ -36,6 +38,10 @@ impl Verdict {
 pub trait Policy {
     /// Decides. It is asked at the start of a run and then when it wanted to be.
     fn decide(&mut self, now: Micros, seen: &Observation<'_>) -> Verdict;
+
+    /// Its process was started anew at `now`, with what the old one left to be kept or with nothing. A policy that has all
+    /// it needs in the cluster does nothing here.
+    fn restart(&mut self, _now: Micros, _checkpoint: bool) {}
 }
 
 /// The policies by name.
@@ -43,6 +49,8 @@ pub trait Policy {
 pub enum PolicyName {
     /// The operator's own decision
     Ours,
+    /// The same for Workers that can be told to take no new task
+    OursCordon,
     /// KEDA's Temporal scaler and the HPA that it makes, with their defaults
     Keda,
     /// The same with at least one replica
@@ -62,8 +70,9 @@ pub enum PolicyName {
 
 impl PolicyName {
     /// Every policy, in the order of tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ours,
+        Self::OursCordon,
         Self::Keda,
         Self::KedaMin1,
         Self::KedaExpert,
@@ -78,6 +87,7 @@ impl PolicyName {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::OursCordon => "ours-cordon",
             Self::Keda => "keda",
             Self::KedaMin1 => "keda-min1",
             Self::KedaExpert => "keda-expert",
@@ -93,7 +103,7 @@ impl PolicyName {
     pub fn bounds(self, asked: Bounds) -> Bounds {
         match self {
             Self::KedaMin1 | Self::HpaSlots => asked.at_least(1),
-            Self::Ours | Self::Keda | Self::KedaExpert | Self::Kpa | Self::Wci | Self::Clairvoyant => asked,
+            _ => asked,
         }
     }
 
@@ -104,10 +114,11 @@ impl PolicyName {
         let mut phase = Stream::new(seed, Purpose::Phase);
         match self {
             Self::Ours => Box::new(Ours::new(workload, bounds)),
+            Self::OursCordon => Box::new(Ours::new(workload, bounds).with_cordon()),
             Self::Keda | Self::KedaMin1 => Box::new(Keda::with_defaults(bounds, &mut phase)),
             Self::KedaExpert => Box::new(Keda::of_an_expert(workload, bounds, &mut phase)),
             Self::HpaSlots => Box::new(HpaSlots::new(bounds, &mut phase)),
-            Self::Kpa => Box::new(Kpa::new(workload.slots, bounds)),
+            Self::Kpa => Box::new(Kpa::new(workload.all_slots(), bounds)),
             Self::Wci => Box::new(Wci::new(bounds, &mut phase)),
             Self::Clairvoyant => Box::new(Clairvoyant::new(workload, bounds)),
         }

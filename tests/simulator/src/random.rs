@@ -26,6 +26,10 @@ pub enum Purpose {
     Scrape = 6,
     /// When in its interval a policy looks.
     Phase = 7,
+    /// Which reads fail.
+    Loss = 8,
+    /// Which version gets a task.
+    Routing = 9,
 }
 
 /// A stream of random numbers.

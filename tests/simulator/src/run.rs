@@ -1,5 +1,7 @@
 //! One run, and its figures.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::observation::Bounds;
@@ -38,6 +40,8 @@ pub struct Run {
     pub end: Micros,
     /// Most replicas that were ordered at a time.
     pub most_replicas: u32,
+    /// Decreases while the server or the pods' metrics could not be read for more than 30 s.
+    pub stale_decreases: u64,
     /// How it went, if that was asked for.
     pub course: Course,
 }
@@ -85,29 +89,55 @@ pub fn simulate_with(
     notes: Option<Micros>,
 ) -> Run {
     let mut world = World::new(workload, seed, bounds.min);
+    let mut driver = Driver::new(policy, bounds);
     let mut course = Course::new();
-    let mut reason = String::new();
     if notes.is_some() {
         world.plan_note(0);
     }
     while let Some(want) = world.advance() {
         match want {
-            Want::Decision => {
-                let now = world.now();
-                let verdict = policy.decide(now, &world.observe());
-                world.scale(verdict.replicas.min(bounds.max), &verdict.victims);
-                world.plan_decision(verdict.next);
-                if notes.is_some() {
-                    reason = verdict.explanation.into_owned();
-                }
-            }
+            Want::Decision => driver.decide(&mut world, 0),
             Want::Note => {
-                course.push(note(&world, &reason));
+                course.push(note(&world, &driver.reason));
                 world.plan_note(notes.unwrap_or(Micros::MAX));
             }
         }
     }
     finish(workload, world.close(), course)
+}
+
+/// The autoscaler's process.
+pub(crate) struct Driver<'p> {
+    policy: &'p mut dyn Policy,
+    bounds: Bounds,
+    /// Restarts that are over.
+    restarts: usize,
+    /// The policy's last reason.
+    reason: Cow<'static, str>,
+}
+
+impl<'p> Driver<'p> {
+    pub fn new(policy: &'p mut dyn Policy, bounds: Bounds) -> Self {
+        Self { policy, bounds, restarts: 0, reason: "".into() }
+    }
+
+    /// Has the policy decide for at least `floor` replicas, unless its process is away, and does what it says.
+    pub fn decide(&mut self, world: &mut World<'_>, floor: u32) {
+        if let Some(restart) = world.restart() {
+            world.plan_decision(restart.away.until);
+            return;
+        }
+        let over = world.restarts_over();
+        if let Some(last) = over.last().filter(|_| over.len() > self.restarts) {
+            self.restarts = over.len();
+            self.policy.restart(world.now(), last.checkpoint);
+        }
+        let verdict = self.policy.decide(world.now(), &world.observe(floor));
+        world.cordon(&verdict.cordon);
+        world.scale(verdict.replicas.max(floor).min(self.bounds.max), &verdict.victims);
+        world.plan_decision(verdict.next);
+        self.reason = verdict.explanation;
+    }
 }
 
 fn note(world: &World<'_>, reason: &str) -> Note {
@@ -120,8 +150,9 @@ fn note(world: &World<'_>, reason: &str) -> Note {
     }
 }
 
-fn finish(workload: &Workload, closed: Closed, course: Course) -> Run {
-    let Closed { end, counts, pod_time, scale_events, most_replicas, mut waits } = closed;
+/// The figures of a run that is over.
+pub(crate) fn finish(workload: &Workload, closed: Closed, course: Course) -> Run {
+    let Closed { end, counts, pod_time, scale_events, stale_decreases, most_replicas, mut waits } = closed;
     let late = waits.iter().filter(|wait| **wait > workload.target).count() as u64;
     let late_share = count(late) / count(waits.len().max(1) as u64);
     waits.sort_unstable();
@@ -134,7 +165,7 @@ fn finish(workload: &Workload, closed: Closed, course: Course) -> Run {
         killed: counts.killed,
         scale_events,
     };
-    Run { figures, counts, end, most_replicas, course }
+    Run { figures, counts, end, most_replicas, stale_decreases, course }
 }
 
 /// The percentile by nearest rank of sorted values: one that occurs, none in between. 0 of none.

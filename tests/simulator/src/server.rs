@@ -28,6 +28,21 @@ pub struct ServerStats {
     pub rate_limited: bool,
 }
 
+impl ServerStats {
+    /// Of two Task Queues together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            taken: self.taken.min(other.taken),
+            backlog: self.backlog + other.backlog,
+            backlog_age: self.backlog_age.max(other.backlog_age),
+            add_rate: self.add_rate + other.add_rate,
+            dispatch_rate: self.dispatch_rate + other.dispatch_rate,
+            rate_limited: self.rate_limited || other.rate_limited,
+        }
+    }
+}
+
 /// A rate over 30 s in buckets of 5 s: six full ones and the one that is being filled.
 #[derive(Clone, Debug)]
 pub struct RateTracker {

@@ -107,7 +107,7 @@ fn row(trace: TraceName, runs: &[Runs], policies: usize) -> Row {
 }
 
 /// Does `work` for every item, on all processors; the results are in the order of the items.
-fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
     let next = AtomicUsize::new(0);
     let worker = || {
@@ -200,7 +200,7 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     values.sum::<f64>() / count(taken as u64)
 }
 
-fn geo_mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+pub(crate) fn geo_mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     libm::exp(mean(values.map(libm::log)))
 }
 

@@ -3,12 +3,14 @@
 use crate::time::{Micros, SECOND, count, seconds};
 
 /// A task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Task {
     /// When it is added to the Task Queue.
     pub arrival: Micros,
     /// How long a slot is busy with it.
     pub service: Micros,
+    /// Its Task Queue, as an index into [`Workload::queues`].
+    pub queue: u16,
 }
 
 /// A length of time with both ends.
@@ -28,10 +30,19 @@ impl Window {
     }
 }
 
+/// A time without the autoscaler: its process is started anew, or another replica takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// When nobody decides.
+    pub away: Window,
+    /// Whether the new one finds what the old one left to be kept; otherwise it knows nothing.
+    pub checkpoint: bool,
+}
+
 /// What is out of the ordinary.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
-    /// Tasks a second that the server gives out at most, with a burst of one second.
+    /// Tasks a second that the server gives out at most from each Task Queue, with a burst of one second.
     pub rate_limit: Option<f64>,
     /// Whether no pod ever becomes Ready.
     pub never_ready: bool,
@@ -39,6 +50,12 @@ pub struct Options {
     pub server_outages: Vec<Window>,
     /// When the pods' metrics can't be read.
     pub scrape_outages: Vec<Window>,
+    /// Share of the reads of a pod's metrics that fail, each for itself.
+    pub scrape_loss: f64,
+    /// Share of the reads of the server that fail.
+    pub server_loss: f64,
+    /// When the autoscaler is started anew.
+    pub restarts: Vec<Restart>,
 }
 
 /// Tasks and the fleet that is to do them.
@@ -48,7 +65,9 @@ pub struct Workload {
     pub name: String,
     /// The tasks by time of arrival.
     pub tasks: Vec<Task>,
-    /// Slots of a pod.
+    /// Names of the Task Queues that the fleet serves.
+    pub queues: Vec<String>,
+    /// Slots of a pod for each Task Queue.
     pub slots: u32,
     /// Median of a pod's start-up time.
     pub startup: Micros,
@@ -59,14 +78,15 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Ordinary tasks for an ordinary fleet: 10 slots a pod, 20 s of start-up, 5 s of waiting. The tasks may be in any
-    /// order.
+    /// Ordinary tasks for an ordinary fleet: one Task Queue of the trace's name, 10 slots a pod, 20 s of start-up, 5 s of
+    /// waiting. The tasks may be in any order.
     #[must_use]
     pub fn new(name: &str, mut tasks: Vec<Task>) -> Self {
         tasks.sort_by_key(|task| task.arrival);
         Self {
             name: name.into(),
             tasks,
+            queues: vec![name.into()],
             slots: 10,
             startup: 20 * SECOND,
             target: 5 * SECOND,
@@ -74,10 +94,19 @@ impl Workload {
         }
     }
 
-    /// Replica-seconds that the work takes when every slot is always busy: the least cost, with waiting unlimited.
+    /// Replica-seconds that the work takes when every slot for the Task Queue with the most work is always busy: the least
+    /// cost, with waiting unlimited.
     #[must_use]
     pub fn work_bound(&self) -> f64 {
-        self.total_service() / f64::from(self.slots)
+        let mut work = vec![0; self.queues.len()];
+        self.tasks.iter().for_each(|task| work[usize::from(task.queue)] += task.service);
+        seconds(work.into_iter().max().unwrap_or(0)) / f64::from(self.slots)
+    }
+
+    /// Slots of a pod for all Task Queues.
+    #[must_use]
+    pub fn all_slots(&self) -> u32 {
+        u32::try_from(self.queues.len()).unwrap_or(u32::MAX).saturating_mul(self.slots)
     }
 
     /// Mean service time in seconds; 0 without a task.

@@ -39,10 +39,28 @@ fn a_file_of_tasks_is_played_with_the_given_fleet() {
 }
 
 #[test]
+fn tasks_of_two_task_queues_have_slots_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("two.csv");
+    // Two tasks of 10 s each on two queues, on a pod with one slot for each.
+    let waits = |queues: [&str; 4]| {
+        let tasks: String = queues.iter().map(|queue| format!("100,10,{queue}\n")).collect();
+        std::fs::write(&file, format!("arrival_s,service_s,task_queue\n{tasks}")).unwrap();
+        let fleet = ["--slots", "1", "--startup", "0", "--min", "1", "--max", "1"];
+        let output = scale_sim(&[&["run", "--trace", text(&file), "--policy", "kpa", "--json"], &fleet[..]].concat());
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        report["policies"]["kpa"]["wait_p99_s"].as_f64().unwrap()
+    };
+    assert_eq!(waits(["mail", "video", "mail", "video"]), 10.0);
+    assert_eq!(waits(["mail", "mail", "mail", "video"]), 20.0);
+}
+
+#[test]
 fn a_run_without_json_prints_a_line_for_every_policy() {
     let output = scale_sim(&["run", "--trace", "sparse"]);
     let said = String::from_utf8(output.stdout).unwrap();
-    for policy in ["ours", "keda", "keda-min1", "keda-expert", "hpa-slots", "kpa", "wci", "clairvoyant"] {
+    for policy in ["ours", "ours-cordon", "keda", "keda-min1", "keda-expert", "hpa-slots", "kpa", "wci", "clairvoyant"]
+    {
         assert!(said.lines().any(|line| line.split_whitespace().next() == Some(policy)), "{policy}: {said}");
     }
     assert!(said.contains("work bound"), "{said}");
@@ -76,6 +94,12 @@ fn the_table_has_a_row_for_each_trace_and_is_markdown_when_asked() {
     assert_eq!(said.matches("| sparse (0.1)").count(), 2, "{said}");
     assert_eq!(said.matches("| busyempty (").count(), 2, "{said}");
     assert_eq!(scale_sim(&arguments).stdout, said.as_bytes(), "the order of the threads shows");
+}
+
+#[test]
+fn marks_are_of_all_traces_and_policies() {
+    let said = error(&["table", "--marks", "--trace", "sparse"]);
+    assert!(said.contains("--marks") && said.contains("cannot be used with"), "{said}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn run(trace: TraceName, policy: PolicyName, seed: u64) -> Run {
 }
 
 fn said(line: &str) -> String {
-    execute(&Cli::parse_from(line.split(' '))).unwrap()
+    execute(&Cli::parse_from(line.split(' '))).unwrap().text
 }
 
 #[test]
@@ -159,11 +159,13 @@ impl Policy for Erratic {
 }
 
 fn workloads() -> impl Strategy<Value = Workload> {
-    let task = (0..300_u64, 0..90_000_000_u64).prop_map(|(at, service)| Task { arrival: at * SECOND / 2, service });
+    let task = (0..300_u64, 0..90_000_000_u64, 0..2_u16);
+    let task = task.prop_map(|(at, service, queue)| Task { arrival: at * SECOND / 2, service, queue });
     let limit = proptest::option::of(0.5..20.0);
     (prop::collection::vec(task, 0..200), 1..5_u32, 0..60_u64, limit).prop_map(|(tasks, slots, startup, rate_limit)| {
         let options = Options { rate_limit, ..Options::default() };
-        Workload { slots, startup: startup * SECOND, options, ..Workload::new("any", tasks) }
+        let queues = vec!["one".into(), "two".into()];
+        Workload { queues, slots, startup: startup * SECOND, options, ..Workload::new("any", tasks) }
     })
 }
 

@@ -41,6 +41,12 @@ words! {
         Progressing,
         /// The autoscaler reads its signals and may change replicas.
         ScalingActive,
+        /// The number of pods is not what the work calls for.
+        ScalingLimited,
+        /// A reading that a decision needs is missing or old, and nothing is scaled down.
+        MetricsStale,
+        /// Tasks start within the target.
+        SLOMet,
         /// Nothing moves until somebody changes something; present only while true.
         Stalled,
         /// Fields are set whose behaviour this release does not have; present only while true.
@@ -85,6 +91,8 @@ words! {
         PlanExecutionFailed,
         /// The Temporal server could be asked.
         ConnectionHealthy,
+        /// It could be, but more is to be read than the operator's budget of calls allows in time.
+        PollingDegraded,
         /// The Temporal namespace does not exist.
         NamespaceNotFound,
         /// The credentials don't allow a call that the operator needs.
@@ -105,6 +113,36 @@ words! {
         SignalsStale,
         /// `spec.scaling` is not set.
         ScalingDisabled,
+        /// `spec.scaling.dryRun` is set: what is decided is not carried out.
+        DryRun,
+        /// `spec.scaling.pause` holds changes back.
+        Paused,
+        /// The number of pods is what the work calls for.
+        NotLimited,
+        /// The work calls for more than `spec.scaling.maxReplicas`.
+        AtMaximum,
+        /// A Task Queue gives out only so many tasks a second.
+        RateLimited,
+        /// More pods brought no more throughput.
+        Ineffective,
+        /// Too many pods restart again and again, so that the number stays as it is.
+        Degraded,
+        /// `spec.scaling.ramp` allows no faster change.
+        RampLimited,
+        /// Pods do not become ready, so that no more are added.
+        PodsNotBecomingReady,
+        /// Readings of the Temporal server are missing or old.
+        ServerStale,
+        /// Readings of the pods are missing or old.
+        WorkersStale,
+        /// Readings of the Temporal server and of the pods are missing or old.
+        ServerAndWorkersStale,
+        /// Enough of the tasks start within the target.
+        WithinTarget,
+        /// Too many of the tasks start later than the target.
+        SLOMissed,
+        /// Too few tasks started lately to tell.
+        TooFewTasks,
     }
 }
 

@@ -12,6 +12,7 @@ mod reference;
 mod rollout;
 mod runtime;
 mod scaling;
+mod scaling_status;
 mod schema;
 mod status;
 mod template;
@@ -30,10 +31,13 @@ pub use runtime::{
     ActivityRoute, EncryptionKey, EncryptionMode, EncryptionSpec, ExecHandler, Handler, HttpHandler, RuntimeMode,
     RuntimeSpec, RuntimeTaskQueue,
 };
-pub use scaling::{ScalingSpec, ScalingTaskQueue, TaskQueueType};
+pub use scaling::{
+    AUTO, DEFAULT_METRICS_PATH, PodMetrics, RoleFloor, ScalingMode, ScalingPause, ScalingRamp, ScalingRoles,
+    ScalingSchedule, ScalingSpec, ScalingTaskQueue, TaskQueueType,
+};
+pub use scaling_status::{LaneStatus, ScalingBinding, ScalingLimit, ScalingStatus, SloStatus};
 pub use status::{
-    DeprecatedVersion, ScalingStatus, TargetVersion, TestWorkflow, Version, VersionStatus, VersionTaskQueue,
-    WorkerDeploymentStatus,
+    DeprecatedVersion, TargetVersion, TestWorkflow, Version, VersionStatus, VersionTaskQueue, WorkerDeploymentStatus,
 };
 pub use template::PodTemplate;
 pub use unsupported::unsupported_fields;

@@ -53,7 +53,7 @@ fn rows(path: &str, node: &Value, text: &mut String) {
         let path = format!("{path}.{name}");
         let mark = if required.contains(&name.as_str()) { " *required*" } else { "" };
         let default = child.get("default").map(|value| format!("`{value}`")).unwrap_or_default();
-        let description = word(&child["description"]).replace('|', "\\|");
+        let description = word(&child["description"]).replace('|', "\\|").replace('\n', " ");
         let _ = writeln!(text, "| `{path}`{mark} | {} | {default} | {description} |", type_of(child));
         if is_ours(&path, child) {
             rows(&path, child, text);
@@ -77,8 +77,10 @@ fn type_of(node: &Value) -> String {
         Some("object") if node["additionalProperties"].is_object() => "map of text".to_owned(),
         Some("string") if node["format"] == "date-time" => "time".to_owned(),
         Some("string") if node["pattern"] == super::schema::DURATION => return "duration".to_owned(),
+        Some("string") if node["pattern"] == super::schema::DURATION_OR_AUTO => return "duration or `Auto`".to_owned(),
         Some("string") => "text".to_owned(),
         Some(other) => other.to_owned(),
+        None if node["x-kubernetes-int-or-string"] == true => "integer or text".to_owned(),
         None => "any JSON".to_owned(),
     };
     let limits = limits(node);

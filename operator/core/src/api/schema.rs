@@ -5,12 +5,28 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 /// Pattern of our own durations: Go's syntax, not negative.
 pub(super) const DURATION: &str = r"^(0|([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+)$";
 
+/// The same, or the word that leaves it to the operator.
+pub(super) const DURATION_OR_AUTO: &str = r"^(Auto|0|([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+)$";
+
 /// Pattern of names that other fields refer to.
 pub(super) const NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
 /// Any JSON value.
 pub(super) fn any_json(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "x-kubernetes-preserve-unknown-fields": true })
+}
+
+/// A port by its number or its name; the limits on each kind of value don't touch the other.
+pub(super) fn port(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "anyOf": [{ "type": "integer" }, { "type": "string" }],
+        "minimum": 1,
+        "maximum": 65_535,
+        "minLength": 1,
+        "maxLength": 15,
+        "pattern": NAME,
+    })
 }
 
 /// Bytes in base64.

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::conditions::{ConditionType, ConditionUpdate, find_condition, set_condition};
+use super::scaling_status::ScalingStatus;
 use super::schema;
 
 /// What the operator last saw and did.
@@ -59,34 +60,6 @@ impl WorkerDeploymentStatus {
     pub fn set_condition(&mut self, update: ConditionUpdate, now: Timestamp) -> bool {
         set_condition(&mut self.conditions, update, self.observed_generation, now)
     }
-}
-
-/// The autoscaler's last decision: its inputs and its result, not live values.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ScalingStatus {
-    /// Pods that the decision asks for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub desired: Option<i32>,
-    /// Pods that there were.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub current: Option<i32>,
-    /// Pods that were ready.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ready: Option<i32>,
-    /// Tasks that waited in the Task Queues.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backlog: Option<i64>,
-    /// Tasks that ran.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub in_flight: Option<i64>,
-    /// Why this many, in one sentence with numbers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// When the number last changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::time")]
-    pub last_scale_time: Option<Time>,
 }
 
 /// The state of a version in Temporal.

@@ -1,6 +1,6 @@
 //! Fields whose behaviour comes with a later release.
 
-use super::{ConnectionKind, RolloutSpec, RolloutStrategy, ScalingSpec, SunsetSpec, WorkerDeployment};
+use super::{ConnectionKind, RolloutSpec, RolloutStrategy, ScalingRoles, SunsetSpec, WorkerDeployment};
 
 /// Paths of the fields of `object` that are set and have no behaviour yet, in the order of the spec. They are accepted,
 /// and named in condition `Unsupported` so that nobody takes them for working.
@@ -23,10 +23,8 @@ pub fn unsupported_fields(object: &WorkerDeployment) -> Vec<String> {
             paths.push("spec.sunset.deleteDelay".to_owned());
         }
     }
-    // The present rule gives every waiting task a slot; it does not trade slots for latency.
-    let default = ScalingSpec::default().target_latency.get();
-    if spec.scaling.as_ref().is_some_and(|scaling| scaling.target_latency.get() != default) {
-        paths.push("spec.scaling.targetLatency".to_owned());
+    if let Some(roles) = spec.scaling.as_ref().and_then(|scaling| scaling.roles.as_ref()) {
+        role_fields(roles, &mut paths);
     }
     if spec.worker_options.connection_ref.kind == ConnectionKind::ClusterConnection {
         paths.push("spec.workerOptions.connectionRef.kind".to_owned());
@@ -50,4 +48,15 @@ fn rollout_fields(rollout: &RolloutSpec, paths: &mut Vec<String>) {
     if !rollout.steps.is_empty() {
         paths.push("spec.rollout.steps".to_owned());
     }
+}
+
+/// Only one version is scaled yet, and it is current or on its way to that.
+fn role_fields(roles: &ScalingRoles, paths: &mut Vec<String>) {
+    let fields = [
+        ("ramping", roles.ramping.is_some()),
+        ("draining", roles.draining.is_some()),
+        ("keepWarmForRollback", roles.keep_warm_for_rollback.is_some()),
+    ];
+    let set = fields.into_iter().filter(|(_, set)| *set);
+    paths.extend(set.map(|(field, _)| format!("spec.scaling.roles.{field}")));
 }

@@ -87,6 +87,9 @@ pub fn child(input: &ChildInput<'_>) -> Child {
         annotations.insert(names::RUNTIME_IMAGE_ANNOTATION.into(), image.as_str().into());
         annotations.insert(names::BUILD_ID_SCHEME_ANNOTATION.into(), RUNTIME_HASH_SCHEME.to_string().into());
     }
+    if input.runtime.is_some_and(|runtime| runtime.cordonable) {
+        object_in(&mut metadata, "annotations").insert(names::CORDONABLE_ANNOTATION.into(), "true".into());
+    }
     let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec});
     Child { object, replaced_variables }
 }
@@ -189,11 +192,19 @@ fn finish_pod(template: &mut Value, input: &ChildInput<'_>) -> Vec<String> {
 fn add_runtime(containers: &mut Vec<Value>, runtime: &RuntimePod) {
     let Some(image) = &runtime.image else {
         // Library mode: the template's first container is built on the library.
-        containers.iter_mut().take(1).for_each(runtime::adopt_library);
+        for worker in containers.iter_mut().take(1) {
+            runtime::adopt_library(worker);
+            if runtime.cordonable {
+                runtime::tell_uid(worker);
+            }
+        }
         return;
     };
     containers.iter_mut().for_each(runtime::wait_for_drain);
     let mut container = runtime::container(image);
+    if runtime.cordonable {
+        runtime::tell_uid(&mut container);
+    }
     runtime::mount_config(&mut container);
     super::put_named(containers, container);
 }
@@ -201,7 +212,7 @@ fn add_runtime(containers: &mut Vec<Value>, runtime: &RuntimePod) {
 /// Pods of one version are replaced when their configuration changes: hash of both files.
 fn config_hash(runtime: &RuntimePod) -> String {
     let mut hash = Sha256::new();
-    for (_, file, text) in runtime::files(runtime) {
+    for (_, file, text) in runtime::files(&runtime::started_with(runtime)) {
         hash.update(file);
         hash.update([0]);
         hash.update(text);

@@ -27,6 +27,8 @@ pub struct RuntimePod {
     pub config_map: String,
     /// Name of the ConfigMap with [`RuntimePod::limits`].
     pub limits_map: String,
+    /// Whether the pods know their uid, so that they can be cordoned.
+    pub cordonable: bool,
 }
 
 /// Name of the ConfigMap with what a version runs.
@@ -53,7 +55,7 @@ pub fn container(image: &str) -> Value {
         "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
         "ports": [
             {"name": contract::METRICS_PORT_NAME, "containerPort": contract::METRICS_PORT, "protocol": "TCP"},
-            {"name": "probes", "containerPort": contract::PROBES_PORT, "protocol": "TCP"},
+            {"name": contract::PROBES_PORT_NAME, "containerPort": contract::PROBES_PORT, "protocol": "TCP"},
         ],
         "readinessProbe": probe("/readyz", 2, 3),
         "livenessProbe": probe("/healthz", 10, 6),
@@ -64,6 +66,15 @@ pub fn container(image: &str) -> Value {
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     })
+}
+
+/// Tells a container the uid of its pod: orders have to name it. What the user set stays.
+pub fn tell_uid(container: &mut Value) {
+    let Value::Object(container) = container else { return };
+    let env = list(container, "env");
+    if !env.iter().any(|variable| variable["name"] == contract::ENV_POD_UID) {
+        env.push(json!({"name": contract::ENV_POD_UID, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}));
+    }
 }
 
 /// Mounts the configuration files into a container.
@@ -119,6 +130,13 @@ pub fn wait_for_drain(container: &mut Value) {
 #[must_use]
 pub fn grace_period_seconds(limits: &RuntimeLimits) -> u64 {
     (limits.drain_timeout() + GRACE_MARGIN).as_secs()
+}
+
+/// What pods are replaced for: the files without the keys, which the runtime reads anew at each order.
+#[must_use]
+pub fn started_with(runtime: &RuntimePod) -> RuntimePod {
+    let limits = RuntimeLimits { order_keys: Vec::new(), ..runtime.limits.clone() };
+    RuntimePod { limits, ..runtime.clone() }
 }
 
 /// The ConfigMaps' data as `(name, file, text)`.

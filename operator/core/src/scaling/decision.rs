@@ -2,25 +2,41 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::fleet::{Fleet, Unproven};
-use super::need::{self, Need};
+use super::doubt::{self, Doubt};
+use super::fleet::Fleet;
+use super::guards::Warnings;
+use super::need::{Demand, LaneNeed, Term};
+use super::number::{self, Facts, Number};
+use super::reason;
+use super::report::{self, Report};
 use super::state::State;
-use super::{Input, Policy, STABILIZATION, TICK, TICK_AT_ZERO, reason};
-use crate::observed::{LaneKey, Observation};
+use super::{Input, Mode, Policy, STABILIZATION, TICK, TICK_AT_ZERO, victims};
+use crate::observed::Observation;
 
 /// Shortest time until the next decision.
 const SHORTEST_RECHECK: Duration = Duration::from_millis(100);
+/// Times that pods are kept for which the need was there, in start-ups: about as long as it is cheaper to keep a pod than to
+/// start it anew (ski rental).
+const HOLD_START_UPS: f64 = 2.5;
+/// Bounds of that time, and of it after the feedback.
+const HOLD_LONGEST: Duration = Duration::from_secs(300);
+/// The same of pods that tell nothing.
+const HOLD_BLIND: Duration = Duration::from_secs(180);
 
 /// What to do with a fleet, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// Replicas that the fleet should have.
     pub desired: u32,
-    /// Names of the pods that should go: idle ones, never more than exist above `desired`. They get a lower deletion cost
-    /// than all others before the number is lowered, and are named until they are gone: a ReplicaSet chooses only then.
+    /// Names of the pods that should go: idle ones, or such whose tasks end well within the grace period; never more than
+    /// exist above `desired`. They get a lower deletion cost than all others before the number is lowered, and are named
+    /// until they are gone: a ReplicaSet chooses only then.
     pub victims: Vec<String>,
+    /// Names of the pods that should take no new task, so that they can go once they are empty. Every other pod that is
+    /// cordoned should take tasks again.
+    pub cordon: Vec<String>,
     /// Tasks that wait, over all lanes; none unless every lane's reading is fresh.
     pub backlog: Option<u64>,
     /// Tasks that run, over all pods; none unless every pod's reading is fresh.
@@ -31,13 +47,17 @@ pub struct Decision {
     pub reason: String,
     /// When to decide again at the latest.
     pub recheck_after: Duration,
+    /// How it came about.
+    pub report: Report,
 }
 
 /// What decided on the number. It says what holds, not what changes, so that a condition made of it keeps still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Outcome {
     /// The fleet has the replicas that its tasks need.
     Scaled,
+    /// A backlog is being worked off.
+    Backlog,
     /// The fleet is at zero, and nothing waits.
     Idle,
     /// Fewer are enough, but not for long enough yet.
@@ -50,237 +70,218 @@ pub enum Outcome {
     AtMaximum,
     /// Fewer are needed than the minimum, the user's or the rollout's.
     AtMinimum,
+    /// Tasks wait, but the queue gives out no more, or nothing takes them though slots are free.
+    RateLimited,
+    /// More pods brought no more throughput.
+    Ineffective,
+    /// No pod becomes Ready.
+    Stalled,
+    /// Too many pods restart again and again.
+    Degraded,
+    /// `spec.scaling.pause` holds the number.
+    Paused,
+    /// `spec.scaling.ramp` holds the number.
+    Ramping,
 }
 
 impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 14] = [
+        Self::Scaled,
+        Self::Backlog,
+        Self::Idle,
+        Self::Holding,
+        Self::PodsBusy,
+        Self::MetricsStale,
+        Self::AtMaximum,
+        Self::AtMinimum,
+        Self::RateLimited,
+        Self::Ineffective,
+        Self::Stalled,
+        Self::Degraded,
+        Self::Paused,
+        Self::Ramping,
+    ];
+
     /// The reason of a condition.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scaled => "Scaled",
+            Self::Backlog => "Backlog",
             Self::Idle => "Idle",
             Self::Holding => "Holding",
             Self::PodsBusy => "PodsBusy",
             Self::MetricsStale => "MetricsStale",
             Self::AtMaximum => "AtMaximum",
             Self::AtMinimum => "AtMinimum",
+            Self::RateLimited => "RateLimited",
+            Self::Ineffective => "Ineffective",
+            Self::Stalled => "Stalled",
+            Self::Degraded => "Degraded",
+            Self::Paused => "Paused",
+            Self::Ramping => "Ramping",
         }
     }
 }
 
-/// The first thing that is not proven.
-pub(super) enum Doubt<'a> {
-    /// There may be Task Queues that nobody named.
-    Lanes,
-    /// The backlog of a lane is old, or was never read.
-    Backlog { lane: &'a LaneKey, age: Option<Duration> },
-    /// A pod's load.
-    Pod(&'a Unproven<'a>),
-}
-
-/// What decided, with the numbers for the sentence that says so.
-pub(super) enum Cause<'a> {
-    /// The idle window is over.
-    ToZero,
-    /// Nothing waits.
-    AtZero,
-    /// The tasks need so many.
-    Need,
-    /// They need more than the maximum, or that is zero.
-    Maximum,
-    /// The pods above the maximum may run tasks.
-    OverMaximum,
-    /// The user's minimum.
-    Minimum,
-    /// The rollout's floor, with its reason.
-    Floor(&'a str),
-    /// Fewer may be enough, but that is not proven.
-    Doubt(&'a Doubt<'a>),
-    /// Fewer are enough `since` so long, and may be taken in `left`.
-    Settling { need: u32, since: Duration, window: Duration, left: Duration },
-    /// The last pod waits for the idle window, of which so much is left.
-    Waiting { left: Duration },
-    /// Fewer are enough, but so many pods may run tasks.
-    Busy { need: u32, kept: usize },
-}
-
 /// Everything that is known when the number is chosen.
-struct Scene<'a> {
-    policy: &'a Policy,
-    input: &'a Input,
-    fleet: &'a Fleet<'a>,
-    need: &'a Need<'a>,
-    doubt: Option<&'a Doubt<'a>>,
-    state: &'a State,
+pub(super) struct Scene<'a> {
+    pub policy: &'a Policy,
+    pub input: &'a Input,
+    pub fleet: &'a Fleet<'a>,
+    pub needs: &'a [LaneNeed<'a>],
+    pub doubt: Option<&'a Doubt<'a>>,
+    pub warnings: &'a Warnings,
+    pub state: &'a State,
+    /// Time without work before zero.
+    pub idle_window: Duration,
+    /// Time for which a need counts.
+    pub hold: Duration,
 }
 
-/// Numbers on the way to the decision.
-struct Numbers {
-    /// Least that policy and rollout allow.
-    lowest: u32,
-    /// What work and bounds call for.
-    wanted: u32,
-    /// The same after the windows.
-    goal: u32,
-    desired: u32,
+impl<'a> Scene<'a> {
+    /// The lane that needs most.
+    pub fn binding(&self) -> Option<&'a LaneNeed<'a>> {
+        let mut most: Option<&LaneNeed<'_>> = None;
+        for need in self.needs.iter().filter(|need| need.pods() > 0) {
+            if most.is_none_or(|most| need.pods() > most.pods()) {
+                most = Some(need);
+            }
+        }
+        most
+    }
+
+    /// Pods for the load ahead.
+    pub fn rate_pods(&self) -> u32 {
+        self.needs.iter().map(|need| need.rate_pods).max().unwrap_or(0)
+    }
+
+    /// Pods for that and for what waits.
+    pub fn work_pods(&self) -> u32 {
+        self.needs.iter().map(LaneNeed::pods).max().unwrap_or(0)
+    }
+
+    /// Time for which the fleet is proven idle: until the oldest reading was taken.
+    pub fn idle_for(&self) -> Duration {
+        self.state.idle_for(self.input.now.saturating_sub(self.fleet.oldest)).unwrap_or(Duration::ZERO)
+    }
 }
 
 /// Decides how many replicas a fleet should have.
 ///
-/// * Raises at once to what fresh readings call for.
-/// * Lowers only if nothing is in doubt and the need was lower for [`STABILIZATION`] (or the idle window, if that is
-///   shorter), and only by pods that run nothing.
+/// * Raises at once to what fresh readings call for: the load when a pod ordered now can take a task, with Erlang's C formula
+///   for the target, and the backlog beside it.
+/// * Lowers only if nothing is in doubt and the need was lower for two and a half start-ups (or the idle window, if that is
+///   shorter), and only by pods that run nothing, or whose tasks end well within the grace period.
 /// * Goes to zero only if nothing started, ran or waited for the idle window.
-/// * Takes the user's bounds as commands, but a pod that may run a task is not removed for the maximum's sake.
+/// * Takes the user's bounds as commands, but a pod that may run a long task is not removed for the maximum's sake.
 #[must_use]
 pub fn decide(policy: &Policy, input: &Input, state: &State) -> (Decision, State) {
-    let mut next = state.at(input.now);
-    let quiet = next.see_pods(input);
+    let mut next = state.at(input);
+    let passed = next.memory.last.map_or(Duration::ZERO, |last| input.now.saturating_sub(last));
+    let quiet = next.see_pods(policy, input);
+    next.memory.see_step(input.now, input.current);
+    next.learned.feedback.turn(1.0 - policy.percentile, passed.as_secs_f64());
     let fleet = Fleet::of(input, &next);
-    next.see_lanes(input, &fleet);
-    let need = need::largest(input, &fleet, &next);
-    let doubt = first_doubt(input, &fleet);
+    next.see_lanes(policy, input, &fleet);
+    let needs = Demand { policy, input, fleet: &fleet, state: &next }.needs();
+    let doubt = doubt::first(policy, input, &fleet);
     let backlog = total_backlog(input);
-    next.see_idle(quiet && doubt.is_none() && backlog == Some(0) && fleet.in_flight == 0, input.now);
+    let proven_idle = quiet && doubt.is_none() && backlog == Some(0) && fleet.in_flight == 0;
+    next.see_idle(proven_idle && policy.mode == Mode::Full, doubt.is_some(), input.now);
+    let warnings = next.see_guards(input, &fleet, &needs);
+    next.see_episode(episode(&needs), backlog, input.now);
+    if needs.iter().all(|need| need.waiting == 0 || need.is_limited()) && needs.iter().any(LaneNeed::is_limited) {
+        next.learned.latch = None;
+    }
 
-    let (lowest, wanted) = wanted(policy, input, &need, &next);
-    next.see_need(input.now, wanted, input.current, doubt.is_some());
-    let scene = Scene { policy, input, fleet: &fleet, need: &need, doubt: doubt.as_ref(), state: &next };
-    let numbers = scene.numbers(lowest, wanted);
-    let cause = scene.cause(&numbers);
-    let victims = scene.victims(numbers.desired);
-    let decision = Decision {
-        desired: numbers.desired,
-        victims: victims.clone(),
-        backlog,
-        in_flight: fleet.unproven.is_none().then_some(fleet.in_flight),
-        outcome: outcome(&cause),
-        reason: reason::sentence(&cause, numbers.desired, policy, &need),
-        recheck_after: recheck_after(&cause),
+    let (idle_window, hold) = (idle_window(policy, &next), hold(policy, &next));
+    let idle_for = next.idle_for(input.now.saturating_sub(fleet.oldest));
+    let facts = Facts::of(policy, input, &needs, &next, idle_for.is_some_and(|time| time >= idle_window));
+    next.see_need(input, facts.steady);
+    let scene = Scene {
+        policy,
+        input,
+        fleet: &fleet,
+        needs: &needs,
+        doubt: doubt.as_ref(),
+        warnings: &warnings,
+        state: &next,
+        idle_window,
+        hold,
     };
-    next.see_victims(&victims);
+    let choice = victims::choose(&scene);
+    let number = number::choose(&scene, &facts, &choice);
+    let decision = conclude(&scene, &number, &choice, backlog);
+    let blind = number.blind;
+    if decision.desired > input.current {
+        next.see_increase(input, decision.desired, &needs, blind);
+    }
+    let waiting = backlog != Some(0);
+    next.memory.see_change(input.now, (input.current, decision.desired), waiting, hold.min(STABILIZATION));
+    next.see_orders(&decision.victims, &decision.cordon);
+    next.learned.desired = Some(decision.desired);
     (decision, next)
 }
 
-fn wanted(policy: &Policy, input: &Input, need: &Need<'_>, state: &State) -> (u32, u32) {
-    let floor = input.floor.as_ref().map_or(0, |floor| floor.replicas);
-    let lowest = policy.min_replicas.max(floor).min(policy.max_replicas);
-    let idle = state.idle_for(input.now).is_some_and(|time| time >= policy.idle_window);
-    let last_one = u32::from(input.current > 0 && !idle);
-    (lowest, need.pods.max(last_one).max(lowest).min(policy.max_replicas))
-}
-
-impl Scene<'_> {
-    fn numbers(&self, lowest: u32, wanted: u32) -> Numbers {
-        let current = self.input.current;
-        let goal = self.held(wanted).min(self.policy.max_replicas).max(wanted);
-        let kept = u32::try_from(self.fleet.kept()).unwrap_or(u32::MAX);
-        let desired = if goal < current { goal.max(kept.min(current)) } else { goal };
-        Numbers { lowest, wanted, goal, desired }
-    }
-
-    /// The number that doubt and windows allow when `wanted` is lower.
-    fn held(&self, wanted: u32) -> u32 {
-        let current = self.input.current;
-        let proven_idle = wanted == 0 && self.policy.max_replicas > 0;
-        if wanted >= current || proven_idle {
-            wanted
-        } else if self.doubt.is_some() {
-            current
-        } else {
-            self.state.highest_need(self.input.now, self.window()).map_or(wanted, |higher| higher.need.min(current))
-        }
-    }
-
-    fn window(&self) -> Duration {
-        STABILIZATION.min(self.policy.idle_window)
-    }
-
-    fn cause(&self, numbers: &Numbers) -> Cause<'_> {
-        let (current, max) = (self.input.current, self.policy.max_replicas);
-        let Numbers { lowest, wanted, goal, desired } = *numbers;
-        let busy = Cause::Busy { need: wanted, kept: self.fleet.kept() };
-        match (self.doubt, &self.input.floor) {
-            _ if desired > max => Cause::OverMaximum,
-            _ if self.need.pods > max || max == 0 => Cause::Maximum,
-            _ if desired == 0 && current > 0 => Cause::ToZero,
-            (Some(doubt), _) if desired == 0 => Cause::Doubt(doubt),
-            _ if desired == 0 => Cause::AtZero,
-            _ if desired > goal => busy,
-            (Some(doubt), _) if desired > wanted => Cause::Doubt(doubt),
-            _ if desired > wanted => self.settling(wanted),
-            _ if self.need.pods == wanted => Cause::Need,
-            (_, Some(floor)) if lowest == wanted && floor.replicas > self.policy.min_replicas => {
-                Cause::Floor(&floor.reason)
-            }
-            _ if lowest == wanted => Cause::Minimum,
-            (Some(doubt), _) => Cause::Doubt(doubt),
-            (None, _) => self.waiting(),
-        }
-    }
-
-    fn settling(&self, need: u32) -> Cause<'_> {
-        let (now, window) = (self.input.now, self.window());
-        let since = self.state.last_above(need).map_or(Duration::ZERO, |at| now.saturating_sub(at));
-        let left = self.state.highest_need(now, window).map_or(window, |higher| {
-            let age = now.saturating_sub(higher.at);
-            window.saturating_sub(age)
-        });
-        Cause::Settling { need, since, window, left }
-    }
-
-    fn waiting(&self) -> Cause<'_> {
-        let idle_for = self.state.idle_for(self.input.now).unwrap_or(Duration::ZERO);
-        Cause::Waiting { left: self.policy.idle_window.saturating_sub(idle_for) }
-    }
-
-    fn victims(&self, desired: u32) -> Vec<String> {
-        let too_many = self.fleet.existing.saturating_sub(usize::try_from(desired).unwrap_or(usize::MAX));
-        self.fleet.idle.iter().take(too_many).map(|pod| pod.name.clone()).collect()
+fn conclude(scene: &Scene<'_>, number: &Number<'_>, choice: &victims::Choice<'_>, backlog: Option<u64>) -> Decision {
+    let orders = choice.orders(scene, number.desired, number.goal);
+    Decision {
+        desired: number.desired,
+        victims: orders.victims,
+        cordon: orders.cordon,
+        backlog,
+        in_flight: scene.fleet.unproven.is_none().then_some(scene.fleet.in_flight),
+        outcome: number.cause.outcome(),
+        reason: reason::sentence(scene, number),
+        recheck_after: recheck_after(number),
+        report: report::of(scene, number),
     }
 }
 
-fn first_doubt<'a>(input: &'a Input, fleet: &'a Fleet<'a>) -> Option<Doubt<'a>> {
-    if !input.lanes_complete || input.lanes.is_empty() {
-        return Some(Doubt::Lanes);
+/// The most pods that a backlog calls for beside the load.
+fn episode(needs: &[LaneNeed<'_>]) -> Option<u32> {
+    let for_backlog = |need: &&LaneNeed<'_>| {
+        need.burst_pods > need.rate_pods && matches!(need.term, Term::Backlog | Term::OneEach | Term::Server)
+    };
+    needs.iter().filter(for_backlog).map(|need| need.burst_pods).max()
+}
+
+fn idle_window(policy: &Policy, state: &State) -> Duration {
+    match policy.idle_window {
+        super::IdleWindow::Fixed(time) => time,
+        super::IdleWindow::Auto => {
+            state.learned.gaps.best_window(state.start_up()).unwrap_or(super::DEFAULT_IDLE_WINDOW)
+        }
     }
-    let old = input.lanes.iter().find_map(|(lane, reading)| match reading {
-        Observation::Known { .. } => None,
-        Observation::Stale { age, .. } => Some(Doubt::Backlog { lane, age: Some(*age) }),
-        Observation::Unknown => Some(Doubt::Backlog { lane, age: None }),
-    });
-    old.or(fleet.unproven.as_ref().map(Doubt::Pod))
+}
+
+/// Short idle windows shorten the hold: who asks for zero after 10 s gets fewer pods after 10 s too.
+fn hold(policy: &Policy, state: &State) -> Duration {
+    let longest = match policy.idle_window {
+        super::IdleWindow::Fixed(time) if time < STABILIZATION => time,
+        _ => super::state::LONGEST_HOLD,
+    };
+    if policy.mode == Mode::ServerOnly {
+        return HOLD_BLIND.min(longest);
+    }
+    let start_ups = state.start_up().mul_f64(HOLD_START_UPS).clamp(STABILIZATION, HOLD_LONGEST);
+    start_ups.mul_f64(state.learned.feedback.multiplier()).min(longest)
 }
 
 fn total_backlog(input: &Input) -> Option<u64> {
     if input.lanes.is_empty() {
         return None;
     }
-    input.lanes.values().try_fold(0_u64, |sum, reading| Some(sum.saturating_add(reading.known()?.backlog)))
+    let fresh = |reading: &Observation<crate::observed::LaneStats>| Some(reading.known()?.backlog);
+    input.lanes.values().try_fold(0_u64, |sum, reading| Some(sum.saturating_add(fresh(reading)?)))
 }
 
-fn outcome(cause: &Cause<'_>) -> Outcome {
-    match cause {
-        Cause::ToZero | Cause::AtZero => Outcome::Idle,
-        Cause::Need => Outcome::Scaled,
-        Cause::Maximum => Outcome::AtMaximum,
-        Cause::Minimum | Cause::Floor(_) => Outcome::AtMinimum,
-        Cause::Doubt(_) => Outcome::MetricsStale,
-        Cause::Settling { .. } | Cause::Waiting { .. } => Outcome::Holding,
-        Cause::Busy { .. } | Cause::OverMaximum => Outcome::PodsBusy,
-    }
-}
-
-fn recheck_after(cause: &Cause<'_>) -> Duration {
-    match cause {
-        Cause::ToZero | Cause::AtZero => TICK_AT_ZERO,
-        Cause::Settling { left, .. } | Cause::Waiting { left } => (*left).clamp(SHORTEST_RECHECK, TICK),
-        Cause::Need
-        | Cause::Maximum
-        | Cause::OverMaximum
-        | Cause::Minimum
-        | Cause::Floor(_)
-        | Cause::Doubt(_)
-        | Cause::Busy { .. } => TICK,
+fn recheck_after(number: &Number<'_>) -> Duration {
+    match number.cause.left() {
+        Some(left) => left.clamp(SHORTEST_RECHECK, TICK),
+        None if number.desired == 0 => TICK_AT_ZERO,
+        None => TICK,
     }
 }

@@ -1,251 +1,155 @@
 //! What one decision leaves to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::fleet::{Fleet, LaneLoad};
-use super::{Input, LONGEST_GAP, STABILIZATION};
-use crate::observed::{LaneKey, LaneStats, Observation};
+use super::lessons::{Feedback, Gaps, Service, StartUps, Tail};
+use super::memory::Memory;
+use super::{Input, LONGEST_GAP};
+use crate::observed::LaneKey;
 
-/// Readings of a backlog that no pod takes in before it counts as a ghost: tasks that the server still counts though their
-/// Workflow has ended.
-const STUCK_READINGS: u32 = 3;
-/// Time that such a backlog must have stood.
-const STUCK_TIME: Duration = Duration::from_secs(10);
-/// Time for which the running tasks of a lane are remembered: the oldest backlog that may raise, and the server's cache.
-const USED_HISTORY: Duration = Duration::from_secs(30);
-/// Distance of two samples of the running tasks.
-const USED_STEP: Duration = Duration::from_millis(500);
+/// Age up to which a state that was written down is worth reading.
+pub const STATE_VALID_FOR: Duration = Duration::from_secs(24 * 3_600);
 
-/// What is remembered from one decision to the next. The default is what an operator knows after its start: it holds,
-/// whatever it sees, until windows have passed.
+/// What is remembered from one decision to the next. The default is what an operator knows at first: it holds, whatever it
+/// sees, until windows have passed.
 ///
-/// Only what does not depend on this process's clock is serialised: the slots of a pod. A state that was read back holds
-/// like a new one.
+/// Serialised it is what survives a restart: nothing in it depends on this process's clock. A state that was read back holds
+/// like a new one. For all of it: [`State::recording`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Slots of a pod by lane, as last measured.
-    #[serde(default, with = "as_list")]
-    slots: BTreeMap<LaneKey, u64>,
+    #[serde(flatten)]
+    pub(super) learned: Learned,
     #[serde(skip)]
+    pub(super) memory: Memory,
+}
+
+/// A state with what is bound to the clock of the process that made it, to repeat its decisions elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recording {
+    learned: Learned,
     memory: Memory,
 }
 
-/// What is bound to the clock of this process.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Memory {
-    /// Time of the last decision.
-    last: Option<Duration>,
-    /// When each need was last seen, oldest first, highest first: a need that a later one reaches is left out.
-    needs: Vec<(Duration, u32)>,
-    /// Since when nothing started, ran or waited, without a doubt.
-    idle_since: Option<Duration>,
-    pods: BTreeMap<String, PodMemory>,
-    lanes: BTreeMap<LaneKey, LaneMemory>,
+/// What holds beyond a process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Learned {
+    /// The pod template for which the lessons count.
+    pub template: String,
+    /// Whether a pod of it was ever Ready.
+    pub proven: bool,
+    #[serde(with = "crate::observed::as_list")]
+    pub lanes: BTreeMap<LaneKey, Lesson>,
+    pub start_ups: StartUps,
+    pub feedback: Feedback,
+    pub gaps: Gaps,
+    /// Pods that a backlog called for which is not worked off.
+    pub latch: Option<u32>,
+    /// Pods of the last decision.
+    pub desired: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct PodMemory {
-    /// Whether the pod appeared between two decisions, so that nothing of its life was missed.
-    from_birth: bool,
-    /// Whether it was ever Ready, or told its load.
-    worked: bool,
-    /// Tasks started, over all lanes, if it ever told.
-    started: Option<u64>,
-    /// Whether it was being deleted, or named to go, when last seen.
-    going: bool,
-}
-
-impl PodMemory {
-    fn never_worked(self) -> bool {
-        self.from_birth && !self.worked
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-struct LaneMemory {
-    /// Running tasks, the least of each step, oldest first.
-    used: Vec<(Duration, u64)>,
-    /// Tasks started, over all pods.
-    started: u64,
-    stuck: Option<Stuck>,
-}
-
-/// A backlog beside free slots, from which nothing starts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Stuck {
-    since: Duration,
-    readings: u32,
-    /// When the last of them was taken.
-    taken: Duration,
+/// What is learned of a lane.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Lesson {
+    /// Slots of a pod, as last measured.
+    pub slots: Option<u64>,
+    /// Whether its Worker has no fixed number of them.
+    pub unlimited: bool,
+    pub service: Service,
+    pub tail: Tail,
+    /// Tasks at which a pod's CPU would be used up.
+    pub per_cpu: Option<f64>,
+    /// Tasks a second of a pod, by the server alone.
+    pub per_pod: Option<f64>,
+    /// The highest throughput seen at a rate limit.
+    pub limit: Option<f64>,
 }
 
 impl State {
-    /// The state to decide with at `now`: all of it, or after too long a gap only what stays true.
-    pub(super) fn at(&self, now: Duration) -> Self {
-        match self.memory.last {
-            Some(last) if now.saturating_sub(last) <= LONGEST_GAP => self.clone(),
-            Some(_) | None => Self { slots: self.slots.clone(), memory: Memory::default() },
+    /// A state that was written down `age` ago: nothing if that is too long.
+    #[must_use]
+    pub fn restored(self, age: Duration) -> Self {
+        if age > STATE_VALID_FOR { Self::default() } else { Self { memory: Memory::default(), ..self } }
+    }
+
+    /// All of the state.
+    #[must_use]
+    pub fn recording(&self) -> Recording {
+        Recording { learned: self.learned.clone(), memory: self.memory.clone() }
+    }
+
+    /// The state without the counts that fade with time alone, to tell whether another one is worth writing down.
+    #[must_use]
+    pub fn without_fading(&self) -> Self {
+        let mut state = self.clone();
+        state.learned.feedback = state.learned.feedback.without_counts();
+        state
+    }
+
+    /// The state to decide with: all of it, or after too long a gap, or for another template, only what stays true.
+    pub(super) fn at(&self, input: &Input) -> Self {
+        let recent = self.memory.last.is_some_and(|last| input.now.saturating_sub(last) <= LONGEST_GAP);
+        let mut next =
+            if recent { self.clone() } else { Self { learned: self.learned.clone(), memory: Memory::default() } };
+        if next.learned.template != input.template {
+            next.learned.template.clone_from(&input.template);
+            next.learned.lanes.clear();
+            next.learned.latch = None;
+            next.learned.proven = false;
+            next.memory.guards = super::guards::Guards::default();
+        }
+        next
+    }
+
+    /// Time from the order of a pod until it is Ready, for three of four.
+    #[must_use]
+    pub fn start_up(&self) -> Duration {
+        self.learned.start_ups.most()
+    }
+}
+
+impl From<Recording> for State {
+    fn from(Recording { learned, memory }: Recording) -> Self {
+        Self { learned, memory }
+    }
+}
+
+/// Needs and when each was last seen, oldest first, highest first: a need that a later one reaches is left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Needs(VecDeque<(Duration, u32)>);
+
+/// Longest time that a need counts.
+pub(super) const LONGEST_HOLD: Duration = Duration::from_secs(600);
+/// Needs at shorter distances are one, at the later time.
+const NEED_STEP: Duration = Duration::from_secs(1);
+
+impl Needs {
+    /// Notes a need.
+    pub fn see(&mut self, now: Duration, need: u32) {
+        while self.0.back().is_some_and(|(_, earlier)| *earlier <= need) {
+            self.0.pop_back();
+        }
+        match self.0.back_mut() {
+            Some((at, _)) if now.saturating_sub(*at) < NEED_STEP => *at = now,
+            Some(_) | None => self.0.push_back((now, need)),
+        }
+        while self.0.front().is_some_and(|(at, _)| now.saturating_sub(*at) >= LONGEST_HOLD) {
+            self.0.pop_front();
         }
     }
 
-    /// Notes the pods. Says whether they prove that no task started since the last decision.
-    pub(super) fn see_pods(&mut self, input: &Input) -> bool {
-        let resumed = self.memory.last.is_some();
-        let mut before = std::mem::take(&mut self.memory.pods);
-        let mut quiet = true;
-        for pod in &input.pods {
-            let known = before.remove(&pod.name);
-            let mut seen = known.unwrap_or(PodMemory { from_birth: resumed, ..PodMemory::default() });
-            seen.going = pod.terminating;
-            seen.worked |= pod.ready || pod.load.last().is_some();
-            if let Some(load) = pod.load.last() {
-                let started = load.values().fold(0_u64, |sum, slots| sum.saturating_add(slots.started));
-                // A counter that went down is a new process: what it started counts as well.
-                quiet &= !resumed || started == seen.started.unwrap_or(0);
-                seen.started = Some(started);
-            }
-            self.memory.pods.insert(pod.name.clone(), seen);
-        }
-        // A pod that vanished unexpectedly may have started a task that nobody will tell of.
-        quiet && before.values().all(|vanished| vanished.going || vanished.never_worked())
-    }
-
-    /// Notes the pods that should go.
-    pub(super) fn see_victims(&mut self, victims: &[String]) {
-        for victim in victims {
-            if let Some(pod) = self.memory.pods.get_mut(victim) {
-                pod.going = true;
-            }
-        }
-    }
-
-    /// Whether a pod was never Ready and never told a load, in all its life.
-    pub(super) fn never_worked(&self, pod: &str) -> bool {
-        self.memory.pods.get(pod).is_some_and(|seen| seen.never_worked())
-    }
-
-    /// Notes the load of every lane.
-    pub(super) fn see_lanes(&mut self, input: &Input, fleet: &Fleet<'_>) {
-        let mut before = std::mem::take(&mut self.memory.lanes);
-        for (key, load) in &fleet.lanes {
-            let mut lane = before.remove(*key).unwrap_or_default();
-            lane.see(input.lanes.get(*key).unwrap_or(&Observation::Unknown), load, input.now);
-            self.memory.lanes.insert((*key).clone(), lane);
-            if let Some(slots) = load.slots_per_pod() {
-                self.slots.insert((*key).clone(), slots);
-            }
-        }
-    }
-
-    /// Slots of a pod, as last measured.
-    pub(super) fn slots(&self, lane: &LaneKey) -> Option<u64> {
-        self.slots.get(lane).copied()
-    }
-
-    /// The least number of tasks of a lane that ran between two times; 0 if that is not known.
-    pub(super) fn used_during(&self, lane: &LaneKey, from: Duration, to: Duration) -> u64 {
-        let Some(lane) = self.memory.lanes.get(lane) else { return 0 };
-        let Some(first) = lane.used.iter().rposition(|(at, _)| *at <= from) else { return 0 };
-        lane.used[first..].iter().take_while(|(at, _)| *at <= from.max(to)).map(|(_, used)| *used).min().unwrap_or(0)
-    }
-
-    /// Whether a lane's backlog stands though slots are free.
-    pub(super) fn is_stuck(&self, lane: &LaneKey, now: Duration) -> bool {
-        let stuck = self.memory.lanes.get(lane).and_then(|lane| lane.stuck);
-        stuck.is_some_and(|it| it.readings >= STUCK_READINGS && now.saturating_sub(it.since) > STUCK_TIME)
-    }
-
-    /// Notes whether the fleet is proven idle now.
-    pub(super) fn see_idle(&mut self, idle: bool, now: Duration) {
-        self.memory.idle_since = if idle { self.memory.idle_since.or(Some(now)) } else { None };
-    }
-
-    /// Time for which the fleet is proven idle.
-    pub(super) fn idle_for(&self, now: Duration) -> Option<Duration> {
-        self.memory.idle_since.map(|since| now.saturating_sub(since))
-    }
-
-    /// Notes the need, or `current` where it is in doubt or history is missing: then the window starts anew.
-    pub(super) fn see_need(&mut self, now: Duration, need: u32, current: u32, doubt: bool) {
-        let unsure = doubt || self.memory.last.is_none();
-        let need = if unsure { need.max(current) } else { need };
-        self.memory.needs.retain(|(at, earlier)| *earlier > need && now.saturating_sub(*at) < STABILIZATION);
-        self.memory.needs.push((now, need));
-        self.memory.last = Some(now);
-    }
-
-    /// The highest need of the last `window`.
-    pub(super) fn highest_need(&self, now: Duration, window: Duration) -> Option<Higher> {
-        let in_window = |(at, _): &&(Duration, u32)| now.saturating_sub(*at) < window;
-        self.memory.needs.iter().find(in_window).map(|(at, need)| Higher { at: *at, need: *need })
+    /// The highest need within `window`, and when it was last seen.
+    pub fn highest(&self, now: Duration, window: Duration) -> Option<(Duration, u32)> {
+        self.0.iter().find(|(at, _)| now.saturating_sub(*at) < window).copied()
     }
 
     /// When the need was last above `need`, if that is remembered.
-    pub(super) fn last_above(&self, need: u32) -> Option<Duration> {
-        self.memory.needs.iter().rev().find(|(_, earlier)| *earlier > need).map(|(at, _)| *at)
-    }
-}
-
-/// A need and when it was last seen.
-pub(super) struct Higher {
-    pub at: Duration,
-    pub need: u32,
-}
-
-impl LaneMemory {
-    fn see(&mut self, backlog: &Observation<LaneStats>, load: &LaneLoad, now: Duration) {
-        self.sample(load.used, now);
-        let started = load.started > self.started;
-        self.started = load.started;
-        self.stuck = match backlog.known() {
-            Some(stats) if stats.backlog == 0 => None,
-            Some(_) | None if started || load.used > 0 => None,
-            Some(_) if load.all_free() => Some(stuck_again(self.stuck, backlog, now)),
-            Some(_) | None => self.stuck,
-        };
-    }
-
-    fn sample(&mut self, used: u64, now: Duration) {
-        match self.used.last_mut() {
-            Some((at, least)) if now.saturating_sub(*at) < USED_STEP => *least = used.min(*least),
-            Some(_) | None => self.used.push((now, used)),
-        }
-        let start = now.saturating_sub(USED_HISTORY);
-        if let Some(first) = self.used.iter().rposition(|(at, _)| *at <= start) {
-            self.used.drain(..first);
-        }
-    }
-}
-
-fn stuck_again(before: Option<Stuck>, backlog: &Observation<LaneStats>, now: Duration) -> Stuck {
-    let age = match backlog {
-        Observation::Known { age, .. } | Observation::Stale { age, .. } => *age,
-        Observation::Unknown => Duration::ZERO,
-    };
-    let taken = now.saturating_sub(age);
-    match before {
-        Some(stuck) if taken > stuck.taken => Stuck { readings: stuck.readings.saturating_add(1), taken, ..stuck },
-        Some(stuck) => stuck,
-        None => Stuck { since: now, readings: 1, taken },
-    }
-}
-
-/// A map by lane as a list: JSON has no keys but strings.
-mod as_list {
-    use std::collections::BTreeMap;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use crate::observed::LaneKey;
-
-    pub fn serialize<S: Serializer>(map: &BTreeMap<LaneKey, u64>, to: S) -> Result<S::Ok, S::Error> {
-        map.iter().collect::<Vec<_>>().serialize(to)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<LaneKey, u64>, D::Error> {
-        Ok(Vec::<(LaneKey, u64)>::deserialize(from)?.into_iter().collect())
+    pub fn last_above(&self, need: u32) -> Option<Duration> {
+        self.0.iter().rev().find(|(_, earlier)| *earlier > need).map(|(at, _)| *at)
     }
 }

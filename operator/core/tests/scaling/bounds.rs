@@ -21,14 +21,14 @@ fn the_maximum_is_kept_and_named() {
     assert_eq!((decision.desired, decision.outcome), (10, Outcome::AtMaximum));
     assert_eq!(
         decision.reason,
-        r#"10 replicas (the maximum): activity queue "thumbnails" needs 205 slots (205 waiting + 0 running) at 10 slots per pod, 21 pods."#
+        r#"10 replicas (the maximum): activity queue "thumbnails" needs 205 slots (205 waiting + 0 running, their time is not known yet) at 10 slots per pod, 21 pods; raise spec.scaling.maxReplicas."#
     );
 }
 
 #[test]
 fn a_floor_does_not_lift_above_the_maximum() {
     let mut input = at_zero(live(0));
-    input.floor = Some(Floor { replicas: 50, reason: "a rollout prepares".into() });
+    input.floors = vec![Floor { replicas: 50, reason: "a rollout prepares".into() }];
     assert_eq!(first(&input).desired, 10);
 }
 
@@ -42,7 +42,7 @@ fn a_lower_maximum_takes_idle_pods_at_once_and_leaves_the_others() {
     assert_eq!(decision.victims, ["p1", "p3"]);
     assert_eq!(
         decision.reason,
-        "Kept at 3, above the maximum of 2: the pods run tasks, or may; only idle pods are removed."
+        "Kept at 3, above the maximum of 2: the pods run tasks, or may; only pods whose tasks end in time are removed."
     );
     input.pods[1].load = Observation::Unknown;
     assert_eq!(decide(&lowered, &input, &State::default()).0.desired, 4, "a pod that says nothing may run tasks");
@@ -62,13 +62,13 @@ fn a_maximum_of_zero_is_a_command_too() {
 fn absurd_numbers_do_not_panic() {
     for backlog in [u64::MAX, 1 << 63, u64::from(u32::MAX) * 20] {
         for add_rate in [f64::NAN, f64::INFINITY, -1.0] {
-            let mut input = at_zero(known(LaneStats { backlog, add_rate: Some(add_rate) }));
+            let mut input = at_zero(known(LaneStats { backlog, add_rate: Some(add_rate), ..LaneStats::default() }));
             input.lanes.insert(activity("mail"), live(u64::MAX));
             input.declared_slots.insert(activity("mail"), 1);
             input.pods = vec![pod("p0", known(load(u64::MAX, u64::MAX))), pod("p1", known(load(u64::MAX, u64::MAX)))];
             assert_eq!((first(&input).desired, first(&input).backlog), (10, Some(u64::MAX)));
             input.current = 2;
-            assert_eq!((first(&input).desired, first(&input).in_flight), (10, None), "no pod tells of the other lane");
+            assert_eq!((first(&input).desired, first(&input).in_flight), (6, None), "no pod tells of the other lane");
         }
     }
     let mut input = at_zero(live(5));

@@ -1,9 +1,7 @@
 //! Doubt never shrinks: each kind of it, with the same fleet without it as a control.
 
-use std::collections::BTreeMap;
-
-use operator_core::observed::{LaneStats, Observation};
-use operator_core::scaling::{Input, Outcome, Policy, State, decide};
+use operator_core::observed::{LaneStats, Observation, PodLoad};
+use operator_core::scaling::{IdleWindow, Input, Outcome, Policy, State, decide};
 
 use crate::fixtures::*;
 
@@ -52,14 +50,14 @@ const DOUBTS: [(&str, Spoil, &str); 9] = [
     ),
     (
         "a pod's metrics miss a lane",
-        |input| input.pods[1].load = known(BTreeMap::new()),
+        |input| input.pods[1].load = known(PodLoad::default()),
         r#"pod p1 tells no slots of activity queue "thumbnails""#,
     ),
 ];
 
-fn two_lanes() -> BTreeMap<operator_core::observed::LaneKey, operator_core::observed::SlotUse> {
+fn two_lanes() -> PodLoad {
     let mut both = load(0, 0);
-    both.insert(activity("mail"), both[&lane()]);
+    both.lanes.insert(activity("mail"), both.lanes[&lane()].clone());
     both
 }
 
@@ -72,7 +70,7 @@ fn no_doubt_ever_shrinks_a_fleet_and_each_is_named() {
         assert_eq!((decision.desired, decision.outcome), (3, Outcome::MetricsStale), "{name}: {}", decision.reason);
         assert_eq!(decision.reason, format!("Kept at 3: {words}, a lower need is not proven."), "{name}");
         assert!(decision.victims.is_empty(), "{name}");
-        let hasty = Policy { idle_window: seconds(0), ..policy() };
+        let hasty = Policy { idle_window: IdleWindow::Fixed(seconds(0)), ..policy() };
         assert_eq!(settled(&hasty, &input).desired, 3, "{name}");
     }
 }
@@ -100,17 +98,19 @@ fn without_doubt_the_same_fleets_shrink() {
 }
 
 #[test]
-fn one_doubtful_look_starts_the_window_anew() {
+fn one_doubtful_look_holds_but_does_not_start_the_window_anew() {
     let mut state = State::default();
     let mut input = fleet(0, &[0, 0, 0]);
     watch(&policy(), &mut input, &mut state, seconds(55));
     input.now += seconds(1);
     input.pods[0].load = stale(load(0, 0));
-    watch(&policy(), &mut input, &mut state, seconds(0));
+    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(4)).desired, 3);
     input.pods[0].load = known(load(0, 0));
     input.now += seconds(1);
-    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(58)).desired, 3);
-    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(1)).desired, 1);
+    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(0)).desired, 1);
+    // But idleness is proven from then on only.
+    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(179)).desired, 1);
+    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(1)).desired, 0);
 }
 
 #[test]
@@ -132,6 +132,9 @@ fn a_state_that_was_written_and_read_remembers_slots_and_no_times() {
     let text = serde_json::to_string(&state).unwrap();
     let read: State = serde_json::from_str(&text).unwrap();
     assert_eq!(decide(&policy(), &input, &read).0.desired, 3, "windows start anew");
-    assert_eq!(decide(&policy(), &Input { declared_slots: BTreeMap::new(), ..at_zero(live(50)) }, &read).0.desired, 5);
+    assert_eq!(
+        decide(&policy(), &Input { declared_slots: Default::default(), ..at_zero(live(50)) }, &read).0.desired,
+        5
+    );
     assert_eq!(serde_json::from_str::<State>("{}").unwrap(), State::default());
 }

@@ -1,7 +1,7 @@
 //! Fewer pods: after a while, down to the need, and idle ones only.
 
 use operator_core::observed::Observation;
-use operator_core::scaling::{Outcome, Policy, State, decide};
+use operator_core::scaling::{IdleWindow, Outcome, Policy, State, decide};
 
 use crate::fixtures::*;
 
@@ -11,7 +11,10 @@ fn a_lower_need_must_hold_for_a_minute() {
     let mut input = fleet(0, &[5, 0, 0]);
     let early = watch(&policy(), &mut input, &mut state, seconds(59));
     assert_eq!((early.desired, early.outcome), (3, Outcome::Holding));
-    assert_eq!(early.reason, "Holding 3: need is 1 since 59s; decrease not before 60s of it.");
+    assert_eq!(
+        early.reason,
+        "Holding 3 (need 1 since 59s): highest need of the last 60s; next decrease not before 1s."
+    );
     assert_eq!(early.recheck_after, seconds(1));
     input.now += seconds(1);
     let late = watch(&policy(), &mut input, &mut state, seconds(0));
@@ -21,13 +24,13 @@ fn a_lower_need_must_hold_for_a_minute() {
 
 #[test]
 fn a_short_idle_window_shortens_the_minute() {
-    let policy = Policy { idle_window: seconds(10), ..policy() };
+    let policy = Policy { idle_window: IdleWindow::Fixed(seconds(10)), ..policy() };
     let mut state = State::default();
     let mut input = fleet(0, &[5, 0, 0]);
     assert_eq!(watch(&policy, &mut input, &mut state, seconds(9)).desired, 3);
     assert_eq!(watch(&policy, &mut input, &mut state, seconds(1)).desired, 1);
     assert_eq!(first(&input).desired, 3);
-    let hasty = Policy { idle_window: seconds(0), ..policy };
+    let hasty = Policy { idle_window: IdleWindow::Fixed(seconds(0)), ..policy };
     assert_eq!(decide(&hasty, &input, &State::default()).0.desired, 1);
 }
 
@@ -36,31 +39,52 @@ fn it_goes_to_the_highest_need_of_the_window() {
     let mut state = State::default();
     let mut input = fleet(0, &[10, 10, 0, 0, 0]);
     watch(&policy(), &mut input, &mut state, seconds(50));
+    input.pods[0].load = known(load(0, 10));
     input.pods[1].load = known(load(0, 10));
     input.now += STEP;
-    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(5)).desired, 2);
-    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(50)).desired, 1);
+    let decision = watch(&policy(), &mut input, &mut state, seconds(5));
+    assert_eq!((decision.desired, decision.outcome), (2, Outcome::Holding), "{}", decision.reason);
+    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(60)).desired, 1);
 }
 
 #[test]
-fn a_need_that_returns_starts_the_window_anew() {
+fn a_load_that_returns_starts_the_window_anew() {
     let mut state = State::default();
     let mut input = fleet(0, &[5, 0, 0]);
     watch(&policy(), &mut input, &mut state, seconds(50));
-    input.lanes.insert(lane(), live(20));
+    input.pods[1].load = known(load(10, 10));
+    input.pods[2].load = known(load(10, 10));
     input.now += STEP;
     assert_eq!(watch(&policy(), &mut input, &mut state, seconds(0)).desired, 3);
+    input.pods[1].load = known(load(0, 10));
+    input.pods[2].load = known(load(0, 10));
+    input.now += STEP;
+    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(50)).desired, 2);
+    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(5)).desired, 1);
+}
+
+#[test]
+fn a_backlog_holds_its_pods_until_it_is_gone_for_ten_seconds_and_no_longer() {
+    let mut state = State::default();
+    let mut input = fleet(0, &[5, 0, 0]);
+    watch(&policy(), &mut input, &mut state, seconds(70));
+    input.lanes.insert(lane(), live(20));
+    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(60)).desired, 3);
     input.lanes.insert(lane(), live(0));
     input.now += STEP;
-    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(50)).desired, 3);
-    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(5)).desired, 1);
+    let decision = watch(&policy(), &mut input, &mut state, seconds(9));
+    assert_eq!((decision.desired, decision.outcome), (3, Outcome::Backlog), "{}", decision.reason);
+    assert_eq!(watch(&policy(), &mut input, &mut state, seconds(1)).desired, 1);
 }
 
 #[test]
 fn busy_pods_stay_and_the_reason_says_so() {
     let decision = settled(&policy(), &fleet(0, &[1, 1, 1]));
     assert_eq!((decision.desired, decision.outcome), (3, Outcome::PodsBusy));
-    assert_eq!(decision.reason, "Holding 3: need is 1, but 3 pods run tasks, or may; only idle pods are removed.");
+    assert_eq!(
+        decision.reason,
+        "Holding 3 (need 1): 3 pods have tasks that may run longer than terminationGracePeriodSeconds=30; only idle pods are removed."
+    );
     let decision = settled(&policy(), &fleet(0, &[1, 0, 1]));
     assert_eq!((decision.desired, decision.victims), (2, vec!["p1".to_owned()]));
 }
@@ -69,7 +93,7 @@ fn busy_pods_stay_and_the_reason_says_so() {
 fn a_pod_is_idle_only_if_no_lane_runs_a_task() {
     let mut input = fleet(0, &[0, 0]);
     let mut both = load(0, 0);
-    both.insert(activity("mail"), load(3, 3)[&lane()]);
+    both.lanes.insert(activity("mail"), load(3, 3).lanes[&lane()].clone());
     input.pods[1].load = known(both);
     let decision = settled(&policy(), &input);
     assert_eq!((decision.desired, decision.victims), (1, vec!["p0".to_owned()]));
@@ -77,11 +101,11 @@ fn a_pod_is_idle_only_if_no_lane_runs_a_task() {
 
 #[test]
 fn no_more_go_than_are_needed_less() {
-    let decision = settled(&policy(), &fleet(0, &[10, 10, 0, 0, 0]));
-    assert_eq!((decision.desired, decision.victims.len()), (2, 3));
+    let decision = settled(&policy(), &fleet(0, &[10, 5, 0, 0, 0]));
+    assert_eq!((decision.desired, decision.victims.len()), (3, 2), "20 to 30 slots, for the tasks to come");
     let mut input = fleet(0, &[0, 0, 0, 0]);
     input.current = 3;
-    input.floor = Some(operator_core::scaling::Floor { replicas: 2, reason: "a rollout runs".into() });
+    input.floors = vec![operator_core::scaling::Floor { replicas: 2, reason: "a rollout runs".into() }];
     let decision = settled(&policy(), &input);
     assert_eq!((decision.desired, decision.victims.len()), (2, 2), "the fourth pod goes as well");
 }
@@ -138,7 +162,7 @@ fn replicas_that_have_no_pod_go_without_a_victim() {
     let mut input = fleet(0, &[10, 10, 10]);
     input.current = 10;
     let decision = settled(&policy(), &input);
-    assert_eq!((decision.desired, decision.victims.len()), (3, 0));
+    assert_eq!((decision.desired, decision.victims.len()), (5, 0));
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use operator_core::observed::{LaneKey, LaneStats, Observation, PodLoad, SlotUse, TaskType};
-use operator_core::scaling::{Decision, Input, Pod, Policy, State, decide};
+use operator_core::scaling::{
+    DEFAULT_GRACE, Decision, IdleWindow, Input, Mode, Pause, Pod, Policy, Ramp, State, decide,
+};
 
 pub const SLOTS: u64 = 10;
 /// Between two decisions.
@@ -15,7 +17,16 @@ pub fn seconds(seconds: u64) -> Duration {
 }
 
 pub fn policy() -> Policy {
-    Policy { min_replicas: 0, max_replicas: 10, target_latency: seconds(5), idle_window: seconds(180) }
+    Policy {
+        min_replicas: 0,
+        max_replicas: 10,
+        target_latency: seconds(5),
+        percentile: 0.95,
+        idle_window: IdleWindow::Fixed(seconds(180)),
+        pause: Pause::None,
+        mode: Mode::Full,
+        ramp: Ramp::default(),
+    }
 }
 
 pub fn lane() -> LaneKey {
@@ -36,25 +47,25 @@ pub fn stale<T>(value: T) -> Observation<T> {
 
 /// A live reading: of this moment.
 pub fn live(backlog: u64) -> Observation<LaneStats> {
-    known(LaneStats { backlog, add_rate: None })
+    known(LaneStats { backlog, ..LaneStats::default() })
 }
 
 /// An ordinary reading: of some moment of the last five seconds.
 pub fn cached(backlog: u64) -> Observation<LaneStats> {
-    known(LaneStats { backlog, add_rate: Some(0.0) })
+    known(LaneStats { backlog, add_rate: Some(0.0), ..LaneStats::default() })
 }
 
 pub fn load(used: u64, started: u64) -> PodLoad {
-    BTreeMap::from([(lane(), SlotUse { used, available: SLOTS.saturating_sub(used), started })])
+    PodLoad::of([(lane(), SlotUse { used, available: SLOTS.saturating_sub(used), started, ..SlotUse::default() })])
 }
 
 pub fn pod(name: &str, load: Observation<PodLoad>) -> Pod {
-    Pod { name: name.into(), ready: true, terminating: false, load }
+    Pod { name: name.into(), ready: true, load, ..Pod::default() }
 }
 
 /// A pod that was just created.
 pub fn starting(name: &str) -> Pod {
-    Pod { name: name.into(), ready: false, terminating: false, load: Observation::Unknown }
+    Pod { name: name.into(), ..Pod::default() }
 }
 
 /// A fleet of Ready pods `p0`, `p1`, ... that run so many tasks each.
@@ -67,7 +78,9 @@ pub fn fleet(backlog: u64, used: &[u64]) -> Input {
         lanes_complete: true,
         declared_slots: BTreeMap::new(),
         pods: pods.collect(),
-        floor: None,
+        floors: Vec::new(),
+        grace: DEFAULT_GRACE,
+        template: String::new(),
     }
 }
 

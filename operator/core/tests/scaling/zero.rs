@@ -26,7 +26,7 @@ fn a_minimum_or_a_floor_keeps_pods() {
     assert_eq!((decision.desired, decision.outcome), (1, Outcome::AtMinimum));
     let mut input = fleet(0, &[0]);
     let reason = "version b1 runs one pod until the server knows its Task Queues";
-    input.floor = Some(Floor { replicas: 1, reason: reason.into() });
+    input.floors = vec![Floor { replicas: 1, reason: reason.into() }];
     let decision = settled(&policy(), &input);
     assert_eq!((decision.desired, decision.reason), (1, format!("1 replica: {reason}.")));
     assert_eq!(settled(&policy(), &fleet(0, &[0])).desired, 0, "the control");
@@ -64,7 +64,7 @@ fn any_activity_starts_the_idle_window_anew() {
         // What the counters show stays; waiting and running end.
         input.lanes = after.lanes;
         for pod in &mut input.pods {
-            let started = pod.load.known().map_or(0, |load| load[&lane()].started);
+            let started = pod.load.known().map_or(0, |load| load.lanes[&lane()].started);
             pod.load = known(load(0, started));
         }
         input.now += STEP;
@@ -93,9 +93,9 @@ fn a_pod_that_vanished_unexpectedly_is_activity() {
         watch(&policy(), &mut input, &mut state, seconds(160));
         input.pods.push(second);
         // Both are wanted, so that none is named to go.
-        (input.current, input.floor) = (2, Some(Floor { replicas: 2, reason: "a rollout runs".into() }));
+        (input.current, input.floors) = (2, vec![Floor { replicas: 2, reason: "a rollout runs".into() }]);
         watch(&policy(), &mut input, &mut state, seconds(10));
-        input.floor = None;
+        input.floors.clear();
         input.pods.truncate(1);
         assert_eq!(watch(&policy(), &mut input, &mut state, seconds(10)).desired > 0, activity, "{name}");
     }

@@ -3,24 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use operator_core::observed::LaneKey;
+use operator_core::observed::{LaneKey, VersionStatus};
 use tokio::time::Instant;
 
+use super::pace::Class;
 use super::timer::Timer;
-use super::{Phase, Watch};
+use super::{GATED_FRESH, Phase, STATS_FRESH, Watch};
 use crate::temporal::api::{DeploymentReading, VersionReading};
 
-/// While a version registers. The fleet can't do anything else meanwhile.
-const REGISTERING_EVERY: Duration = Duration::from_secs(1);
 /// A version that takes longer than this to register waits for something else, and must not use up everybody's budget.
 const REGISTERING_SOON: Duration = Duration::from_secs(120);
-/// The server caches statistics for 5 s. Just after that, a reading is one of this moment.
-pub(super) const STATS_EVERY: Duration = Duration::from_millis(5100);
-/// For the backlog of pinned Workflows, which is in no live reading.
-const STATS_AT_ZERO_EVERY: Duration = Duration::from_millis(10_200);
 /// Statistics of a version that are older than two readings apart have not kept up, and those of the queue must do.
 pub(super) const STATS_KEPT_UP: Duration = Duration::from_secs(12);
-pub(super) const DEPLOYMENT_EVERY: Duration = Duration::from_secs(30);
 /// A fleet that leaves zero is still read live until the ordinary statistics, two caches deep, must have caught up: so a
 /// burst is seen in full.
 const WAKING: Duration = Duration::from_secs(10);
@@ -71,6 +65,7 @@ impl Fleet {
             return;
         }
         let phase_changed = watch.phase != self.watch.phase;
+        let opened = self.watch.gated && !watch.gated;
         if phase_changed {
             self.phase_since = now;
             self.woke = (self.watch.phase == Phase::AtZero).then_some(now);
@@ -79,6 +74,8 @@ impl Fleet {
         self.follow_build_ids(now);
         if phase_changed {
             self.hurry(now);
+        } else if opened {
+            self.versions.values_mut().for_each(|version| version.timer.hurry(now));
         }
     }
 
@@ -115,24 +112,43 @@ impl Fleet {
         self.watch.phase == Phase::AtZero || self.waking(now)
     }
 
+    /// Whether it runs, and its own pods prove that nothing waits.
+    pub(super) fn gated(&self) -> bool {
+        self.watch.gated && self.watch.phase == Phase::Running
+    }
+
+    /// Age up to which statistics tell what is.
+    pub(super) fn stats_fresh(&self) -> Duration {
+        if self.gated() { GATED_FRESH } else { STATS_FRESH }
+    }
+
     /// Whether the statistics of its versions tell of a lane, lately.
     pub(super) fn has_stats_of(&self, lane: &LaneKey, now: Instant) -> bool {
+        let lately = if self.gated() { GATED_FRESH } else { STATS_KEPT_UP };
         let readings = self.versions.values().filter_map(|version| version.reading.as_ref());
-        let mut recent = readings.filter(|(_, taken)| now.saturating_duration_since(*taken) < STATS_KEPT_UP);
+        let mut recent = readings.filter(|(_, taken)| now.saturating_duration_since(*taken) < lately);
         recent.any(|(reading, _)| reading.as_ref().is_some_and(|reading| reading.stats.contains_key(lane)))
     }
 
-    fn registering_every(&self, now: Instant) -> Duration {
+    /// Whether a rate limit holds tasks of a lane back, by the statistics of its versions.
+    pub(super) fn is_limited(&self, lane: &LaneKey) -> bool {
+        let readings = self.versions.values().filter_map(|version| version.reading.as_ref()?.0.as_ref());
+        readings.filter_map(|reading| reading.stats.get(lane)).any(|stats| stats.rate_limiting)
+    }
+
+    fn registering(&self, now: Instant) -> Class {
         let soon = now.saturating_duration_since(self.phase_since) < REGISTERING_SOON;
-        if soon { REGISTERING_EVERY } else { STATS_EVERY }
+        if soon { Class::Registering } else { Class::Hot }
     }
 
-    pub(super) fn deployment_every(&self, now: Instant) -> Option<Duration> {
+    /// How urgently its deployment is read, if it has one.
+    pub(super) fn deployment_class(&self, now: Instant) -> Option<Class> {
         self.watch.deployment_name.as_ref()?;
-        Some(if self.watch.phase == Phase::Registering { self.registering_every(now) } else { DEPLOYMENT_EVERY })
+        Some(if self.watch.phase == Phase::Registering { self.registering(now) } else { Class::Routing })
     }
 
-    pub(super) fn version_every(&self, build_id: &str, now: Instant) -> Option<Duration> {
+    /// How urgently a version is read, if it may be there.
+    pub(super) fn version_class(&self, build_id: &str, now: Instant) -> Option<Class> {
         self.watch.deployment_name.as_ref()?;
         if matches!(self.deployment, Some((None, _))) {
             // The server says that there is no such deployment, so there is no version of it either.
@@ -140,11 +156,18 @@ impl Fleet {
         }
         let is_target = self.watch.build_ids.first().is_some_and(|target| target == build_id);
         Some(match self.watch.phase {
-            Phase::Registering if is_target => self.registering_every(now),
+            Phase::Registering if is_target => self.registering(now),
+            _ if !is_target && self.has_lost_traffic(build_id) => Class::Draining,
             // Without lanes nobody scales by its statistics.
-            Phase::Running if self.watch.lanes.is_empty() => DEPLOYMENT_EVERY,
-            Phase::Registering | Phase::Running => STATS_EVERY,
-            Phase::AtZero => STATS_AT_ZERO_EVERY,
+            Phase::Running if self.watch.lanes.is_empty() => Class::Routing,
+            Phase::Running if self.watch.gated => Class::Steady,
+            Phase::Registering | Phase::Running => Class::Hot,
+            Phase::AtZero => Class::Pinned,
         })
+    }
+
+    fn has_lost_traffic(&self, build_id: &str) -> bool {
+        let reading = self.versions.get(build_id).and_then(|version| version.reading.as_ref()?.0.as_ref());
+        reading.is_some_and(|reading| matches!(reading.status, VersionStatus::Draining | VersionStatus::Drained))
     }
 }

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use operator_core::observed::{LaneStats, TaskType};
+use operator_core::observed::{LaneStats, RateLimit, TaskType};
 use tokio::time::Instant;
 
 use super::fleet::Read;
+use super::pace::Class;
 use super::timer::Timer;
 use crate::changes::FleetId;
 use crate::temporal::api::Partitions;
 
 /// A lane without a task for so long is quiet.
-const QUIET_AFTER: Duration = Duration::from_secs(3600);
+const QUIET_AFTER: Duration = Duration::from_secs(1800);
 /// Partitions of a Task Queue until the server told: its default.
 const USUAL_PARTITIONS: usize = 4;
 
@@ -39,12 +40,25 @@ pub(super) struct Lane {
     pub next_partition: usize,
     /// Live backlog by partition.
     pub live: Vec<Read<u64>>,
+    /// Partitions that are to be read live at once.
+    pub hinted: usize,
     pub stats_timer: Timer,
     pub stats: Read<LaneStats>,
     pub first_stats: Option<Instant>,
     pub last_busy: Instant,
-    pub live_every: Option<Duration>,
-    pub stats_every: Option<Duration>,
+    /// How its live status is read, if it is.
+    pub live_read: Option<Every>,
+    /// How its statistics are read, if they are.
+    pub stats_read: Option<Every>,
+    /// Its rate limit as last told.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// How often something is read, and why so often.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Every {
+    pub class: Class,
+    pub period: Duration,
 }
 
 impl Lane {
@@ -54,16 +68,35 @@ impl Lane {
             live_timer: Timer::new(now),
             next_partition: 0,
             live: vec![None; partitions],
+            hinted: 0,
             stats_timer: Timer::new(now),
             stats: None,
             first_stats: None,
             last_busy: now,
-            live_every: None,
-            stats_every: None,
+            live_read: None,
+            stats_read: None,
+            rate_limit: None,
         }
     }
 
-    pub(super) fn quiet(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.last_busy) >= QUIET_AFTER
+    /// How often a partition of it is read live: at once, one after the other, while a hint is followed.
+    pub(super) fn live_period(&self, partitions: usize) -> Option<Every> {
+        if self.hinted > 0 {
+            return Some(Every { class: Class::Hot, period: Duration::ZERO });
+        }
+        let of_each = |every: Every| Every { period: every.period / u32::try_from(partitions).unwrap_or(1), ..every };
+        self.live_read.map(of_each)
+    }
+
+    /// How urgently it is watched while its fleets are at zero.
+    pub(super) fn class_at_zero(&self, now: Instant) -> Class {
+        let quiet = now.saturating_duration_since(self.last_busy) >= QUIET_AFTER;
+        if quiet { Class::Cold } else { Class::Warm }
+    }
+
+    /// Timers of the reads that a decision needs. Without the rate limit it is made all the same.
+    pub(super) fn timers(&self) -> impl Iterator<Item = &Timer> {
+        let needed = self.stats_read.is_none_or(|every| every.class != Class::Configured);
+        needed.then_some(&self.stats_timer).into_iter().chain([&self.live_timer])
     }
 }

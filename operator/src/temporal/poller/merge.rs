@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use operator_core::observed::{
-    DeploymentInfo, LaneKey, LaneStats, Observation, TemporalFailure, TemporalState, VersionInfo,
+    DeploymentInfo, LaneKey, LaneStats, Observation, PollingDegraded, TemporalFailure, TemporalState, VersionInfo,
 };
 use tokio::time::Instant;
 
 use super::fleet::{Fleet, STATS_KEPT_UP, Version};
-use super::lane::Lane;
+use super::lane::{Every, Lane};
+use super::pace::{Class, Pace};
 use super::state::State;
 use super::{DEPLOYMENT_FRESH, LIVE_FRESH, Phase, STATS_FRESH};
 use crate::changes::FleetId;
@@ -18,6 +19,12 @@ use crate::changes::FleetId;
 const STATS_LAG: Duration = Duration::from_secs(6);
 /// A queue's rates mean nothing until its own clock, which starts when it is loaded, has run for a while.
 const RATES_SETTLE: Duration = Duration::from_secs(10);
+
+/// Planned intervals after which a reading is stale, where that is longer than the usual limit: at zero nothing is taken
+/// away, and what is read seldom by plan is not missing.
+const INTERVALS_AT_ZERO: u32 = 3;
+/// The same for deployments: a change of the routing carries the token of the reading that it follows from.
+const INTERVALS_OF_ROUTING: u32 = 2;
 
 /// A backlog and when it was read.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,11 +44,14 @@ impl State {
                 version.reading.iter().filter_map(|(reading, _)| reading.as_ref()).flat_map(|r| r.stats.keys()),
             );
         }
-        let lanes: BTreeMap<LaneKey, Observation<LaneStats>> = keys
-            .into_iter()
-            .filter_map(|key| Some((key.clone(), lane(fleet, key, self.lanes.get(key), now)?)))
-            .collect();
-        TemporalState { deployment: deployment(fleet, now), lanes, failure: self.failure_of(fleet) }
+        let lanes: BTreeMap<LaneKey, Observation<LaneStats>> =
+            keys.into_iter().filter_map(|key| Some((key.clone(), self.lane(fleet, key, now)?))).collect();
+        TemporalState {
+            deployment: deployment(fleet, &self.deployment_pace, now),
+            lanes,
+            failure: self.failure_of(fleet),
+            degraded: self.degraded.map(|factor| PollingDegraded { factor }),
+        }
     }
 
     fn failure_of(&self, fleet: &Fleet) -> Option<TemporalFailure> {
@@ -50,34 +60,41 @@ impl State {
         let queues = fleet.watch.lanes.iter().filter_map(|key| self.queues.get(&key.task_queue));
         let mut timers = std::iter::once(&fleet.deployment_timer)
             .chain(versions)
-            .chain(lanes.flat_map(|lane| [&lane.stats_timer, &lane.live_timer]))
+            .chain(lanes.flat_map(Lane::timers))
             .chain(queues.map(|queue| &queue.timer));
         self.health.failure.clone().or_else(|| timers.find_map(|timer| timer.failure.clone()))
     }
-}
 
-fn lane(fleet: &Fleet, key: &LaneKey, lane: Option<&Lane>, now: Instant) -> Option<Observation<LaneStats>> {
-    let by_version = version_stats(fleet, key, now);
-    let of_all_versions = lane.and_then(|lane| lane_stats(lane, now));
-    let stats = match (by_version, of_all_versions) {
-        (Some(own), Some(all)) if fleet.watch.phase == Phase::AtZero => Some(either(own, all)),
-        (Some(own), all) if own.fresh => Some(all.filter(|all| all.fresh && newer(*all, own)).unwrap_or(own)),
-        (own, all) => all.filter(|all| all.fresh).or(own).or(all),
-    };
-    let live = lane.and_then(|lane| live(lane, now));
-    let reading = match (live, stats) {
-        (Some(live), Some(stats)) => both(live, stats),
-        (live, stats) => live.or(stats)?,
-    };
-    let age = age(reading.taken, now);
-    Some(match reading.fresh {
-        true => Observation::Known { value: reading.stats, age },
-        false => Observation::Stale { value: reading.stats, age },
-    })
+    fn lane(&self, fleet: &Fleet, key: &LaneKey, now: Instant) -> Option<Observation<LaneStats>> {
+        let lane = self.lanes.get(key);
+        let at_zero = fleet.watch.phase == Phase::AtZero;
+        let pinned = self.deployment_pace.interval(Class::Pinned) * INTERVALS_AT_ZERO;
+        let fresh = if at_zero { STATS_FRESH.max(pinned) } else { fleet.stats_fresh() };
+        let by_version = version_stats(fleet, key, fresh, now);
+        let of_all_versions = lane.and_then(|lane| lane_stats(lane, fleet, now));
+        let stats = match (by_version, of_all_versions) {
+            (Some(own), Some(all)) if at_zero => Some(either(own, all)),
+            (Some(own), _) if own.fresh && fleet.gated() => Some(own),
+            (Some(own), all) if own.fresh => Some(all.filter(|all| all.fresh && newer(*all, own)).unwrap_or(own)),
+            (own, all) => all.filter(|all| all.fresh).or(own).or(all),
+        };
+        let live = lane.and_then(|lane| live(lane, now));
+        let mut reading = match (live, stats) {
+            (Some(live), Some(stats)) => both(live, stats),
+            (live, stats) => live.or(stats)?,
+        };
+        reading.stats.rate_limit = lane.and_then(|lane| lane.rate_limit);
+        let age = age(reading.taken, now);
+        Some(match reading.fresh {
+            true => Observation::Known { value: reading.stats, age },
+            false => Observation::Stale { value: reading.stats, age },
+        })
+    }
 }
 
 /// The sum over partitions. A sum over some of them counts while it is more than nothing: there is that much at least.
 fn live(lane: &Lane, now: Instant) -> Option<Reading> {
+    let limit = longer(LIVE_FRESH, lane.live_read);
     let sum = |oldest: Option<Duration>| {
         let read = lane.live.iter().flatten();
         let used: Vec<_> = read.filter(|(_, taken)| oldest.is_none_or(|oldest| age(*taken, now) <= oldest)).collect();
@@ -85,21 +102,27 @@ fn live(lane: &Lane, now: Instant) -> Option<Reading> {
         let taken = used.iter().map(|(_, taken)| *taken).min()?;
         (backlog > 0 || used.len() == lane.live.len()).then_some((backlog, taken))
     };
-    let (backlog, taken) = sum(Some(LIVE_FRESH)).or_else(|| sum(None))?;
-    Some(Reading { stats: LaneStats { backlog, add_rate: None }, taken, fresh: age(taken, now) <= LIVE_FRESH })
+    let (backlog, taken) = sum(Some(limit)).or_else(|| sum(None))?;
+    Some(Reading { stats: LaneStats { backlog, ..LaneStats::default() }, taken, fresh: age(taken, now) <= limit })
 }
 
-fn lane_stats(lane: &Lane, now: Instant) -> Option<Reading> {
+fn lane_stats(lane: &Lane, fleet: &Fleet, now: Instant) -> Option<Reading> {
     let (mut stats, taken) = lane.stats?;
     if lane.first_stats.is_none_or(|first| age(first, taken) < RATES_SETTLE) {
         stats.add_rate = None;
     }
-    Some(Reading { stats, taken, fresh: age(taken, now) <= STATS_FRESH })
+    let stands_in = lane.stats_read.filter(|_| fleet.watch.phase == Phase::AtZero && lane.live_read.is_none());
+    Some(Reading { stats, taken, fresh: age(taken, now) <= longer(fleet.stats_fresh(), stands_in) })
+}
+
+/// A limit of age, or more where readings are planned to be further apart.
+fn longer(usual: Duration, every: Option<Every>) -> Duration {
+    usual.max(every.map_or(Duration::ZERO, |every| every.period * INTERVALS_AT_ZERO))
 }
 
 /// The sum over the versions of a fleet. Fresh only when every version was asked lately; one that the server does not
 /// know has no backlog.
-fn version_stats(fleet: &Fleet, key: &LaneKey, now: Instant) -> Option<Reading> {
+fn version_stats(fleet: &Fleet, key: &LaneKey, limit: Duration, now: Instant) -> Option<Reading> {
     let mut sum: Option<Reading> = None;
     let mut complete = true;
     for version in fleet.versions.values() {
@@ -107,7 +130,7 @@ fn version_stats(fleet: &Fleet, key: &LaneKey, now: Instant) -> Option<Reading> 
             complete = false;
             continue;
         };
-        let fresh = age(*taken, now) <= STATS_FRESH;
+        let fresh = age(*taken, now) <= limit;
         complete &= fresh;
         let Some(stats) = reading.as_ref().and_then(|reading| reading.stats.get(key)) else { continue };
         let mut stats = *stats;
@@ -123,8 +146,15 @@ fn version_stats(fleet: &Fleet, key: &LaneKey, now: Instant) -> Option<Reading> 
 }
 
 fn add(a: Reading, b: Reading) -> Reading {
-    let add_rate = a.stats.add_rate.zip(b.stats.add_rate).map(|(a, b)| a + b);
-    let stats = LaneStats { backlog: a.stats.backlog.saturating_add(b.stats.backlog), add_rate };
+    let sum = |of: fn(&LaneStats) -> Option<f64>| of(&a.stats).zip(of(&b.stats)).map(|(a, b)| a + b);
+    let stats = LaneStats {
+        backlog: a.stats.backlog.saturating_add(b.stats.backlog),
+        backlog_age: a.stats.backlog_age.max(b.stats.backlog_age),
+        add_rate: sum(|stats| stats.add_rate),
+        dispatch_rate: sum(|stats| stats.dispatch_rate),
+        rate_limiting: a.stats.rate_limiting || b.stats.rate_limiting,
+        rate_limit: None,
+    };
     Reading { stats, taken: a.taken.min(b.taken), fresh: a.fresh && b.fresh }
 }
 
@@ -142,7 +172,14 @@ fn either(a: Reading, b: Reading) -> Reading {
         }
         (true, true) => {
             let backlog = a.stats.backlog.max(b.stats.backlog);
-            let stats = LaneStats { backlog, add_rate: a.stats.add_rate.or(b.stats.add_rate) };
+            let stats = LaneStats {
+                backlog,
+                backlog_age: a.stats.backlog_age.max(b.stats.backlog_age),
+                add_rate: a.stats.add_rate.or(b.stats.add_rate),
+                dispatch_rate: a.stats.dispatch_rate.or(b.stats.dispatch_rate),
+                rate_limiting: a.stats.rate_limiting || b.stats.rate_limiting,
+                rate_limit: None,
+            };
             Reading { stats, taken: a.taken.min(b.taken), fresh: true }
         }
     }
@@ -158,10 +195,12 @@ fn both(live: Reading, stats: Reading) -> Reading {
     }
 }
 
-fn deployment(fleet: &Fleet, now: Instant) -> Observation<Option<DeploymentInfo>> {
+fn deployment(fleet: &Fleet, pace: &Pace, now: Instant) -> Observation<Option<DeploymentInfo>> {
     let Some((reading, taken)) = &fleet.deployment else { return Observation::Unknown };
+    let planned = [Class::Routing, Class::Steady].map(|class| pace.interval(class) * INTERVALS_OF_ROUTING);
+    let fresh = planned.into_iter().fold(DEPLOYMENT_FRESH, Duration::max);
     let Some(reading) = reading else {
-        return Observation::aged(None, age(*taken, now), DEPLOYMENT_FRESH);
+        return Observation::aged(None, age(*taken, now), fresh);
     };
     let mut oldest = *taken;
     let mut complete = true;
@@ -187,7 +226,7 @@ fn deployment(fleet: &Fleet, now: Instant) -> Observation<Option<DeploymentInfo>
     });
     let age = age(oldest, now);
     // A version that was not asked for yet is not one that was not found.
-    if complete { Observation::aged(value, age, DEPLOYMENT_FRESH) } else { Observation::Stale { value, age } }
+    if complete { Observation::aged(value, age, fresh) } else { Observation::Stale { value, age } }
 }
 
 fn version_info(version: &Version, reading: &crate::temporal::api::VersionReading, now: Instant) -> VersionInfo {

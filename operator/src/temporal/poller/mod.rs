@@ -6,12 +6,13 @@
 //! | what | fleet at zero | fleet that runs | version that registers |
 //! | --- | --- | --- | --- |
 //! | live backlog of each partition | each 0.5 s, or as the budget allows | - | - |
-//! | version with statistics | each 10 s (pinned backlog is in no live reading) | each 5 s | each second |
-//! | statistics of a Task Queue | beyond the budget, instead of the live reading | each 5 s where no version tells of it, lately | same |
+//! | version with statistics | each 10 s (pinned backlog is in no live reading) | each 5 s; 25 s while free slots prove that nothing waits | each second |
+//! | statistics of a Task Queue | beyond the budget, instead of the live reading | as the version, where none tells of it lately; for the rate limit each 10 minutes, 25 s while it holds tasks back | same |
 //! | deployment | each 30 s | each 30 s | each second |
 //!
-//! Versions and deployments are 10 reads a second for all fleets of a Temporal namespace: 50 fleets that run. With more,
-//! the statistics of their Task Queues, which are not limited so, take over in between.
+//! Versions and deployments are 25 reads a second for all fleets of a Temporal namespace, Task Queues have the rest of the
+//! budget. What does not fit is read less often, see [`pace`]; in between, the statistics of their Task Queues tell of
+//! running fleets whose versions can't be read often enough.
 
 mod fleet;
 mod health;
@@ -20,6 +21,7 @@ mod merge;
 mod namespace;
 mod outcome;
 mod pace;
+mod plan;
 mod schedule;
 mod state;
 #[cfg(test)]
@@ -45,6 +47,9 @@ use crate::changes::{Changes, FleetId};
 pub const LIVE_FRESH: Duration = Duration::from_secs(15);
 /// The same for statistics: five readings of a running fleet have failed by then.
 pub const STATS_FRESH: Duration = Duration::from_secs(30);
+/// The same for statistics of a fleet of which a fresh look at the pods' free slots proves that nothing waits: the longest
+/// interval of such a fleet, with its jitter and the call.
+pub const GATED_FRESH: Duration = Duration::from_secs(140);
 /// The same for deployment and versions: read each 30 s when nothing goes on.
 pub const DEPLOYMENT_FRESH: Duration = Duration::from_secs(60);
 
@@ -76,6 +81,9 @@ pub struct Watch {
     pub lanes: BTreeSet<LaneKey>,
     /// What the fleet is going through.
     pub phase: Phase,
+    /// Whether a fresh look at the pods' free slots proves that nothing waits: statistics are read less often then, and
+    /// count for longer. To be taken back before anything is decided on a look that does not prove it.
+    pub gated: bool,
 }
 
 /// Reads Temporal servers for all fleets.
@@ -130,6 +138,13 @@ impl Poller {
     pub fn poke(&self, fleet: &FleetId) {
         if let Some(poller) = self.inner.lock().fleets.get(fleet) {
             poller.poke(fleet);
+        }
+    }
+
+    /// A task of a fleet may be waiting: reads the live backlog of its lanes at once, whatever goes on.
+    pub fn hint(&self, fleet: &FleetId) {
+        if let Some(poller) = self.inner.lock().fleets.get(fleet) {
+            poller.hint(fleet);
         }
     }
 

@@ -76,6 +76,11 @@ impl NamespacePoller {
         self.wake.notify_one();
     }
 
+    pub(super) fn hint(&self, fleet: &FleetId) {
+        self.state.lock().hint(fleet, Instant::now());
+        self.wake.notify_one();
+    }
+
     pub(super) fn snapshot(&self, fleet: &FleetId, now: Instant) -> TemporalState {
         self.state.lock().snapshot(fleet, now)
     }
@@ -111,7 +116,7 @@ impl NamespacePoller {
         let outcome = match &job {
             Job::Partitions { queue } => api::partitions(connection, namespace, queue).await.map(Answer::Partitions),
             Job::Live { lane, partition } => {
-                api::partition_backlog(connection, namespace, lane, *partition).await.map(Answer::Live)
+                api::partition_status(connection, namespace, lane, *partition).await.map(Answer::Live)
             }
             Job::Stats { lane } => api::lane_statistics(connection, namespace, lane).await.map(Answer::Stats),
             Job::Deployment { name, .. } => api::deployment(connection, namespace, name).await.map(Answer::Deployment),

@@ -4,22 +4,25 @@ use operator_core::observed::{FailureClass, LaneKey, LaneStats};
 use rand::RngExt as _;
 use tokio::time::Instant;
 
-use super::Phase;
 use super::fleet::Version;
 use super::health::is_general;
 use super::lane::Lane;
 use super::schedule::Job;
 use super::state::State;
+use super::{LIVE_FRESH, Phase, STATS_FRESH};
 use crate::changes::FleetId;
-use crate::temporal::api::{DeploymentReading, Partitions, VersionReading};
+use crate::temporal::api::{DeploymentReading, LiveStatus, Partitions, VersionReading};
 use crate::temporal::budget::Budget;
 use crate::temporal::errors::CallError;
+
+/// The partition that knows the limits of the whole Task Queue.
+const ROOT: usize = 0;
 
 /// An answer to a [`Job`].
 #[derive(Debug)]
 pub(super) enum Answer {
     Partitions(Partitions),
-    Live(Option<u64>),
+    Live(Option<LiveStatus>),
     Stats(LaneStats),
     Deployment(Option<DeploymentReading>),
     Version(Option<VersionReading>),
@@ -41,7 +44,7 @@ impl State {
             }
             Err(error) => {
                 if error.failure.class == FailureClass::ResourceExhausted {
-                    budget.exhausted(job.kind(), error.whole_server, now);
+                    budget.exhausted(job.kind(), error.refusal, now);
                 }
                 self.failed(job, &error, now)
             }
@@ -60,8 +63,8 @@ impl State {
         }
         match (job, answer) {
             (Job::Partitions { queue }, Answer::Partitions(partitions)) => self.take_partitions(queue, partitions),
-            (Job::Live { lane, partition }, Answer::Live(backlog)) => {
-                changed.extend(self.take_live(lane, *partition, backlog, asked, now));
+            (Job::Live { lane, partition }, Answer::Live(status)) => {
+                changed.extend(self.take_live(lane, *partition, status, (asked, now)));
             }
             (Job::Stats { lane }, Answer::Stats(stats)) => changed.extend(self.take_stats(lane, stats, asked)),
             (Job::Deployment { fleet, name }, Answer::Deployment(reading)) => {
@@ -130,11 +133,10 @@ impl State {
         &mut self,
         key: &LaneKey,
         partition: usize,
-        backlog: Option<u64>,
-        asked: Instant,
-        now: Instant,
+        status: Option<LiveStatus>,
+        (asked, now): (Instant, Instant),
     ) -> Vec<FleetId> {
-        let Some(backlog) = backlog else {
+        let Some(LiveStatus { backlog, rate_limit }) = status else {
             self.live_unsupported(now);
             return Vec::new();
         };
@@ -142,10 +144,16 @@ impl State {
         let Some(slot) = lane.live.get_mut(partition) else { return Vec::new() };
         let before = slot.replace((backlog, asked));
         lane.next_partition = (partition + 1) % lane.live.len();
+        if partition == ROOT {
+            lane.rate_limit = rate_limit;
+        }
+        lane.hinted = lane.hinted.saturating_sub(1);
         if backlog > 0 {
             lane.last_busy = now;
         }
-        let known = before.map_or(0, |(backlog, _)| backlog);
+        // A fleet that runs is read live by hints alone: what one of them showed long ago is no news any more.
+        let known = before.filter(|(_, taken)| asked.saturating_duration_since(*taken) <= LIVE_FRESH);
+        let known = known.map_or(0, |(backlog, _)| backlog);
         let completed = before.is_none() && lane.live.iter().all(Option::is_some);
         let emptied = backlog == 0 && known > 0 && lane.live_sum() == 0;
         if backlog > known || emptied || completed { lane.watchers.clone() } else { Vec::new() }
@@ -154,11 +162,13 @@ impl State {
     fn take_stats(&mut self, key: &LaneKey, stats: LaneStats, asked: Instant) -> Vec<FleetId> {
         let Some(lane) = self.lanes.get_mut(key) else { return Vec::new() };
         let before = lane.stats.replace((stats, asked));
+        let was_stale = before.is_some_and(|(_, taken)| asked.saturating_duration_since(taken) > STATS_FRESH);
         lane.first_stats.get_or_insert(asked);
+        lane.rate_limit = stats.rate_limit;
         if stats.backlog > 0 {
             lane.last_busy = asked;
         }
-        let news = stats.backlog > 0 || before.is_none_or(|(before, _)| before != stats);
+        let news = was_stale || stats.backlog > 0 || before.is_none_or(|(before, _)| before != stats);
         if news { lane.watchers.clone() } else { Vec::new() }
     }
 
@@ -198,14 +208,16 @@ impl State {
             return None;
         }
         let running = fleet.watch.phase != Phase::AtZero;
+        let limit = fleet.stats_fresh();
         let version = fleet.versions.get_mut(build_id)?;
         let before = version.reading.replace((reading, asked));
+        let was_stale = before.as_ref().is_some_and(|(_, taken)| asked.saturating_duration_since(*taken) > limit);
         let before = before.map(|(reading, _)| reading);
         let lanes_changed = note_lanes(version, before.as_ref(), asked);
         let reading = version.reading.as_ref().and_then(|(reading, _)| reading.as_ref());
         let waiting = reading.is_some_and(|reading| reading.stats.values().any(|stats| stats.backlog > 0));
         let busy_lanes: Vec<LaneKey> = reading.map(with_backlog).unwrap_or_default();
-        let news = before.as_ref().is_none_or(|before| before.as_ref() != reading);
+        let news = was_stale || before.as_ref().is_none_or(|before| before.as_ref() != reading);
         for key in busy_lanes {
             if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.last_busy = asked;
@@ -246,9 +258,9 @@ fn with_backlog(reading: &VersionReading) -> Vec<LaneKey> {
     reading.stats.iter().filter(|(_, stats)| stats.backlog > 0).map(|(lane, _)| lane.clone()).collect()
 }
 
-/// How much longer than its period the next wait is. Live reads scatter both ways; readings of what the server caches
-/// for 5 s may only come later than planned.
+/// How much longer than its period the next wait is: a tenth less or more, but readings of what the server caches for 5 s
+/// may only come later than planned.
 fn stretch(job: &Job) -> f64 {
-    let range = if matches!(job, Job::Live { .. }) { 0.9..1.1 } else { 1.0..1.04 };
-    rand::rng().random_range(range)
+    let cached = matches!(job, Job::Stats { .. } | Job::Version { .. });
+    rand::rng().random_range(if cached { 1.0..1.1 } else { 0.9..1.1 })
 }

@@ -5,15 +5,16 @@ use std::time::Duration;
 use operator_core::observed::LaneKey;
 use tokio::time::Instant;
 
-use super::Phase;
-use super::fleet::{DEPLOYMENT_EVERY, Fleet, STATS_EVERY};
+use super::fleet::Fleet;
 use super::lane::Lane;
-use super::pace::{Demand, FASTEST, FASTEST_ORDINARY, Pace, paces};
+use super::pace::Class;
 use super::state::State;
+use super::timer::Timer;
 use crate::changes::FleetId;
 use crate::temporal::budget::{Budget, Kind};
 
-const PARTITIONS_EVERY: Duration = Duration::from_secs(600);
+/// Longest time until it is looked again what is due.
+const FAR: Duration = Duration::from_secs(30);
 /// Paces follow changes of the demand at least this often.
 const PLAN_EVERY: Duration = Duration::from_secs(1);
 
@@ -45,159 +46,138 @@ pub(super) enum Next {
     WaitUntil(Instant),
 }
 
+/// What is due first; in this order: what was not read for two periods, then by deadline, then by period.
+type Order = (bool, Instant, Duration);
+
+/// A read with its place in the order.
+struct Planned {
+    order: Order,
+    class: Class,
+    job: Job,
+}
+
+impl Planned {
+    fn due(&self) -> Instant {
+        self.order.1
+    }
+}
+
+/// The first of what was offered.
+struct Earliest<T> {
+    now: Instant,
+    first: Option<(Order, Class, T)>,
+}
+
+impl<T> Earliest<T> {
+    fn new(now: Instant) -> Self {
+        Self { now, first: None }
+    }
+
+    fn offer(&mut self, timer: &Timer, (class, period): (Class, Duration), what: T) {
+        let Some(due) = timer.due(period) else { return };
+        let order = (!timer.starves(period, self.now), due, period);
+        if self.first.as_ref().is_none_or(|(first, ..)| order < *first) {
+            self.first = Some((order, class, what));
+        }
+    }
+}
+
 impl State {
     /// Chooses the read that is most overdue and within the budget.
     pub(super) fn next(&mut self, now: Instant, in_flight: usize, budget: &Budget) -> Next {
         if self.planned_at.is_none_or(|planned| now.saturating_duration_since(planned) >= PLAN_EVERY) {
             self.plan(now, budget);
         }
-        let far = now + DEPLOYMENT_EVERY;
-        let (queue_read, deployment_read) = (self.first_queue_read(now), self.first_deployment_read(now));
+        let far = now + FAR;
+        let mut reads: Vec<Planned> =
+            self.first_queue_read(now).into_iter().chain(self.first_deployment_read(now)).collect();
+        reads.sort_by_key(|read| read.order);
         if let Some(probe_at) = self.health.probe_at {
             // One call at a time finds out whether the server is back, whatever is due.
             if in_flight > 0 {
                 return Next::WaitUntil(far);
             }
-            let first = queue_read.into_iter().chain(deployment_read).min_by_key(|(due, _)| *due);
-            return match first {
-                Some((_, job)) => self.take([Some((probe_at, job)), None], now, far, budget),
-                None => Next::WaitUntil(far),
-            };
+            reads.truncate(1);
+            reads.iter_mut().for_each(|read| read.order.1 = probe_at);
         }
-        let mut order = [queue_read, deployment_read];
-        order.sort_by_key(|candidate| candidate.as_ref().map_or(far, |(due, _)| *due));
-        self.take(order, now, far, budget)
+        self.take(reads, now, far, budget)
     }
 
-    fn take(&mut self, candidates: [Option<(Instant, Job)>; 2], now: Instant, far: Instant, budget: &Budget) -> Next {
+    fn take(&mut self, reads: Vec<Planned>, now: Instant, far: Instant, budget: &Budget) -> Next {
         let mut wake = far;
-        for (due, job) in candidates.into_iter().flatten() {
+        for read in reads {
+            let due = read.due();
             if due > now {
                 wake = wake.min(due);
                 continue;
             }
-            match budget.try_take(job.kind(), now) {
+            match budget.try_take(read.job.kind(), now) {
                 Ok(()) => {
-                    budget.waited(job.kind(), now.saturating_duration_since(due));
-                    if let Some(timer) = self.timer(&job) {
-                        timer.start(now);
+                    budget.waited(read.job.kind(), now.saturating_duration_since(due));
+                    if let Some(gap) = self.timer(&read.job).and_then(|timer| timer.start(now)) {
+                        budget.polled(read.class.as_str(), gap);
                     }
-                    return Next::Read(job);
+                    return Next::Read(read.job);
                 }
                 Err(wait) => wake = wake.min(now + wait),
             }
         }
         // Paces are looked at again while lanes are swept.
-        if self.sweep_calls > 0 {
+        if self.sweeping {
             wake = wake.min(now + PLAN_EVERY);
         }
         Next::WaitUntil(wake)
     }
 
-    fn first_queue_read(&self, now: Instant) -> Option<(Instant, Job)> {
-        let live_on = self.live_off_until.is_none_or(|until| until <= now);
-        let mut first: Option<(Instant, Candidate<'_>)> = None;
-        let mut offer = |due: Option<Instant>, candidate| {
-            if let Some(due) = due.filter(|due| first.as_ref().is_none_or(|(best, _)| due < best)) {
-                first = Some((due, candidate));
-            }
-        };
+    fn first_queue_read(&self, now: Instant) -> Option<Planned> {
+        let configured = (Class::Configured, self.queue_pace.interval(Class::Configured));
+        let mut earliest = Earliest::new(now);
         for (key, lane) in &self.lanes {
-            if let Some(every) = lane.live_every {
-                let known = self.queues.get(&key.task_queue).and_then(|queue| queue.partitions);
-                match known {
-                    Some(partitions) => {
-                        let every = every / u32::try_from(partitions.of(key.task_type)).unwrap_or(1);
-                        offer(lane.live_timer.due(every), Candidate::Live(key, lane));
+            let queue = self.queues.get(&key.task_queue);
+            let partitions = queue.map_or(1, |queue| queue.partitions_of(key.task_type));
+            if let Some(every) = lane.live_period(partitions) {
+                match queue {
+                    Some(queue) if queue.partitions.is_none() => {
+                        earliest.offer(&queue.timer, configured, Candidate::Partitions(&key.task_queue));
                     }
-                    None => self.offer_partitions(key, &mut offer),
+                    Some(_) => {
+                        earliest.offer(&lane.live_timer, (every.class, every.period), Candidate::Live(key, lane));
+                    }
+                    None => {}
                 }
             }
-            if let Some(every) = lane.stats_every {
-                offer(lane.stats_timer.due(every), Candidate::Stats(key));
+            if let Some(every) = lane.stats_read {
+                earliest.offer(&lane.stats_timer, (every.class, every.period), Candidate::Stats(key));
             }
         }
-        if live_on {
+        if self.live_on(now) {
             for (name, queue) in self.queues.iter().filter(|(_, queue)| queue.partitions.is_some()) {
-                offer(queue.timer.due(PARTITIONS_EVERY), Candidate::Partitions(name));
+                earliest.offer(&queue.timer, configured, Candidate::Partitions(name));
             }
         }
-        first.map(|(due, candidate)| (due, candidate.job()))
+        earliest.first.map(|(order, class, candidate)| Planned { order, class, job: candidate.job() })
     }
 
-    fn offer_partitions<'a>(&'a self, key: &'a LaneKey, offer: &mut impl FnMut(Option<Instant>, Candidate<'a>)) {
-        if let Some(queue) = self.queues.get(&key.task_queue) {
-            offer(queue.timer.due(PARTITIONS_EVERY), Candidate::Partitions(&key.task_queue));
-        }
-    }
-
-    fn first_deployment_read(&self, now: Instant) -> Option<(Instant, Job)> {
-        let mut first: Option<(Instant, &Fleet, Option<&str>)> = None;
-        let mut offer = |due: Option<Instant>, fleet, build_id| {
-            if let Some(due) = due.filter(|due| first.is_none_or(|(best, ..)| *due < best)) {
-                first = Some((due, fleet, build_id));
-            }
-        };
+    fn first_deployment_read(&self, now: Instant) -> Option<Planned> {
+        let every = |class| (class, self.deployment_pace.interval(class));
+        let mut earliest: Earliest<(&Fleet, Option<&str>)> = Earliest::new(now);
         for fleet in self.fleets.values() {
-            if let Some(every) = fleet.deployment_every(now) {
-                offer(fleet.deployment_timer.due(every), fleet, None);
+            if let Some(class) = fleet.deployment_class(now) {
+                earliest.offer(&fleet.deployment_timer, every(class), (fleet, None));
             }
             for (build_id, version) in &fleet.versions {
-                if let Some(every) = fleet.version_every(build_id, now) {
-                    offer(version.timer.due(every), fleet, Some(build_id));
+                if let Some(class) = fleet.version_class(build_id, now) {
+                    earliest.offer(&version.timer, every(class), (fleet, Some(build_id)));
                 }
             }
         }
-        let (due, fleet, build_id) = first?;
+        let (order, class, (fleet, build_id)) = earliest.first?;
         let (name, fleet) = (fleet.watch.deployment_name.clone()?, fleet.watch.fleet.clone());
         let job = match build_id {
             Some(build_id) => Job::Version { fleet, name, build_id: build_id.to_owned() },
             None => Job::Deployment { fleet, name },
         };
-        Some((due, job))
-    }
-
-    /// Says for each lane how it is read.
-    fn plan(&mut self, now: Instant, budget: &Budget) {
-        self.planned_at = Some(now);
-        let live_on = self.live_off_until.is_none_or(|until| until <= now);
-        let (mut busy, mut quiet) = (Demand::default(), Demand::default());
-        for (key, lane) in &mut self.lanes {
-            let fleets = &self.fleets;
-            let watchers = || lane.watchers.iter().filter_map(|id| fleets.get(id));
-            let live = watchers().any(|fleet| fleet.reads_live(now));
-            let running = watchers().any(|fleet| fleet.watch.phase != Phase::AtZero);
-            let untold = watchers().any(|fleet| fleet.watch.phase != Phase::AtZero && !fleet.has_stats_of(key, now));
-            if running {
-                lane.last_busy = now;
-            }
-            lane.stats_every = untold.then_some(STATS_EVERY);
-            lane.live_every = live.then_some(FASTEST);
-            if live {
-                let calls = self.queues.get(&key.task_queue).map_or(1, |queue| queue.partitions_of(key.task_type));
-                let demand = if lane.quiet(now) { &mut quiet } else { &mut busy };
-                demand.lanes += 1;
-                demand.calls += if live_on { calls } else { 1 };
-            }
-        }
-        let sweep_calls = busy.calls + quiet.calls;
-        budget.sweep_changed(self.sweep_calls, sweep_calls);
-        self.sweep_calls = sweep_calls;
-        let (busy_pace, quiet_pace) = paces(busy, quiet, budget.sweep_share(sweep_calls));
-        for lane in self.lanes.values_mut().filter(|lane| lane.live_every.is_some()) {
-            match if lane.quiet(now) { quiet_pace } else { busy_pace } {
-                Pace::Live(period) if live_on => lane.live_every = Some(period),
-                Pace::Live(period) | Pace::Ordinary(period) => {
-                    let period = period.max(FASTEST_ORDINARY);
-                    lane.live_every = None;
-                    lane.stats_every = Some(lane.stats_every.map_or(period, |every| every.min(period)));
-                }
-            }
-        }
-        for lane in self.lanes.values_mut() {
-            let timers = [(lane.live_every, &mut lane.live_timer), (lane.stats_every, &mut lane.stats_timer)];
-            timers.into_iter().filter(|(every, _)| every.is_none()).for_each(|(_, timer)| timer.rest());
-        }
+        Some(Planned { order, class, job })
     }
 }
 
@@ -214,5 +194,34 @@ impl Candidate<'_> {
             Self::Live(key, lane) => Job::Live { lane: key.clone(), partition: lane.next_partition },
             Self::Stats(key) => Job::Stats { lane: key.clone() },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_out_for_two_periods_comes_before_what_is_due_for_longer() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let read_at = |seconds| {
+            let mut timer = Timer::new(start);
+            for read in [start, at(seconds)] {
+                timer.start(read);
+                timer.succeeded(1.0);
+            }
+            timer
+        };
+        let (slow, fast) = (read_at(0), read_at(56));
+        let first = |now| {
+            let mut earliest = Earliest::new(now);
+            earliest.offer(&slow, (Class::Steady, Duration::from_secs(60)), "slow");
+            earliest.offer(&fast, (Class::Hot, Duration::from_secs(5)), "fast");
+            earliest.first.map(|(_, _, what)| what)
+        };
+        assert_eq!(first(at(65)), Some("slow"), "due since 60 s, the other since 61 s");
+        assert_eq!(first(at(67)), Some("fast"), "not read for more than twice its period");
+        assert_eq!(first(at(121)), Some("slow"), "nor was the other one");
     }
 }

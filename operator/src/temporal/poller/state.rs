@@ -10,6 +10,7 @@ use super::Watch;
 use super::fleet::Fleet;
 use super::health::Health;
 use super::lane::{Lane, Queue};
+use super::pace::Pace;
 use super::schedule::Job;
 use super::timer::Timer;
 use crate::changes::FleetId;
@@ -30,8 +31,16 @@ pub(super) struct State {
     pub closed: bool,
     /// When it was last decided how each lane is read.
     pub planned_at: Option<Instant>,
-    /// Calls that a live sweep of all lanes at zero takes.
-    pub sweep_calls: usize,
+    /// Whether a lane is watched for its first task.
+    pub sweeping: bool,
+    /// How often deployments and versions are read.
+    pub deployment_pace: Pace,
+    /// How often Task Queues are read.
+    pub queue_pace: Pace,
+    /// By what factor the longest intervals that are borne are exceeded, if they are.
+    pub degraded: Option<f64>,
+    /// The number under which it shares the budget.
+    pub owner: Option<u64>,
 }
 
 impl State {
@@ -57,9 +66,8 @@ impl State {
     pub(super) fn remove(&mut self, id: &FleetId, budget: &Budget) -> Option<Fleet> {
         let fleet = self.fleets.remove(id)?;
         self.leave_lanes(id, |_| false);
-        if self.fleets.is_empty() {
-            budget.sweep_changed(self.sweep_calls, 0);
-            self.sweep_calls = 0;
+        if let Some(owner) = self.owner.take_if(|_| self.fleets.is_empty()) {
+            budget.leave(owner);
         }
         Some(fleet)
     }
@@ -104,10 +112,30 @@ impl State {
         }
     }
 
+    /// A task of a fleet may be waiting: each partition of its lanes is read live once more, from now on. The ordinary
+    /// statistics would show what the server cached; they do where the server does not tell the live status.
+    pub(super) fn hint(&mut self, id: &FleetId, now: Instant) {
+        let Some(fleet) = self.fleets.get(id) else { return };
+        let live_on = self.live_off_until.is_none_or(|until| until <= now);
+        for key in &fleet.watch.lanes {
+            let Some(lane) = self.lanes.get_mut(key) else { continue };
+            match live_on {
+                // A read under way may have missed the task.
+                true => lane.hinted = lane.live.len() + usize::from(lane.live_timer.busy),
+                false => lane.stats_timer.hurry(now),
+            }
+        }
+    }
+
     /// When the partition of a live read was read before.
     pub(super) fn last_live(&self, job: &Job) -> Option<Instant> {
         let Job::Live { lane, partition } = job else { return None };
         self.lanes.get(lane)?.live.get(*partition)?.map(|(_, taken)| taken)
+    }
+
+    /// Whether the server is asked for the live status.
+    pub(super) fn live_on(&self, now: Instant) -> bool {
+        self.live_off_until.is_none_or(|until| until <= now)
     }
 
     /// What may change the plan happened.
@@ -150,6 +178,7 @@ impl State {
 
 fn same(a: &Watch, b: &Watch) -> bool {
     a.phase == b.phase
+        && a.gated == b.gated
         && a.deployment_name == b.deployment_name
         && a.build_ids == b.build_ids
         && a.lanes == b.lanes

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 use crate::temporal::errors::CallError;
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// Least share of a period that the second read waits for.
+const FIRST_WAIT: f64 = 0.2;
 /// The server may be back at any moment: look every few seconds.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 /// What the server refuses, or fails at, seldom changes by itself.
@@ -20,6 +22,8 @@ pub(super) struct Timer {
     first: Instant,
     last: Option<Instant>,
     stretch: f64,
+    /// A first read was answered.
+    spread: bool,
     retry_at: Option<Instant>,
     asap: bool,
     failures: u32,
@@ -35,6 +39,7 @@ impl Timer {
             first: now,
             last: None,
             stretch: 1.0,
+            spread: false,
             retry_at: None,
             asap: false,
             failures: 0,
@@ -57,6 +62,12 @@ impl Timer {
         }
     }
 
+    /// Whether a read that was made regularly was left out for two periods.
+    pub(super) fn starves(&self, period: Duration, now: Instant) -> bool {
+        let waits = self.retry_at.is_none() && !self.busy;
+        waits && self.last.is_some_and(|last| now.saturating_duration_since(last) >= period * 2)
+    }
+
     /// Makes it due at once, and once more when a read is under way: that one may have missed what happened.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.asap = true;
@@ -77,18 +88,22 @@ impl Timer {
         self.failure = None;
     }
 
-    pub(super) fn start(&mut self, now: Instant) {
+    /// Begins a read. Gives the time since the one before.
+    pub(super) fn start(&mut self, now: Instant) -> Option<Duration> {
         self.busy = true;
         self.asap = false;
-        self.last = Some(now);
+        let before = self.last.replace(now);
+        before.map(|before| now.saturating_duration_since(before))
     }
 
-    /// Ends a read that was answered. Says whether it had failed before.
+    /// Ends a read that was answered. Says whether it had failed before. The first wait is a part of a period, so that
+    /// what was read together for the first time is not read together for ever.
     pub(super) fn succeeded(&mut self, stretch: f64) -> bool {
         self.busy = false;
         self.failures = 0;
         self.retry_at = None;
-        self.stretch = stretch;
+        let first = !std::mem::replace(&mut self.spread, true);
+        self.stretch = if first { stretch * rand::rng().random_range(FIRST_WAIT..1.0) } else { stretch };
         self.failure.take().is_some()
     }
 
@@ -134,6 +149,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_first_read_together_is_read_again_spread_over_the_period() {
+        let now = Instant::now();
+        let second = || {
+            let mut timer = Timer::new(now);
+            timer.start(now);
+            timer.succeeded(1.0);
+            (timer.due(PERIOD).unwrap() - now).as_secs_f64() / PERIOD.as_secs_f64()
+        };
+        let waits: Vec<f64> = (0..400).map(|_| second()).collect();
+        for tenth in 2..10 {
+            let share = f64::from(tenth) / 10.0..f64::from(tenth + 1) / 10.0;
+            let within = waits.iter().filter(|wait| share.contains(wait)).count();
+            assert!((20..90).contains(&within), "{within} of 400 in {share:?}");
+        }
+    }
+
+    #[test]
     fn retries_slow_down_to_a_limit_that_depends_on_the_failure() {
         let now = Instant::now();
         let mut timer = Timer::new(now);
@@ -148,6 +180,8 @@ mod tests {
             assert!(wait <= longest && wait >= longest.mul_f64(0.75), "{class:?}: {wait:?}");
         }
         assert!(timer.succeeded(1.0));
+        timer.start(now);
+        assert!(!timer.succeeded(1.0));
         assert_eq!(timer.due(PERIOD), Some(now + PERIOD));
     }
 }

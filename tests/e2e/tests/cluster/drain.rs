@@ -1,40 +1,17 @@
 //! Tasks that run while pods go.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use e2e::ground::{Ground, runtime_fleet};
-use e2e::tasks::{Burst, Order, Tasks};
+use anyhow::{Result, ensure};
+use e2e::ground::runtime_fleet;
+use e2e::load::{all_run, running_in};
+use e2e::tasks::Order;
 use e2e::{ClusterBed, eventually};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams};
-use operator_core::contract::{METRIC_SLOTS_USED, METRICS_PORT};
 use serde_json::json;
-
-/// Tasks that run in each pod, by the pods' own metrics.
-async fn running_in(ground: &Ground, fleet: &str) -> Result<BTreeMap<String, u64>> {
-    let mut running = BTreeMap::new();
-    for pod in ground.pods(fleet).await?.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-        let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("a pod without address")?;
-        let page = reqwest::get(format!("http://{address}:{METRICS_PORT}/metrics")).await?.text().await?;
-        let used = page.lines().filter(|line| line.starts_with(METRIC_SLOTS_USED));
-        let used: f64 = used.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
-        running.insert(pod.name_any(), used as u64);
-    }
-    Ok(running)
-}
-
-async fn all_run(tasks: &Tasks, burst: &Burst) -> Result<()> {
-    eventually("all tasks run", async || {
-        let pending = tasks.pending(burst).await?;
-        ensure!(pending.running == burst.count, "{pending:?}");
-        Ok(())
-    })
-    .await
-}
 
 pub async fn idle_pods_go_first(bed: Arc<ClusterBed>) -> Result<()> {
     const FLEET: &str = "orders";

@@ -18,21 +18,13 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 /// How long the server is away.
-const CUT: Duration = Duration::from_secs(60);
+const CUT: Duration = Duration::from_secs(120);
 
 /// Falls of the replicas of a namespace's Deployments in a span of time.
 fn falls(bed: &ClusterBed, namespace: &str, span: (Timestamp, Timestamp)) -> Result<Vec<audit::Decrease>> {
     let mut falls = audit::decreases(&bed.writes_in(namespace)?);
     falls.retain(|fall| fall.time > span.0 && fall.time < span.1);
     Ok(falls)
-}
-
-/// The fleet's version is current: from here on its pods follow its tasks.
-async fn is_current(ground: &Ground, fleet: &str) -> Result<()> {
-    eventually("the version is current", async || {
-        ground.has_condition(fleet, ("Ready", "True", "RolloutComplete")).await.map(|_| ())
-    })
-    .await
 }
 
 pub async fn the_leader_is_killed_with_work_undone(bed: Arc<ClusterBed>) -> Result<()> {
@@ -42,7 +34,7 @@ pub async fn the_leader_is_killed_with_work_undone(bed: Arc<ClusterBed>) -> Resu
     // Longer than any task: pods that become idle while others work stay until all is done.
     fleet["spec"]["scaling"] = json!({"maxReplicas": 8, "idleWindow": "30s"});
     ground.apply(&fleet).await?;
-    is_current(&ground, FLEET).await?;
+    ground.is_current(FLEET).await?;
 
     let tasks = bed.tasks()?;
     let begun = Timestamp::now();
@@ -160,23 +152,24 @@ async fn says_it_and_stays_ready(
     Ok(())
 }
 
-pub async fn the_server_is_cut_off_for_a_minute(bed: Arc<ClusterBed>) -> Result<()> {
+pub async fn the_server_is_cut_off_in_a_burst(bed: Arc<ClusterBed>) -> Result<()> {
     const FLEET: &str = "orders";
     let server = TemporalServer::start_in(&bed.cluster, TemporalOptions::default()).await?;
-    let namespace = "the-server-is-cut-off-for-a-minute";
+    let namespace = "the-server-is-cut-off-in-a-burst";
     let ground = Ground::with_connection(bed.client.clone(), namespace, &server.host_port()).await?;
     ground.apply(&runtime_fleet(FLEET, "cut-off", 8)).await?;
-    is_current(&ground, FLEET).await?;
+    ground.is_current(FLEET).await?;
 
-    // Half of the tasks end while the server is away, the others afterwards.
+    // Tasks end while the server is away, and afterwards; and some have no slot yet.
     let tasks = Tasks::on(&server.host_port(), TEMPORAL_NAMESPACE)?;
-    let mut order = Order::work("cut-off", 24, 30.0);
-    order.inputs[12..].fill(json!(90.0));
+    let mut order = Order::work("cut-off", 48, 30.0);
+    order.inputs[20..40].fill(json!(150.0));
+    order.inputs[40..].fill(json!(5.0));
     let burst = tasks.start(&order).await?;
-    eventually("all tasks run in Ready pods", async || {
+    eventually("every slot of five Ready pods runs a task", async || {
         let pending = tasks.pending(&burst).await?;
         let ready = ready_pods(&ground, FLEET).await?.len();
-        ensure!(pending.running == burst.count && ready >= 3, "{pending:?}, {ready} pods are Ready");
+        ensure!((pending.running, pending.waiting, ready) == (40, 8, 5), "{pending:?}, {ready} pods are Ready");
         Ok(())
     })
     .await?;
@@ -184,7 +177,7 @@ pub async fn the_server_is_cut_off_for_a_minute(bed: Arc<ClusterBed>) -> Result<
     server.set_cut_off(true)?;
     let (cut_at, cut) = (Timestamp::now(), Instant::now());
     let pending = tasks.pending(&burst).await?;
-    ensure!(pending.running >= 20, "{pending:?} when the server was cut off");
+    ensure!(pending.running >= 30 && pending.waiting > 0, "{pending:?} when the server was cut off");
     eventually("packets are dropped", async || {
         let dropped = server.dropped_packets()?;
         ensure!(dropped > 0, "{dropped} packets");
@@ -193,12 +186,12 @@ pub async fn the_server_is_cut_off_for_a_minute(bed: Arc<ClusterBed>) -> Result<
     .await?;
     says_it_and_stays_ready(&ground, FLEET, (&pods, cut)).await?;
     let pending = tasks.pending(&burst).await?;
-    ensure!(pending.running >= 20, "{pending:?}: the server was not cut off");
+    ensure!(pending.running >= 30, "{pending:?}: the server was not cut off");
 
     let joined_at = Timestamp::now();
     server.set_cut_off(false)?;
-    let activities = tasks.finish(&burst, Duration::from_secs(150)).await?;
-    ensure!(activities.len() == 24, "{} activities", activities.len());
+    let activities = tasks.finish(&burst, Duration::from_secs(240)).await?;
+    ensure!(activities.len() == burst.count, "{} activities", activities.len());
     for (id, activity) in activities {
         ensure!(activity.result.is_some(), "activity {id} was lost: {activity:?}");
         let explained = activity.attempt == 1 || activity.cause.is_some();

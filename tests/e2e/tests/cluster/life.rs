@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use e2e::ground::runtime_fleet;
 use e2e::tasks::Order;
 use e2e::{ClusterBed, eventually};
+use jiff::Timestamp;
 
 const FLEET: &str = "life";
 const QUEUE: &str = "life";
@@ -24,6 +25,7 @@ pub async fn from_one_to_zero_to_many_and_back(bed: Arc<ClusterBed>) -> Result<(
     eventually("nothing to do: no pod", async || ground.settled_at(FLEET, 0).await).await?;
 
     let tasks = bed.tasks()?;
+    let began = Timestamp::now();
     let burst = tasks.start(&Order::work(QUEUE, 40, 2.0)).await?;
     let most = eventually("many pods work", async || {
         let replicas = ground.replicas(FLEET).await?;
@@ -41,6 +43,10 @@ pub async fn from_one_to_zero_to_many_and_back(bed: Arc<ClusterBed>) -> Result<(
     })
     .await?;
     tasks.finish_once_each(&burst, Duration::from_secs(120)).await?;
+    // Straight to what is needed: once more at most, when the first look saw the burst come.
+    let changes = bed.scalings((&ground.namespace, FLEET), began)?;
+    let steps: Vec<_> = changes.iter().map(|(_, replicas)| *replicas).collect();
+    ensure!(steps.len() <= 2 && steps.is_sorted() && steps.last() == Some(&5), "replicas over time: {changes:?}");
     eventually("all is done: no pod", async || ground.settled_at(FLEET, 0).await).await?;
 
     let events = ground.events(FLEET).await?;

@@ -3,8 +3,13 @@
 pub mod bad_pods;
 pub mod drain;
 pub mod faults;
+pub mod futile;
 pub mod life;
+pub mod recording;
 pub mod replicas;
 pub mod rest;
 pub mod secrets;
+pub mod shrink;
+pub mod signals;
+pub mod steady;
 pub mod versions;

@@ -5,19 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::host::{Operator, install_kinds};
+use e2e::host::{Operator, holder, install_kinds};
 use e2e::wait::within;
 use e2e::{Ground, HostBed, eventually};
 use harness::{AuditEvent, ControlPlane};
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use kube::Api;
 use kube::api::PostParams;
 use kube::config::Kubeconfig;
-use kube::{Api, Client};
-use operator_core::names::LEASE_NAME;
 use serde_json::json;
 
 use super::{orders, runs};
@@ -45,13 +43,6 @@ async fn kubeconfig_of(control_plane: &ControlPlane, folder: &Path, replica: &st
     let path = folder.join(replica);
     std::fs::write(&path, serde_yaml::to_string(&config)?)?;
     Ok(path)
-}
-
-async fn holder(client: &Client) -> Result<String> {
-    let lease = Api::<Lease>::namespaced(client.clone(), NAMESPACE).get(LEASE_NAME).await?;
-    let holder = lease.spec.and_then(|spec| spec.holder_identity).filter(|holder| !holder.is_empty());
-    let holder = holder.context("nobody holds the Lease")?;
-    Ok(holder.rsplit_once('_').map_or(holder.as_str(), |(replica, _)| replica).to_owned())
 }
 
 /// Writes of a replica, oldest first; those to the Lease too when `lease`.
@@ -86,7 +77,7 @@ pub async fn one_of_two_writes_and_a_paused_leader_never_again(bed: Arc<HostBed>
         let flags = ["--leader-elect", "--pod-namespace", NAMESPACE, "--pod-name", replica];
         operators.push(Operator::start(&bed.programs, &kubeconfig, &flags).await?);
     }
-    let first = eventually("one leads", async || holder(&client).await).await?;
+    let first = eventually("one leads", async || holder(&client, NAMESPACE).await).await?;
     let (leader, standby) = if first == REPLICAS[0] { (0, 1) } else { (1, 0) };
 
     let mut fleet = orders();
@@ -104,7 +95,7 @@ pub async fn one_of_two_writes_and_a_paused_leader_never_again(bed: Arc<HostBed>
     fleet["spec"]["replicas"] = json!(4);
     ground.apply(&fleet).await?;
     within(PAUSE, "the standby leads", async || {
-        let now = holder(&client).await?;
+        let now = holder(&client, NAMESPACE).await?;
         ensure!(now == REPLICAS[standby], "{now} does");
         Ok(())
     })
@@ -127,7 +118,7 @@ pub async fn one_of_two_writes_and_a_paused_leader_never_again(bed: Arc<HostBed>
     let late: Vec<_> = writes_of(&control_plane, REPLICAS[leader], true)?;
     let late: Vec<_> = late.iter().filter(|write| write.time >= resumed_at && write.code < 300).collect();
     ensure!(late.is_empty(), "it wrote after it had lost the Lease: {late:?}");
-    ensure!(holder(&client).await? == REPLICAS[standby], "the Lease went back");
+    ensure!(holder(&client, NAMESPACE).await? == REPLICAS[standby], "the Lease went back");
     for operator in operators {
         operator.kill()?;
     }

@@ -2,8 +2,11 @@
 
 pub mod child;
 pub mod connections;
+pub mod cordon;
 pub mod leader;
 pub mod manifests;
+pub mod push;
+pub mod scaling;
 pub mod server;
 
 use anyhow::{Result, ensure};

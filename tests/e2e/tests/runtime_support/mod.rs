@@ -302,6 +302,13 @@ impl Worker {
         Some((response.status().as_u16(), response.text().await.ok()?))
     }
 
+    /// Status and body of what a path of the probes says to a POST.
+    pub async fn post(&self, path: &str, body: &impl serde::Serialize) -> Result<(u16, String)> {
+        let url = format!("http://{}{path}", self.address("probes").await);
+        let response = self.http.post(url).json(body).send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
+    }
+
     /// Waits for a status of `/readyz`.
     pub async fn wait_readiness(&self, status: u16) {
         wait_for(&format!("/readyz to answer {status}"), SOON, async || {

@@ -97,6 +97,7 @@ impl Bed {
             build_ids: Vec::new(),
             lanes: queues.iter().map(|queue| workflow_lane(queue)).collect(),
             phase,
+            gated: false,
         })
     }
 

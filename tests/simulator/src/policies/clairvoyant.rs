@@ -8,7 +8,7 @@ use crate::observation::{Bounds, Observation};
 use crate::policy::{Policy, Verdict};
 use crate::server::Limiter;
 use crate::time::{Micros, SECOND};
-use crate::workload::Workload;
+use crate::workload::{Task, Workload};
 
 const TICK: Micros = SECOND;
 /// Seconds for which a pod is kept.
@@ -37,10 +37,22 @@ impl Clairvoyant {
 
 /// Pods that it takes in each second so that no task waits for a slot.
 fn need(workload: &Workload) -> Vec<u32> {
-    let mut limiter = workload.options.rate_limit.map(Limiter::new);
-    let mut changes: Vec<(Micros, i32)> = Vec::with_capacity(workload.tasks.len() * 2);
+    let mut need: Vec<u32> = Vec::new();
+    for queue in 0..workload.queues.len() {
+        let tasks: Vec<Task> = workload.tasks.iter().filter(|task| usize::from(task.queue) == queue).copied().collect();
+        let slots = slots(&tasks, workload.options.rate_limit);
+        need.resize(need.len().max(slots.len()), 0);
+        need.iter_mut().zip(slots).for_each(|(most, slots)| *most = slots.div_ceil(workload.slots).max(*most));
+    }
+    need
+}
+
+/// Slots that it takes in each second so that no task of a Task Queue waits for one.
+fn slots(tasks: &[Task], rate_limit: Option<f64>) -> Vec<u32> {
+    let mut limiter = rate_limit.map(Limiter::new);
+    let mut changes: Vec<(Micros, i32)> = Vec::with_capacity(tasks.len() * 2);
     let mut turn = 0;
-    for task in &workload.tasks {
+    for task in tasks {
         turn = task.arrival.max(turn);
         while let Some(Err(later)) = limiter.as_mut().map(|limiter| limiter.take(turn)) {
             turn = later;
@@ -62,7 +74,7 @@ fn need(workload: &Workload) -> Vec<u32> {
         running += change;
         most[at] = most[at].max(running.unsigned_abs());
     }
-    most.into_iter().map(|tasks| tasks.div_ceil(workload.slots)).collect()
+    most
 }
 
 fn second(time: Micros) -> usize {

@@ -45,7 +45,7 @@ impl Keda {
     /// latency (AWS: acceptable backlog per instance), polls more often and scales down sooner.
     #[must_use]
     pub fn of_an_expert(workload: &Workload, bounds: Bounds, phase: &mut Stream) -> Self {
-        let acceptable = seconds(workload.target) * f64::from(workload.slots) / workload.mean_service().max(1e-6);
+        let acceptable = seconds(workload.target) * f64::from(workload.all_slots()) / workload.mean_service().max(1e-6);
         // The API keeps such a target in thousandths.
         let target = acceptable.max(0.001);
         let all = Rule { window: 0, percent: 100, pods: 4, period: SYNC };

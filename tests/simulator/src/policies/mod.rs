@@ -13,7 +13,7 @@ pub use hpa::{Behavior, Hpa, Rule, Rules};
 pub use hpa_slots::HpaSlots;
 pub use keda::Keda;
 pub use kpa::Kpa;
-pub use ours::Ours;
+pub use ours::{Ours, Witness};
 pub use wci::Wci;
 
 use crate::time::Micros;

@@ -1,7 +1,7 @@
 //! Each rival on cases that can be computed by hand.
 
 use super::{Clairvoyant, HpaSlots, Keda, Kpa, Ours, Wci};
-use crate::observation::{Bounds, Ideal, Observation, Pods};
+use crate::observation::{Bounds, Ideal, Observation, Pods, QueueSeen};
 use crate::policy::Policy;
 use crate::random::{Purpose, Stream};
 use crate::server::ServerStats;
@@ -25,11 +25,18 @@ impl Scene {
         Self { stats, ideal: Ideal { waiting: backlog, ..Ideal::default() } }
     }
 
-    fn seen<'a>(&self, replicas: u32, pods: Pods<'a>) -> Observation<'a> {
+    fn queue(&self) -> QueueSeen {
+        QueueSeen { stats: self.stats, live_backlog: self.stats.backlog }
+    }
+
+    fn seen<'a>(&self, replicas: u32, queues: &'a [QueueSeen], pods: Pods<'a>) -> Observation<'a> {
         Observation {
             replicas,
             server: Some(self.stats),
             live_backlog: Some(self.stats.backlog),
+            scrapes_fail: false,
+            queues,
+            floor: 0,
             ideal: self.ideal,
             pods,
         }
@@ -53,7 +60,7 @@ impl<P: Policy> Play<P> {
         let mut ordered = Vec::new();
         let end = self.now + time;
         while self.now < end {
-            let verdict = self.policy.decide(self.now, &scene.seen(self.replicas, pods));
+            let verdict = self.policy.decide(self.now, &scene.seen(self.replicas, &[scene.queue()], pods));
             if verdict.replicas != self.replicas {
                 ordered.push(verdict.replicas);
                 self.replicas = verdict.replicas;
@@ -70,7 +77,11 @@ fn phase() -> Stream {
 }
 
 fn tasks(tasks: &[(Micros, Micros)]) -> Workload {
-    let task = |(arrival, service): &(Micros, Micros)| Task { arrival: arrival * SECOND, service: service * SECOND };
+    let task = |(arrival, service): &(Micros, Micros)| Task {
+        arrival: arrival * SECOND,
+        service: service * SECOND,
+        ..Task::default()
+    };
     Workload::new("test", tasks.iter().map(task).collect())
 }
 
@@ -101,7 +112,7 @@ fn keda_does_nothing_while_the_server_cannot_be_read() {
     let mut keda = Keda::with_defaults(BOUNDS, &mut phase());
     let mut now = 0;
     while now < 900 * SECOND {
-        let seen = Observation { server: None, ..Scene::backlog(9).seen(7, NO_PODS) };
+        let seen = Observation { server: None, ..Scene::backlog(9).seen(7, &[], NO_PODS) };
         let verdict = keda.decide(now, &seen);
         assert_eq!(verdict.replicas, 7);
         now = verdict.next;

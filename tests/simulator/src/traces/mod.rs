@@ -116,6 +116,7 @@ impl TraceName {
             synthetic => synthetic::draw(synthetic, seed),
         };
         workload.name = self.as_str().into();
+        workload.queues = vec![workload.name.clone()];
         Ok(workload)
     }
 }

@@ -46,7 +46,8 @@ pub(super) fn azllm_code() -> Result<Workload, FixtureError> {
         let wrong = || FixtureError::Row { trace: "azllm_code", row: row + 1, found: line.into() };
         let (time, context, generated) = request(line).ok_or_else(wrong)?;
         let arrival = micros(time - *first.get_or_insert(time));
-        tasks.push(Task { arrival, service: micros(0.3 + 0.03 * generated + 0.0002 * context) });
+        let service = micros(0.3 + 0.03 * generated + 0.0002 * context);
+        tasks.push(Task { arrival, service, ..Task::default() });
     }
     Ok(Workload { slots: 4, ..Workload::new("azllm_code", tasks) })
 }

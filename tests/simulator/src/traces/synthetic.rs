@@ -153,7 +153,7 @@ impl Draw {
     }
 
     fn tasks(&mut self, mut service: impl FnMut(Micros) -> Micros) -> Workload {
-        let tasks = self.arrivals.drain(..).map(|arrival| Task { arrival, service: service(arrival) });
-        Workload::new("", tasks.collect())
+        let task = |arrival| Task { arrival, service: service(arrival), ..Task::default() };
+        Workload::new("", self.arrivals.drain(..).map(task).collect())
     }
 }

@@ -19,10 +19,12 @@ pub(super) enum Event {
     Return { task: u32 },
     /// A task arrives.
     Arrive { task: u32 },
-    /// The rate limit may let a task go.
-    Turn,
+    /// The rate limit of a Task Queue may let a task go.
+    Turn { queue: u16 },
     /// The pods' metrics are read.
     Scrape,
+    /// The orders to take no new task were not renewed for too long.
+    CordonsLapse,
     /// The run's course is noted.
     Note,
     /// The policy is asked.
@@ -41,12 +43,13 @@ impl Event {
             Self::Ready { .. } => 2,
             Self::Return { .. } => 3,
             Self::Arrive { .. } => 4,
-            Self::Turn => 5,
+            Self::Turn { .. } => 5,
             Self::Scrape => 6,
-            Self::Note => 7,
-            Self::Decide => 8,
-            Self::MayEnd => 9,
-            Self::GiveUp => 10,
+            Self::CordonsLapse => 7,
+            Self::Note => 8,
+            Self::Decide => 9,
+            Self::MayEnd => 10,
+            Self::GiveUp => 11,
         }
     }
 }
@@ -83,6 +86,11 @@ impl Events {
         let place = (at, event.rank(), self.planned);
         self.planned += 1;
         self.heap.push(Reverse(Planned { place, event }));
+    }
+
+    /// When the next event is.
+    pub fn next_at(&self) -> Option<Micros> {
+        self.heap.peek().map(|Reverse(planned)| planned.place.0)
     }
 
     /// The next event and its time.

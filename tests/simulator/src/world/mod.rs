@@ -2,21 +2,23 @@
 //!
 //! Pods: Starting for a lognormal time, Ready, and once removed Terminating until their work is done or the grace period
 //! is over. The queue is first in, first out; a task goes to any free slot with equal chances, at once. What a pod's end
-//! kills comes back later.
+//! kills comes back later. A pod that is cordoned takes no new task and goes on with what it has.
 
+mod cluster;
 mod events;
 mod pod;
 mod queue;
 mod replica_set;
+mod sight;
 mod tally;
 
-use crate::observation::{Ideal, Observation, Pods};
+use crate::observation::QueueSeen;
 use crate::random::{Purpose, Stream};
-use crate::time::{Micros, SECOND, micros, seconds};
-use crate::workload::{Window, Workload};
+use crate::time::{Micros, SECOND};
+use crate::workload::{Restart, Workload};
 
 use events::{Event, Events};
-pub use pod::{Phase, Pod, PodId, Scrape, WAIT_BOUNDS};
+pub use pod::{Phase, Pod, PodId, RUN_BOUNDS, Scrape, WAIT_BOUNDS};
 use queue::{Queue, Waiting};
 pub use tally::Counts;
 use tally::Tally;
@@ -29,6 +31,10 @@ const GRACE: Micros = 30 * SECOND;
 const RETURN_AFTER: Micros = 30 * SECOND;
 /// Time between two reads of the pods' metrics.
 const SCRAPE_EVERY: Micros = 5 * SECOND;
+/// Time after which an order to take no new task lapses if nobody renews it.
+const CORDON_LAPSES: Micros = 60 * SECOND;
+/// Time without a reading after which it proves nothing.
+const STALE_AFTER: Micros = 30 * SECOND;
 /// A run goes on for so long after the last arrival, so that scaling down counts.
 const TAIL: Micros = 400 * SECOND;
 /// A run is given up when no task was done for so long and twice the longest service time: a policy may kill, again and
@@ -56,6 +62,23 @@ struct Chance {
     startup: Stream,
     dispatch: Stream,
     identity: Stream,
+    loss: Stream,
+}
+
+impl Chance {
+    fn new(seed: u64) -> Self {
+        Self {
+            startup: Stream::new(seed, Purpose::StartUp),
+            dispatch: Stream::new(seed, Purpose::Dispatch),
+            identity: Stream::new(seed, Purpose::Identity),
+            loss: Stream::new(seed, Purpose::Loss),
+        }
+    }
+
+    /// Whether a read fails, when such a share of them does.
+    fn fails(&mut self, share: f64) -> bool {
+        share > 0.0 && self.loss.unit() < share
+    }
 }
 
 /// The state of a run.
@@ -67,9 +90,13 @@ pub(crate) struct World<'a> {
     replicas: u32,
     pods: Vec<Pod>,
     existing: Vec<PodId>,
-    /// Free slots of Ready pods.
-    free: Vec<Seat>,
-    queue: Queue,
+    /// Free slots of the pods that take tasks, by Task Queue.
+    free: Vec<Vec<Seat>>,
+    queues: Vec<Queue>,
+    /// What the server said of each queue when it was last asked; empty if it did not answer.
+    seen: Vec<QueueSeen>,
+    /// Whether tasks arrive as the workload says; otherwise [`World::feed`] brings them.
+    feeds_itself: bool,
     tally: Tally,
     /// Whether the run may end.
     ending: bool,
@@ -83,20 +110,28 @@ pub(crate) struct World<'a> {
 impl<'a> World<'a> {
     /// A world before its first moment, with so many replicas ordered.
     pub fn new(workload: &'a Workload, seed: u64, replicas: u32) -> Self {
+        Self::begin(workload, seed, replicas, true)
+    }
+
+    /// The same, but no task arrives unless it is brought.
+    pub fn fed(workload: &'a Workload, seed: u64, replicas: u32) -> Self {
+        Self::begin(workload, seed, replicas, false)
+    }
+
+    fn begin(workload: &'a Workload, seed: u64, replicas: u32, feeds_itself: bool) -> Self {
+        let numbers = 0..u16::try_from(workload.queues.len()).unwrap_or(u16::MAX);
         let mut world = Self {
             workload,
             now: 0,
             events: Events::default(),
-            chance: Chance {
-                startup: Stream::new(seed, Purpose::StartUp),
-                dispatch: Stream::new(seed, Purpose::Dispatch),
-                identity: Stream::new(seed, Purpose::Identity),
-            },
+            chance: Chance::new(seed),
             replicas,
             pods: Vec::new(),
             existing: Vec::new(),
-            free: Vec::new(),
-            queue: Queue::new(workload.options.rate_limit),
+            free: vec![Vec::new(); workload.queues.len()],
+            queues: numbers.map(|number| Queue::new(number, workload.options.rate_limit)).collect(),
+            seen: Vec::new(),
+            feeds_itself,
             tally: Tally::new(workload.tasks.len()),
             ending: false,
             progressed: 0,
@@ -110,19 +145,27 @@ impl<'a> World<'a> {
     }
 
     fn plan_course(&mut self, seed: u64) {
-        if let Some(first) = self.workload.tasks.first() {
+        if let Some(first) = self.workload.tasks.first().filter(|_| self.feeds_itself) {
             self.events.plan(first.arrival, Event::Arrive { task: 0 });
         }
         let scrape = Stream::new(seed, Purpose::Scrape).phase(SCRAPE_EVERY);
         self.events.plan(scrape, Event::Scrape);
         self.events.plan(0, Event::Decide);
+        for Restart { away, .. } in &self.workload.options.restarts {
+            self.events.plan(away.from + CORDON_LAPSES, Event::CordonsLapse);
+        }
         let last = self.workload.last_arrival();
         self.events.plan(last + TAIL, Event::MayEnd);
     }
 
     /// Goes on until the driver is wanted; none when the run is over.
     pub fn advance(&mut self) -> Option<Want> {
-        while !self.over {
+        self.advance_to(Micros::MAX)
+    }
+
+    /// The same, but no further than to `limit`; none also when that is reached.
+    pub fn advance_to(&mut self, limit: Micros) -> Option<Want> {
+        while !self.over && self.events.next_at()? <= limit {
             let (at, event) = self.events.next()?;
             self.now = at;
             match event {
@@ -141,11 +184,12 @@ impl<'a> World<'a> {
             Event::Ready { pod } => self.become_ready(pod),
             Event::Return { task } => self.add(task),
             Event::Arrive { task } => self.arrive(task),
-            Event::Turn => {
-                self.queue.turn_came();
-                self.dispatch();
+            Event::Turn { queue } => {
+                self.queues[usize::from(queue)].turn_came();
+                self.dispatch(queue.into());
             }
             Event::Scrape => self.scrape(),
+            Event::CordonsLapse if self.restart().is_some() => self.cordon(&[]),
             Event::MayEnd => {
                 self.ending = true;
                 self.progressed = self.now;
@@ -153,7 +197,7 @@ impl<'a> World<'a> {
                 self.events.plan(self.now + self.patience, Event::GiveUp);
             }
             Event::GiveUp => self.give_up_if_stuck(),
-            Event::Decide | Event::Note => {}
+            Event::CordonsLapse | Event::Decide | Event::Note => {}
         }
     }
 
@@ -172,20 +216,6 @@ impl<'a> World<'a> {
         self.events.plan(self.now + wait.max(1), Event::Note);
     }
 
-    /// What may be seen now.
-    pub fn observe(&mut self) -> Observation<'_> {
-        let readable = !Window::any(&self.workload.options.server_outages, self.now);
-        let server = readable.then(|| self.queue.stats(self.now));
-        let (waiting, unmatched) = (self.queue.len(), self.queue.unmatched());
-        Observation {
-            replicas: self.replicas,
-            server,
-            live_backlog: readable.then_some(waiting),
-            ideal: Ideal { waiting, running: self.running(), unmatched },
-            pods: Pods { all: &self.pods, existing: &self.existing },
-        }
-    }
-
     /// Tasks that run.
     fn running(&self) -> u64 {
         let counts = self.tally.counts;
@@ -194,7 +224,7 @@ impl<'a> World<'a> {
 
     /// Tasks that wait.
     pub fn waiting(&self) -> u64 {
-        self.queue.len()
+        self.queues.iter().map(Queue::len).sum()
     }
 
     /// Replicas that are ordered.
@@ -202,98 +232,49 @@ impl<'a> World<'a> {
         self.replicas
     }
 
+    /// Pods that are Ready.
+    pub fn ready(&self) -> u32 {
+        let ready = self.existing.iter().filter(|id| self.pod(**id).phase() == Phase::Ready).count();
+        u32::try_from(ready).unwrap_or(u32::MAX)
+    }
+
+    /// Whether nothing happens any more.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
     /// Tasks that arrived.
     pub fn arrived(&self) -> u64 {
         self.tally.counts.arrived
     }
 
-    /// Orders so many replicas; of those too many, the named ones go as far as a ReplicaSet lets that decide.
-    pub fn scale(&mut self, replicas: u32, named: &[PodId]) {
-        if replicas != self.replicas {
-            self.tally.scale_events += 1;
-            self.tally.most_replicas = self.tally.most_replicas.max(replicas);
-            self.replicas = replicas;
-        }
-        let active = || self.existing.iter().map(|id| self.pod(*id)).filter(|pod| pod.phase() != Phase::Terminating);
-        let (have, want) = (active().count(), replicas as usize);
-        if have > want {
-            for victim in replica_set::victims(active(), have - want, named, self.now) {
-                self.terminate(victim);
-            }
-        } else {
-            (have..want).for_each(|_| self.create_pod());
-        }
-    }
-
-    fn create_pod(&mut self) {
-        let id = PodId::try_from(self.pods.len()).unwrap_or(PodId::MAX);
-        self.pods.push(Pod::new(id, self.chance.identity.bits(), self.workload.slots, self.now));
-        self.existing.push(id);
-        let startup = self.chance.startup.lognormal(seconds(self.workload.startup), STARTUP_SIGMA);
-        if !self.workload.options.never_ready {
-            self.events.plan(self.now + micros(startup), Event::Ready { pod: id });
-        }
-    }
-
-    fn become_ready(&mut self, id: PodId) {
-        if self.pod(id).phase() != Phase::Starting {
-            return;
-        }
-        let now = self.now;
-        self.pod_mut(id).become_ready(now);
-        self.free.extend((0..self.workload.slots).map(|slot| Seat { pod: id, slot }));
-        self.dispatch();
-    }
-
-    fn terminate(&mut self, id: PodId) {
-        let now = self.now;
-        self.pod_mut(id).terminate(now);
-        self.free.retain(|seat| seat.pod != id);
-        if self.pod(id).phase() == Phase::Gone {
-            self.bury(id);
-        } else {
-            self.events.plan(now + GRACE, Event::GraceOver { pod: id });
-        }
-    }
-
-    fn kill(&mut self, id: PodId) {
-        if self.pod(id).phase() == Phase::Gone {
-            return;
-        }
-        let tasks: Vec<u32> = self.pod(id).slots.iter().flatten().copied().collect();
-        for task in tasks {
-            self.tally.counts.killed += 1;
-            self.events.plan(self.now + RETURN_AFTER, Event::Return { task });
-        }
-        self.pod_mut(id).go();
-        self.bury(id);
-    }
-
-    /// Takes a pod that is gone from the list.
-    fn bury(&mut self, id: PodId) {
-        self.existing.retain(|other| *other != id);
-        self.tally.pod_time += self.now - self.pod(id).created();
+    /// Brings a task that arrives now, at `at`.
+    pub fn feed(&mut self, task: u32, at: Micros) {
+        self.now = at;
+        self.arrive(task);
     }
 
     fn arrive(&mut self, task: u32) {
-        self.tally.counts.arrived += 1;
-        if let Some(next) = self.workload.tasks.get(task as usize + 1) {
+        self.tally.arrive(task);
+        if let Some(next) = self.workload.tasks.get(task as usize + 1).filter(|_| self.feeds_itself) {
             self.events.plan(next.arrival, Event::Arrive { task: task + 1 });
         }
         self.add(task);
     }
 
     fn add(&mut self, task: u32) {
-        self.queue.add(task, self.now);
-        self.dispatch();
-        self.queue.note_unmatched();
+        let queue = usize::from(self.workload.tasks[task as usize].queue);
+        self.queues[queue].add(task, self.now);
+        self.dispatch(queue);
+        self.queues[queue].note_unmatched();
     }
 
-    /// Gives tasks to free slots.
-    fn dispatch(&mut self) {
-        while !self.free.is_empty() {
-            let Some(first) = self.queue.take(self.now, &mut self.events) else { return };
-            let seat = self.free.swap_remove(self.chance.dispatch.below(self.free.len()));
+    /// Gives tasks of a Task Queue to free slots.
+    fn dispatch(&mut self, queue: usize) {
+        while !self.free[queue].is_empty() {
+            let Some(first) = self.queues[queue].take(self.now, &mut self.events) else { return };
+            let free = &mut self.free[queue];
+            let seat = free.swap_remove(self.chance.dispatch.below(free.len()));
             self.start(first, seat);
         }
     }
@@ -313,25 +294,18 @@ impl<'a> World<'a> {
         }
         self.tally.counts.finished += 1;
         self.progressed = self.now;
-        self.pod_mut(seat.pod).finish(seat.slot);
-        match self.pod(seat.pod).phase() {
-            Phase::Ready => {
-                self.free.push(seat);
-                self.dispatch();
-            }
-            Phase::Gone => self.bury(seat.pod),
-            Phase::Starting | Phase::Terminating => {}
+        let task = self.pod(seat.pod).slots[seat.slot as usize];
+        let ran = task.map_or(0, |task| self.workload.tasks[task as usize].service);
+        self.pod_mut(seat.pod).finish(seat.slot, ran);
+        let pod = self.pod(seat.pod);
+        if pod.takes_tasks() {
+            let queue = pod.queue_of(seat.slot);
+            self.free[queue].push(seat);
+            self.dispatch(queue);
+        } else if pod.phase() == Phase::Gone {
+            self.bury(seat.pod);
         }
         self.end_if_done();
-    }
-
-    fn scrape(&mut self) {
-        if !Window::any(&self.workload.options.scrape_outages, self.now) {
-            for id in &self.existing {
-                self.pods[*id as usize].read(self.now);
-            }
-        }
-        self.events.plan(self.now + SCRAPE_EVERY, Event::Scrape);
     }
 
     fn end_if_done(&mut self) {
@@ -355,13 +329,14 @@ impl<'a> World<'a> {
 
     /// The figures of a run that is over.
     pub fn close(mut self) -> Closed {
-        self.tally.counts.running = self.existing.iter().map(|id| u64::from(self.pod(*id).metrics.used)).sum();
+        self.tally.counts.running = self.existing.iter().map(|id| u64::from(self.pod(*id).used())).sum();
         let open: Micros = self.existing.iter().map(|id| self.now - self.pod(*id).created()).sum();
         Closed {
             end: self.now,
             counts: self.tally.counts,
             pod_time: self.tally.pod_time + open,
             scale_events: self.tally.scale_events,
+            stale_decreases: self.tally.stale_decreases,
             most_replicas: self.tally.most_replicas,
             waits: self.tally.waits(self.workload.tasks.iter().map(|task| task.arrival), self.now),
         }
@@ -374,6 +349,7 @@ pub(crate) struct Closed {
     pub counts: Counts,
     pub pod_time: Micros,
     pub scale_events: u64,
+    pub stale_decreases: u64,
     pub most_replicas: u32,
     pub waits: Vec<Micros>,
 }

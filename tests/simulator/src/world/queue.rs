@@ -17,6 +17,7 @@ pub(super) struct Waiting {
 /// The tasks that wait, and what the server knows of them.
 #[derive(Debug)]
 pub(super) struct Queue {
+    number: u16,
     waiting: VecDeque<Waiting>,
     server: Server,
     limiter: Option<Limiter>,
@@ -26,8 +27,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub fn new(rate_limit: Option<f64>) -> Self {
+    /// The Task Queue with this number in the workload.
+    pub fn new(number: u16, rate_limit: Option<f64>) -> Self {
         Self {
+            number,
             waiting: VecDeque::new(),
             server: Server::default(),
             limiter: rate_limit.map(Limiter::new),
@@ -69,7 +72,7 @@ impl Queue {
             self.server.limit(now);
             if !self.turn_planned {
                 self.turn_planned = true;
-                events.plan(turn, Event::Turn);
+                events.plan(turn, Event::Turn { queue: self.number });
             }
             return None;
         }

@@ -40,14 +40,14 @@ mod tests {
     use crate::world::pod::Pod;
 
     fn ready(id: u32, uid: u64, since: u64) -> Pod {
-        let mut pod = Pod::new(id, uid, 1, 0);
+        let mut pod = Pod::new(id, uid, (1, 1), 0);
         pod.become_ready(since * SECOND);
         pod
     }
 
     #[test]
     fn those_not_ready_go_first_the_younger_before_the_older() {
-        let pods = [ready(0, 0, 10), Pod::new(1, 9, 1, 20 * SECOND), Pod::new(2, 5, 1, 30 * SECOND)];
+        let pods = [ready(0, 0, 10), Pod::new(1, 9, (1, 1), 20 * SECOND), Pod::new(2, 5, (1, 1), 30 * SECOND)];
         assert_eq!(victims(pods.iter(), 3, &[], 40 * SECOND), [2, 1, 0]);
     }
 
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn the_named_go_before_other_ready_pods_but_after_those_not_ready() {
-        let pods = [ready(0, 1, 0), ready(1, 2, 990), Pod::new(2, 3, 1, 999 * SECOND)];
+        let pods = [ready(0, 1, 0), ready(1, 2, 990), Pod::new(2, 3, (1, 1), 999 * SECOND)];
         assert_eq!(victims(pods.iter(), 2, &[0], 1_000 * SECOND), [2, 0]);
     }
 }

@@ -17,29 +17,58 @@ pub struct Counts {
     pub running: u64,
 }
 
+/// How long a task waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// It never arrived here.
+    Elsewhere,
+    /// It did not start yet.
+    Open,
+    /// So long until its first start.
+    Over(Micros),
+}
+
 /// Counts and sums of a run.
 #[derive(Debug)]
 pub(super) struct Tally {
     pub counts: Counts,
-    /// Time that each task waited for its first start.
-    waits: Vec<Option<Micros>>,
+    /// Of each task.
+    waits: Vec<Wait>,
     /// Time that pods existed, over all of them.
     pub pod_time: Micros,
     /// Changes of the number of replicas.
     pub scale_events: u64,
+    /// Of these the decreases while readings were missing for too long to prove anything.
+    pub stale_decreases: u64,
     /// Most pods at a time, those that are ending left out.
     pub most_replicas: u32,
 }
 
 impl Tally {
     pub fn new(tasks: usize) -> Self {
-        Self { counts: Counts::default(), waits: vec![None; tasks], pod_time: 0, scale_events: 0, most_replicas: 0 }
+        Self {
+            counts: Counts::default(),
+            waits: vec![Wait::Elsewhere; tasks],
+            pod_time: 0,
+            scale_events: 0,
+            stale_decreases: 0,
+            most_replicas: 0,
+        }
+    }
+
+    /// A task arrives.
+    pub fn arrive(&mut self, task: u32) {
+        self.counts.arrived += 1;
+        self.waits[task as usize] = Wait::Open;
     }
 
     /// A task starts after it waited so long since it arrived.
     pub fn start(&mut self, task: u32, waited: Micros) {
         self.counts.started += 1;
-        self.waits[task as usize].get_or_insert(waited);
+        let wait = &mut self.waits[task as usize];
+        if *wait == Wait::Open {
+            *wait = Wait::Over(waited);
+        }
     }
 
     /// Whether every task that arrived is done.
@@ -47,12 +76,13 @@ impl Tally {
         self.counts.finished == self.counts.arrived
     }
 
-    /// The waits; of a task that never started, the time it would have waited until `end`.
+    /// The waits of the tasks that arrived; of one that never started, the time it would have waited until `end`.
     pub fn waits(self, arrivals: impl Iterator<Item = Micros>, end: Micros) -> Vec<Micros> {
-        self.waits
-            .into_iter()
-            .zip(arrivals)
-            .map(|(wait, arrival)| wait.unwrap_or(end.saturating_sub(arrival)))
-            .collect()
+        let wait = |(wait, arrival): (Wait, Micros)| match wait {
+            Wait::Elsewhere => None,
+            Wait::Open => Some(end.saturating_sub(arrival)),
+            Wait::Over(waited) => Some(waited),
+        };
+        self.waits.into_iter().zip(arrivals).filter_map(wait).collect()
     }
 }

@@ -12,10 +12,13 @@ use super::schedule::{Job, Next};
 use super::state::State;
 use super::{LIVE_FRESH, Phase, STATS_FRESH, Watch};
 use crate::changes::FleetId;
-use crate::temporal::api::{DeploymentReading, Partitions, VersionReading};
+use crate::temporal::api::{DeploymentReading, LiveStatus, Partitions, VersionReading};
 use crate::temporal::budget::Budget;
 use crate::temporal::errors::CallError;
 use crate::temporal::{Connection, ConnectionSpec, Credentials, Limits, Metrics, Pool, PoolKey};
+
+mod hints;
+mod pacing;
 
 const PARTITIONS: Partitions = Partitions { workflow: 2, activity: 2 };
 
@@ -57,6 +60,7 @@ impl Bed {
             build_ids: build_ids.iter().map(|id| (*id).to_owned()).collect(),
             lanes: BTreeSet::from([lane()]),
             phase,
+            gated: false,
         }
     }
 
@@ -120,7 +124,11 @@ fn lane() -> LaneKey {
 }
 
 fn stats(backlog: u64) -> LaneStats {
-    LaneStats { backlog, add_rate: Some(1.0) }
+    LaneStats { backlog, add_rate: Some(1.0), ..LaneStats::default() }
+}
+
+fn waiting(backlog: u64) -> Option<LiveStatus> {
+    Some(LiveStatus { backlog, rate_limit: None })
 }
 
 fn version(backlog: u64) -> VersionReading {
@@ -131,7 +139,7 @@ fn version(backlog: u64) -> VersionReading {
 fn usual(job: &Job) -> Answer {
     match job {
         Job::Partitions { .. } => Answer::Partitions(PARTITIONS),
-        Job::Live { .. } => Answer::Live(Some(0)),
+        Job::Live { .. } => Answer::Live(waiting(0)),
         Job::Stats { .. } => Answer::Stats(stats(0)),
         Job::Deployment { .. } => Answer::Deployment(Some(DeploymentReading::default())),
         Job::Version { .. } => Answer::Version(Some(version(0))),
@@ -171,7 +179,7 @@ async fn zero_is_known_only_once_every_partition_was_read_and_more_than_zero_at_
     let read = |partition| Job::Live { lane: lane(), partition };
     let take = |bed: &mut Bed, partition, backlog| {
         bed.in_flight += 1;
-        bed.finish(&read(partition), Ok(Answer::Live(Some(backlog))))
+        bed.finish(&read(partition), Ok(Answer::Live(waiting(backlog))))
     };
     bed.due();
     bed.in_flight = 1;
@@ -320,14 +328,14 @@ async fn statistics_replace_a_live_reading_only_once_they_must_be_newer() {
     let mut bed = Bed::new();
     bed.set(Some("d"), &["b1"], Phase::AtZero);
     bed.run(Duration::from_secs(2), |job| match job {
-        Job::Live { partition: 0, .. } => Some(Answer::Live(Some(7))),
+        Job::Live { partition: 0, .. } => Some(Answer::Live(waiting(7))),
         _ => None,
     });
     bed.set(Some("d"), &["b1"], Phase::Running);
-    bed.run(Duration::from_secs(1), |job| matches!(job, Job::Live { .. }).then_some(Answer::Live(Some(7))));
+    bed.run(Duration::from_secs(1), |job| matches!(job, Job::Live { .. }).then_some(Answer::Live(waiting(7))));
     assert_eq!(backlog(bed.lane()), Some(14), "statistics of zero may be as old as their cache");
     let answer = |job: &Job| match job {
-        Job::Live { .. } => Some(Answer::Live(Some(7))),
+        Job::Live { .. } => Some(Answer::Live(waiting(7))),
         Job::Version { .. } => Some(Answer::Version(Some(version(2)))),
         _ => None,
     };
@@ -335,7 +343,7 @@ async fn statistics_replace_a_live_reading_only_once_they_must_be_newer() {
     let last_live = made.iter().rev().find(|(_, job)| matches!(job, Job::Live { .. })).expect("live reads").0;
     assert!(bed.now - last_live > Duration::from_secs(1), "the live reads have ended");
     assert_eq!(backlog(bed.lane()), Some(14), "the statistics after them may be from the cache");
-    bed.run(Duration::from_secs(8), answer);
+    bed.run(Duration::from_secs(10), answer);
     assert_eq!(backlog(bed.lane()), Some(2));
 }
 

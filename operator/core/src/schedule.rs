@@ -1,0 +1,109 @@
+//! Floors by the clock: `spec.scaling.schedule`.
+//!
+//! The tz database is the one that is built in, so that a floor is a function of its arguments on every machine.
+
+use std::time::Duration;
+
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+use jiff::Timestamp;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+
+use crate::scaling::Floor;
+
+/// Time by which pods are ordered before their entry begins, in addition to the time that they need to start.
+pub const AHEAD: Duration = Duration::from_secs(30);
+
+/// More pods from each time of a cron expression on, for a while.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    name: String,
+    cron: Cron,
+    time_zone: TimeZone,
+    duration: Duration,
+    replicas: u32,
+}
+
+/// What is wrong with an entry: the value, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScheduleError {
+    /// Not five fields of crontab.
+    #[error(
+        "{cron:?} is not a cron expression ({why}); write minute, hour, day of the month, month and day of the week, such \
+         as \"30 7 * * 1-5\""
+    )]
+    Cron {
+        /// The text.
+        cron: String,
+        /// What the parser says.
+        why: String,
+    },
+    /// A day that no month has.
+    #[error("{0:?} never comes, as no month has that day; correct its day of the month or its month")]
+    Never(String),
+    /// Not in the tz database.
+    #[error("{0:?} is not a time zone of the tz database; write a name such as \"UTC\" or \"Europe/Berlin\"")]
+    TimeZone(String),
+}
+
+impl Schedule {
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// [`ScheduleError::Cron`] and [`ScheduleError::Never`] for `cron`, [`ScheduleError::TimeZone`] for `time_zone`.
+    pub fn parse(
+        name: &str,
+        cron: &str,
+        time_zone: &str,
+        duration: Duration,
+        replicas: u32,
+    ) -> Result<Self, ScheduleError> {
+        Ok(Self {
+            name: name.to_owned(),
+            cron: parse_cron(cron)?,
+            time_zone: parse_time_zone(time_zone)?,
+            duration,
+            replicas,
+        })
+    }
+
+    /// The floor that holds at `now`, for pods that need `lead` from their order until they take tasks.
+    #[must_use]
+    pub fn floor(&self, now: Timestamp, lead: Duration) -> Option<Floor> {
+        let seen = now.checked_add(lead).ok()?.to_zoned(self.time_zone.clone());
+        // Of all that have begun by then, the last one holds longest.
+        let began = self.cron.find_previous_occurrence(&seen, true).ok()?.timestamp();
+        let ends = began.checked_add(self.duration).ok()?;
+        (now < ends).then(|| Floor { replicas: self.replicas, reason: self.reason() })
+    }
+
+    fn reason(&self) -> String {
+        let zone = self.time_zone.iana_name().unwrap_or("UTC");
+        format!("entry {:?} of the schedule ({} {zone}) asks for {}", self.name, self.cron.as_str(), self.replicas)
+    }
+}
+
+fn parse_cron(cron: &str) -> Result<Cron, ScheduleError> {
+    let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+    let parsed =
+        parser.parse(cron).map_err(|error| ScheduleError::Cron { cron: cron.to_owned(), why: said(&error) })?;
+    let somewhen = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
+    match parsed.find_next_occurrence(&somewhen, true) {
+        Ok(_) => Ok(parsed),
+        Err(_) => Err(ScheduleError::Never(cron.to_owned())),
+    }
+}
+
+fn said(error: &croner::errors::CronError) -> String {
+    error.to_string().trim_end_matches('.').to_owned()
+}
+
+fn parse_time_zone(name: &str) -> Result<TimeZone, ScheduleError> {
+    TimeZoneDatabase::bundled().get(name).map_err(|_| ScheduleError::TimeZone(name.to_owned()))
+}
+
+/// The floors that hold at `now`.
+#[must_use]
+pub fn floors(schedules: &[Schedule], now: Timestamp, start_up: Duration) -> Vec<Floor> {
+    schedules.iter().filter_map(|schedule| schedule.floor(now, start_up + AHEAD)).collect()
+}

@@ -1,0 +1,126 @@
+//! What the server's answers mean, in the operator's own terms.
+
+use std::time::Duration;
+
+use operator_core::observed::{LaneKey, LaneStats, RateLimit, RateLimitSource, TaskType, VersionStatus};
+use temporalio_protos::temporal::api::deployment::v1::{RoutingConfig, WorkerDeploymentVersionInfo};
+use temporalio_protos::temporal::api::enums::v1::{
+    RateLimitSource as WireSource, TaskQueueType, VersionDrainageStatus, WorkerDeploymentVersionStatus,
+};
+use temporalio_protos::temporal::api::taskqueue::v1::TaskQueueStats;
+use temporalio_protos::temporal::api::workflowservice::v1 as wire;
+
+/// Build ID of the current version; none when unversioned Workers get the traffic.
+pub(super) fn current_build_id(routing: RoutingConfig) -> Option<String> {
+    routing.current_deployment_version.map(|version| version.build_id).filter(|build_id| !build_id.is_empty())
+}
+
+/// The status, deduced from the other fields where a server is too old to send it. A version that ever had traffic and
+/// has none now counts as draining until the server says that it is drained.
+pub(super) fn status(info: &WorkerDeploymentVersionInfo) -> VersionStatus {
+    match info.status() {
+        WorkerDeploymentVersionStatus::Inactive | WorkerDeploymentVersionStatus::Created => VersionStatus::Inactive,
+        WorkerDeploymentVersionStatus::Current => VersionStatus::Current,
+        WorkerDeploymentVersionStatus::Ramping => VersionStatus::Ramping,
+        WorkerDeploymentVersionStatus::Draining => VersionStatus::Draining,
+        WorkerDeploymentVersionStatus::Drained => VersionStatus::Drained,
+        WorkerDeploymentVersionStatus::Unspecified => deduced_status(info),
+    }
+}
+
+fn deduced_status(info: &WorkerDeploymentVersionInfo) -> VersionStatus {
+    if info.current_since_time.is_some() {
+        return VersionStatus::Current;
+    }
+    if info.ramping_since_time.is_some() {
+        return VersionStatus::Ramping;
+    }
+    match info.drainage_info.as_ref().map(|drainage| drainage.status()) {
+        Some(VersionDrainageStatus::Drained) => VersionStatus::Drained,
+        Some(VersionDrainageStatus::Draining) => VersionStatus::Draining,
+        _ if info.routing_changed_time.is_some() => VersionStatus::Draining,
+        _ => VersionStatus::Inactive,
+    }
+}
+
+pub(super) fn lane(name: &str, kind: TaskQueueType) -> Option<LaneKey> {
+    let task_type = match kind {
+        TaskQueueType::Workflow => TaskType::Workflow,
+        TaskQueueType::Activity => TaskType::Activity,
+        TaskQueueType::Nexus => TaskType::Nexus,
+        TaskQueueType::Unspecified => return None,
+    };
+    Some(LaneKey { task_queue: name.to_owned(), task_type })
+}
+
+pub(super) fn lane_stats(stats: &TaskQueueStats) -> LaneStats {
+    let rate = |rate: f32| Some(f64::from(rate)).filter(|rate| rate.is_finite() && *rate >= 0.0);
+    LaneStats {
+        backlog: count(stats.approximate_backlog_count),
+        backlog_age: stats.approximate_backlog_age.and_then(|age| Duration::try_from(age).ok()),
+        add_rate: rate(stats.tasks_add_rate),
+        dispatch_rate: rate(stats.tasks_dispatch_rate),
+        rate_limiting: stats.rate_limiting_active,
+        rate_limit: None,
+    }
+}
+
+/// The limit that somebody set on the tasks that a queue gives out. Where nobody did, the server tells its own default
+/// (1000 a second and partition), which is far from what a fleet can do, and no limit to plan with.
+pub(super) fn rate_limit(answer: &wire::DescribeTaskQueueResponse) -> Option<RateLimit> {
+    let told = answer.effective_rate_limit.as_ref()?;
+    let source = match told.rate_limit_source() {
+        WireSource::Api => RateLimitSource::Api,
+        WireSource::Worker => RateLimitSource::Worker,
+        WireSource::System | WireSource::Unspecified => return None,
+    };
+    let per_second = f64::from(told.requests_per_second);
+    (per_second.is_finite() && per_second >= 0.0).then_some(RateLimit { per_second, source })
+}
+
+/// A count that the server sends as a signed number: less than nothing is nothing.
+pub(super) fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_numbers_are_not_passed_on() {
+        let stats = TaskQueueStats { approximate_backlog_count: -3, tasks_add_rate: f32::NAN, ..Default::default() };
+        assert_eq!(lane_stats(&stats), LaneStats { dispatch_rate: Some(0.0), ..LaneStats::default() });
+        let stats = TaskQueueStats { approximate_backlog_count: i64::MAX, tasks_add_rate: 2.5, ..Default::default() };
+        let told = lane_stats(&stats);
+        assert_eq!((told.backlog, told.add_rate), (i64::MAX as u64, Some(2.5)));
+    }
+
+    #[test]
+    fn a_rate_limit_is_known_with_its_source_and_only_if_it_is_a_rate() {
+        let told = |per_second: f32, source: WireSource| {
+            let limit = wire::describe_task_queue_response::EffectiveRateLimit {
+                requests_per_second: per_second,
+                rate_limit_source: source.into(),
+            };
+            rate_limit(&wire::DescribeTaskQueueResponse { effective_rate_limit: Some(limit), ..Default::default() })
+        };
+        let limit = |per_second, source| Some(RateLimit { per_second, source });
+        assert_eq!(told(10.0, WireSource::Api), limit(10.0, RateLimitSource::Api));
+        assert_eq!(told(0.0, WireSource::Worker), limit(0.0, RateLimitSource::Worker));
+        assert_eq!(told(4000.0, WireSource::System), None, "the server's own default");
+        assert_eq!(told(10.0, WireSource::Unspecified), None);
+        assert_eq!(told(f32::NAN, WireSource::Api), None);
+        assert_eq!(rate_limit(&wire::DescribeTaskQueueResponse::default()), None);
+    }
+
+    #[test]
+    fn a_version_that_lost_its_traffic_is_draining_until_the_server_says_otherwise() {
+        let mut info = WorkerDeploymentVersionInfo::default();
+        assert_eq!(status(&info), VersionStatus::Inactive);
+        info.routing_changed_time = Some(Default::default());
+        assert_eq!(status(&info), VersionStatus::Draining);
+        info.set_status(WorkerDeploymentVersionStatus::Drained);
+        assert_eq!(status(&info), VersionStatus::Drained);
+    }
+}

@@ -1,0 +1,201 @@
+//! A Worker with Worker Versioning, played call by call, where no pods run.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use parking_lot::Mutex;
+use serde_json::Value;
+use temporalio_protos::temporal::api::command::v1::command::Attributes;
+use temporalio_protos::temporal::api::command::v1::{Command, CompleteWorkflowExecutionCommandAttributes};
+use temporalio_protos::temporal::api::common::v1::{Payload, WorkflowExecution, WorkflowType};
+use temporalio_protos::temporal::api::compute::v1::{
+    ComputeConfigScalingGroup, ComputeConfigScalingGroupUpdate, ComputeProvider, ComputeScaler,
+};
+use temporalio_protos::temporal::api::deployment::v1::{WorkerDeploymentOptions, WorkerDeploymentVersion};
+use temporalio_protos::temporal::api::enums::v1::{CommandType, VersioningBehavior, WorkerVersioningMode};
+use temporalio_protos::temporal::api::workflowservice::v1 as wire;
+use temporalio_protos::temporal::api::workflowservice::v1::workflow_service_client::WorkflowServiceClient;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::tasks::{queue, timed};
+use crate::wait::eventually;
+
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// A poll that waits for nothing but its registration.
+const SHORT_POLL: Duration = Duration::from_secs(3);
+const IDENTITY: &str = "played-worker";
+
+/// Workflow tasks of one Task Queue.
+pub struct Worker {
+    client: WorkflowServiceClient<Channel>,
+    namespace: String,
+    task_queue: String,
+    version: Mutex<WorkerDeploymentVersion>,
+}
+
+impl Worker {
+    /// A Worker of a Task Queue; it does nothing yet.
+    ///
+    /// # Errors
+    /// The address is none.
+    pub fn of(host_port: &str, namespace: &str, task_queue: &str) -> Result<Self> {
+        let endpoint = Endpoint::from_shared(format!("http://{host_port}"))?.connect_timeout(CALL_LIMIT);
+        let client = WorkflowServiceClient::new(endpoint.connect_lazy());
+        let version = Mutex::default();
+        Ok(Self { client, namespace: namespace.into(), task_queue: task_queue.into(), version })
+    }
+
+    /// Polls as a version, so that the server knows of it and of the Task Queue.
+    ///
+    /// # Errors
+    /// The server does not know of it in time.
+    pub async fn register(&self, deployment: &str, build_id: &str) -> Result<()> {
+        let version = WorkerDeploymentVersion { deployment_name: deployment.into(), build_id: build_id.into() };
+        *self.version.lock() = version.clone();
+        eventually("the server knows the version's Task Queue", async || {
+            // It ends without a task.
+            let _ = self.poll(SHORT_POLL).await;
+            let request = wire::DescribeWorkerDeploymentVersionRequest {
+                namespace: self.namespace.clone(),
+                deployment_version: Some(version.clone()),
+                ..Default::default()
+            };
+            let answer = self.client.clone().describe_worker_deployment_version(timed(request, CALL_LIMIT)).await?;
+            let queues = answer.into_inner().version_task_queues;
+            ensure!(queues.iter().any(|queue| queue.name == self.task_queue), "{queues:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes its version current.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn make_current(&self) -> Result<()> {
+        let WorkerDeploymentVersion { deployment_name, build_id } = self.version.lock().clone();
+        let request = wire::SetWorkerDeploymentCurrentVersionRequest {
+            namespace: self.namespace.clone(),
+            deployment_name,
+            build_id,
+            identity: IDENTITY.into(),
+            ..Default::default()
+        };
+        self.client.clone().set_worker_deployment_current_version(timed(request, CALL_LIMIT)).await?;
+        Ok(())
+    }
+
+    /// Sends a request that was printed in the JSON form of its message: the first scaling group of it.
+    ///
+    /// # Errors
+    /// The server refuses it.
+    pub async fn set_compute_config(&self, request: &Value) -> Result<()> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let group = &request["computeConfigScalingGroups"]["push"]["scalingGroup"];
+        let scaling_group = ComputeConfigScalingGroup {
+            provider: Some(ComputeProvider {
+                r#type: text(&group["provider"]["type"]),
+                details: Some(payload(&group["provider"]["details"])?),
+                ..Default::default()
+            }),
+            scaler: Some(ComputeScaler {
+                r#type: text(&group["scaler"]["type"]),
+                details: Some(payload(&group["scaler"]["details"])?),
+            }),
+            ..Default::default()
+        };
+        let mut update = ComputeConfigScalingGroupUpdate { scaling_group: Some(scaling_group), ..Default::default() };
+        let mask = text(&request["computeConfigScalingGroups"]["push"]["updateMask"]);
+        update.update_mask.get_or_insert_default().paths = mask.split(',').map(str::to_owned).collect();
+        let version = &request["deploymentVersion"];
+        let request = wire::UpdateWorkerDeploymentVersionComputeConfigRequest {
+            namespace: text(&request["namespace"]),
+            deployment_version: Some(WorkerDeploymentVersion {
+                deployment_name: text(&version["deploymentName"]),
+                build_id: text(&version["buildId"]),
+            }),
+            compute_config_scaling_groups: [("push".to_owned(), update)].into(),
+            request_id: text(&request["requestId"]),
+            ..Default::default()
+        };
+        let call =
+            self.client.clone().update_worker_deployment_version_compute_config(timed(request, CALL_LIMIT)).await;
+        call.context("set the compute provider").map(|_| ())
+    }
+
+    /// Starts a Workflow; says when the server accepted it.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn start_workflow(&self) -> Result<Timestamp> {
+        let workflow_id = format!("{}-{:08x}", self.task_queue, rand::random::<u32>());
+        let request = wire::StartWorkflowExecutionRequest {
+            namespace: self.namespace.clone(),
+            workflow_id: workflow_id.clone(),
+            request_id: workflow_id.clone(),
+            workflow_type: Some(WorkflowType { name: "Played".into() }),
+            task_queue: Some(queue(&self.task_queue)),
+            ..Default::default()
+        };
+        self.client.clone().start_workflow_execution(timed(request, CALL_LIMIT)).await.context("start a Workflow")?;
+        let execution = Some(WorkflowExecution { workflow_id, run_id: String::new() });
+        let request = wire::DescribeWorkflowExecutionRequest { namespace: self.namespace.clone(), execution };
+        let answer = self.client.clone().describe_workflow_execution(timed(request, CALL_LIMIT)).await?.into_inner();
+        let start = answer.workflow_execution_info.and_then(|info| info.start_time).context("no start time")?;
+        Ok(Timestamp::new(start.seconds, start.nanos)?)
+    }
+
+    /// Takes the waiting Workflow task and completes the Workflow.
+    ///
+    /// # Errors
+    /// None waits.
+    pub async fn complete_workflow(&self) -> Result<()> {
+        let task = self.poll(CALL_LIMIT).await?;
+        ensure!(!task.task_token.is_empty(), "no Workflow task waits");
+        let complete = CompleteWorkflowExecutionCommandAttributes { result: None };
+        let request = wire::RespondWorkflowTaskCompletedRequest {
+            namespace: self.namespace.clone(),
+            identity: IDENTITY.into(),
+            task_token: task.task_token,
+            commands: vec![Command {
+                command_type: CommandType::CompleteWorkflowExecution.into(),
+                attributes: Some(Attributes::CompleteWorkflowExecutionCommandAttributes(complete)),
+                ..Default::default()
+            }],
+            versioning_behavior: VersioningBehavior::AutoUpgrade.into(),
+            deployment_options: Some(self.options()),
+            ..Default::default()
+        };
+        self.client.clone().respond_workflow_task_completed(timed(request, CALL_LIMIT)).await?;
+        Ok(())
+    }
+
+    async fn poll(&self, limit: Duration) -> Result<wire::PollWorkflowTaskQueueResponse> {
+        let request = wire::PollWorkflowTaskQueueRequest {
+            namespace: self.namespace.clone(),
+            identity: IDENTITY.into(),
+            task_queue: Some(queue(&self.task_queue)),
+            deployment_options: Some(self.options()),
+            ..Default::default()
+        };
+        Ok(self.client.clone().poll_workflow_task_queue(timed(request, limit)).await?.into_inner())
+    }
+
+    fn options(&self) -> WorkerDeploymentOptions {
+        let WorkerDeploymentVersion { deployment_name, build_id } = self.version.lock().clone();
+        WorkerDeploymentOptions {
+            deployment_name,
+            build_id,
+            worker_versioning_mode: WorkerVersioningMode::Versioned.into(),
+        }
+    }
+}
+
+/// Bytes are base64 in the JSON form of a message.
+fn payload(value: &Value) -> Result<Payload> {
+    let bytes = |value: &Value| serde_json::from_value::<ByteString>(value.clone()).map(|bytes| bytes.0);
+    let metadata = [("encoding".to_owned(), bytes(&value["metadata"]["encoding"])?)].into();
+    Ok(Payload { metadata, data: bytes(&value["data"])?, ..Default::default() })
+}
