@@ -86,6 +86,8 @@ pub struct PlanInput<'a> {
     pub wall: Timestamp,
     /// The operator's identity towards the server.
     pub identity: &'a str,
+    /// Time since victims were last marked; none when this process never did.
+    pub since_marked: Option<Duration>,
 }
 
 /// What is to be done, and what it was concluded from.
@@ -190,7 +192,8 @@ fn scale(input: &PlanInput<'_>, child: &ChildState, planned: &mut Plan, actions:
     }
     let marks = deletion_costs(input, &decision);
     // Victims are marked first, and take no task any more; the decrease is decided once more on what their pods say then.
-    let not_yet = decision.desired < child.spec_replicas && (!marks.is_empty() || may_get_tasks(input, &decision));
+    let unsure = !marks.is_empty() || may_get_tasks(input, &decision) || read_before_marked(input, &decision);
+    let not_yet = decision.desired < child.spec_replicas && unsure;
     actions.extend(marks);
     if decision.desired != child.spec_replicas && !not_yet {
         actions.push(scale_to(child, decision.desired, decision.reason.clone()));
@@ -221,6 +224,13 @@ fn to_cordon(input: &PlanInput<'_>, decision: &Decision) -> BTreeSet<String> {
 fn may_get_tasks(input: &PlanInput<'_>, decision: &Decision) -> bool {
     let open = |pod: &PodState| pod.may_be_cordoned && !pod.terminating && !pod.cordoned;
     input.kube.pods.iter().any(|pod| decision.victims.contains(&pod.name) && open(pod))
+}
+
+/// Whether a victim's load is of a time before the victims were marked: it may have got a task since.
+fn read_before_marked(input: &PlanInput<'_>, decision: &Decision) -> bool {
+    let Some(since) = input.since_marked else { return false };
+    let outdated = |pod: &PodState| pod.ready && !pod.terminating && pod.load.age().is_some_and(|age| age > since);
+    input.kube.pods.iter().any(|pod| decision.victims.contains(&pod.name) && outdated(pod))
 }
 
 /// Shows which pods are cordoned, and no longer shows it on others.

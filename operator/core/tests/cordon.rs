@@ -117,6 +117,7 @@ fn plan_of(fleet: &Fleet, kube: &KubeState) -> Plan {
         now,
         wall: jiff::Timestamp::UNIX_EPOCH,
         identity: "me",
+        since_marked: None,
     })
 }
 

@@ -117,10 +117,21 @@ fn server(fleet: &Fleet, backlog: u64) -> TemporalState {
 }
 
 fn plan_of(fleet: &Fleet, kube: &KubeState, temporal: &TemporalState) -> Plan {
-    let applied = BTreeMap::new();
-    let scaling = State::default();
-    let now = Duration::from_secs(1000);
-    plan(&PlanInput { fleet, kube, applied: &applied, temporal, scaling: &scaling, now, wall: NOW, identity: "me" })
+    plan_after_marks(fleet, kube, temporal, None)
+}
+
+fn plan_after_marks(fleet: &Fleet, kube: &KubeState, temporal: &TemporalState, since_marked: Option<Duration>) -> Plan {
+    plan(&PlanInput {
+        fleet,
+        kube,
+        applied: &BTreeMap::new(),
+        temporal,
+        scaling: &State::default(),
+        now: Duration::from_secs(1000),
+        wall: NOW,
+        identity: "me",
+        since_marked,
+    })
 }
 
 fn scales(plan: &Plan) -> Vec<(u32, u32)> {
@@ -283,6 +294,7 @@ fn an_idle_fleet_that_stands_as_applied_needs_no_write() {
         now: Duration::from_secs(1000),
         wall: NOW,
         identity: "me",
+        since_marked: None,
     });
     assert_eq!(again.actions, []);
 }
@@ -334,6 +346,22 @@ fn a_pod_without_a_running_container_holds_nothing_up() {
     assert!(plan.actions.contains(&mark) && scales(&plan).is_empty(), "first it is marked: {:?}", plan.actions);
     kube.pods[1].deletion_cost = VICTIM_COST;
     assert_eq!(scales(&plan_of(&fleet, &kube, &server(&fleet, 0))), [(2, 1)]);
+}
+
+#[test]
+fn a_victim_goes_only_once_it_was_read_after_it_was_marked() {
+    let fleet = fleet(json!({"runtime": runtime(), "scaling": {"maxReplicas": 1}}));
+    let mut kube = cluster(&fleet, 2, 0);
+    kube.pods[1].deletion_cost = VICTIM_COST;
+    let scales_after = |age: u64| {
+        let mut kube = kube.clone();
+        let load = kube.pods[1].load.known().unwrap().clone();
+        kube.pods[1].load = Observation::Known { value: load, age: Duration::from_millis(age) };
+        let since_marked = Some(Duration::from_millis(500));
+        scales(&plan_after_marks(&fleet, &kube, &server(&fleet, 0), since_marked))
+    };
+    assert_eq!(scales_after(1_800), [], "it may have got a task since");
+    assert_eq!(scales_after(40), [(2, 1)]);
 }
 
 #[test]

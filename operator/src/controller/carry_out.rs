@@ -112,10 +112,7 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
                 report_apply(work.fleet, known, outcome);
             }
         }
-        Action::SetDeletionCost { pod, cost } => {
-            let call = apply::set_deletion_cost(client, namespace, pod, *cost).await;
-            call.map_err(|error| Failure::Call { what: format!("deletion cost of pod {pod}"), error })?;
-        }
+        Action::SetDeletionCost { pod, cost } => mark(work, pod, *cost, memory).await?,
         Action::ShowCordon { pod, cordoned } => {
             let call = apply::show_cordon(client, namespace, pod, *cordoned).await;
             call.map_err(|error| Failure::Call { what: format!("cordon annotation of pod {pod}"), error })?;
@@ -145,6 +142,17 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
             memory.routed = Some(conflict_token.clone());
             outcome.events.push(events::promoted(work.current, build_id));
         }
+    }
+    Ok(())
+}
+
+/// Marks a victim, and has the fleet's pods read once more, or takes the mark away.
+async fn mark(work: &Work<'_>, pod: &str, cost: Option<i32>, memory: &mut Memory) -> Result<(), Failure> {
+    let call = apply::set_deletion_cost(&work.ctx.client, &work.fleet.namespace, pod, cost).await;
+    call.map_err(|error| Failure::Call { what: format!("deletion cost of pod {pod}"), error })?;
+    if cost.is_some() {
+        memory.marked = Some(Instant::now());
+        work.ctx.shared.scraper.hurry(&work.fleet.uid.as_str().into());
     }
     Ok(())
 }

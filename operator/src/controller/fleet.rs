@@ -291,6 +291,7 @@ impl Reconcile<'_> {
             now: self.ctx.shared.started.elapsed(),
             wall: Timestamp::now(),
             identity: &self.ctx.shared.identity,
+            since_marked: memory.marked.map(|marked| marked.elapsed()),
         })
     }
 

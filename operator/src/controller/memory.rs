@@ -31,6 +31,8 @@ pub struct Memory {
     pub written: Option<(WorkerDeploymentStatus, Instant)>,
     /// Since when readings have been missing or old without a break.
     pub stale_since: Option<Instant>,
+    /// When victims were last marked.
+    pub marked: Option<Instant>,
     /// When it was last said that the target is missed.
     pub slo_missed: Option<Instant>,
     /// Failures in a row.

@@ -45,6 +45,8 @@ struct Fleet {
     /// Reads under way.
     open: usize,
     changed: bool,
+    /// The end of the next round is told whatever it shows.
+    hurried: bool,
 }
 
 impl Fleet {
@@ -107,11 +109,19 @@ impl Rounds {
                 fleet.due = now;
             }
             None => {
-                let fleet = Fleet { targets, due: now, waiting: VecDeque::new(), open: 0, changed: false };
+                let waiting = VecDeque::new();
+                let fleet = Fleet { targets, due: now, waiting, open: 0, changed: false, hurried: false };
                 self.fleets.insert(id.clone(), fleet);
             }
         }
         true
+    }
+
+    /// Starts the next round of a fleet as soon as the one under way is over, and tells of its end.
+    pub(super) fn hurry(&mut self, id: &FleetId, now: Instant) {
+        if let Some(fleet) = self.fleets.get_mut(id) {
+            (fleet.due, fleet.hurried) = (now, true);
+        }
     }
 
     /// Forgets a fleet's pods. Says whether there were any.
@@ -131,6 +141,7 @@ impl Rounds {
         for (id, fleet) in self.fleets.iter_mut().filter(|(_, fleet)| fleet.is_done() && fleet.due <= now) {
             let scatter = rand::rng().random_range(0.95..1.05);
             fleet.due = now + round(self.interval, fleet.targets.len()).mul_f64(scatter);
+            fleet.changed |= std::mem::take(&mut fleet.hurried);
             let due = |target: &&Arc<Target>| {
                 let pod = self.pods.get(&target.pod_uid);
                 pod.and_then(|pod| pod.retry_at).is_none_or(|retry_at| retry_at <= now)

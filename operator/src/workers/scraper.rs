@@ -119,6 +119,12 @@ impl Scraper {
         }
     }
 
+    /// Reads a fleet's pods once more as soon as may be, and says so whatever they say.
+    pub fn hurry(&self, fleet: &FleetId) {
+        self.rounds.lock().hurry(fleet, Instant::now());
+        self.wake.notify_one();
+    }
+
     /// Forgets a fleet's pods.
     pub fn remove(&self, fleet: &FleetId) {
         self.rounds.lock().remove(fleet);

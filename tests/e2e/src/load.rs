@@ -66,7 +66,7 @@ impl CutMetrics {
             let processes = bed.container_processes((&ground.namespace, &name), container).await?;
             let pid = *processes.first().with_context(|| format!("pod {name} has no process"))?;
             cut.pids.push(pid);
-            nft(pid, &format!("table {TABLE} {{ chain from_operator {{ {hook} {rule} }} }}"))?;
+            nft(pid, &format!("table {TABLE} {{ chain from_operator {{ {hook} {rule} }}; }}"))?;
         }
         ensure!(!cut.pids.is_empty(), "fleet {fleet} has no pod");
         Ok(cut)

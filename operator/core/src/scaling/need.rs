@@ -17,6 +17,9 @@ const DRAIN: f64 = 0.35;
 const SPARE: f64 = 0.1;
 /// What a load at the edge between two numbers of pods must leave to go to the lower one; a slot at least.
 const FIRM: f64 = 1.1;
+/// Service time, in seconds, of a task of which nothing is known, when it is asked how many of them a rate limit keeps
+/// running.
+const SUPPOSED: f64 = 1.0;
 /// Room beside a rate limit.
 const BESIDE_LIMIT: f64 = 1.1;
 /// Room beside the throughput of pods that tell nothing.
@@ -208,7 +211,8 @@ impl<'a> Demand<'a, '_> {
     fn by_load(&self, need: &mut LaneNeed<'_>, lane: &Lane<'_>, usable: f64) {
         let running = real(need.running);
         let Some(service) = lane.lesson.service.guess(running) else {
-            return one_each(need, usable, self.input.current);
+            one_each(need, usable, self.input.current);
+            return self.hold_to_limit(need, lane, (SUPPOSED, usable));
         };
         // Modified offered load (Jennings, Mandelbaum, Massey and Whitt, Management Science 42:10, 1996): what will be busy
         // when a pod ordered now takes tasks.
@@ -227,21 +231,26 @@ impl<'a> Demand<'a, '_> {
             return;
         }
         need.term = Term::Load;
-        let Some(service) = need.service else {
+        if need.service.is_some() {
+            self.add_episode(need, service, usable);
+        } else {
             let rate_pods = need.rate_pods;
             one_each(need, usable, self.input.current);
             need.rate_pods = need.rate_pods.max(rate_pods);
-            return;
-        };
-        self.add_episode(need, service, usable);
-        if let Some((limit, _)) = need.limit {
-            let seats = staffing::slots_for(BESIDE_LIMIT * limit * service, patience, 1.0 - self.policy.percentile);
-            let most = pods(seats / usable).max(1);
-            // A limit that is told and far away says nothing; one in force says all.
-            if lane.memory.limited || need.burst_pods > most {
-                need.burst_pods = most;
-                need.term = Term::Limited;
-            }
+        }
+        self.hold_to_limit(need, lane, (service, usable));
+    }
+
+    /// No more pods for a backlog than can be kept busy by what the queue's rate limit lets through.
+    fn hold_to_limit(&self, need: &mut LaneNeed<'_>, lane: &Lane<'_>, (service, usable): (f64, f64)) {
+        let Some((limit, _)) = need.limit.filter(|_| need.waiting > 0) else { return };
+        let patience = self.policy.target_latency.as_secs_f64() / service;
+        let seats = staffing::slots_for(BESIDE_LIMIT * limit * service, patience, 1.0 - self.policy.percentile);
+        let most = pods(seats / usable).max(1);
+        // A limit that is told and far away says nothing; one in force says all.
+        if lane.memory.limited || need.burst_pods > most {
+            need.burst_pods = most;
+            need.term = Term::Limited;
         }
     }
 

@@ -157,7 +157,9 @@ pub(super) fn choose<'a>(scene: &Scene<'a>, facts: &Facts, choice: &Choice<'_>) 
 /// What the work calls for, what of it is wanted, and what keeps the two apart.
 fn wanted<'a>(scene: &Scene<'a>, facts: &Facts) -> (u32, u32, Option<Cause<'a>>) {
     let current = scene.input.current;
-    let latch = scene.state.learned.latch.filter(|_| current > 0).unwrap_or(0);
+    // A backlog that is gone keeps its pods, and orders none.
+    let most = if scene.needs.iter().any(|need| need.waiting > 0) { u32::MAX } else { current };
+    let latch = scene.state.learned.latch.filter(|_| current > 0).unwrap_or(0).min(most);
     let idle = facts.last_one == 0 && current > 0;
     let work = if idle { 0 } else { scene.work_pods().max(latch) };
     let mut why = None;

@@ -132,6 +132,20 @@ fn a_rate_limit_gets_the_pods_that_reach_it_and_no_more() {
 }
 
 #[test]
+fn a_rate_limit_holds_from_zero_too_while_nobody_knows_how_long_a_task_takes() {
+    let from_zero = |told: Option<f64>| {
+        let mut input = at_zero(limited(80, told, false));
+        input.declared_slots.insert(lane(), 2);
+        first(&input)
+    };
+    let decision = from_zero(Some(2.0));
+    assert!(decision.outcome == Outcome::RateLimited && decision.desired <= 2, "{}", decision.reason);
+    let control = from_zero(None).desired;
+    assert!(control > 2, "the control: {control}");
+    assert_eq!(from_zero(Some(4000.0)).desired, control, "a limit far away");
+}
+
+#[test]
 fn a_rate_limit_that_is_far_away_changes_nothing() {
     for backlog in [1, 30, 5_000] {
         let play = |told| {

@@ -31,6 +31,7 @@ fn a_dry_run_decides_and_writes_neither_replicas_nor_marks() {
             now: Duration::from_secs(1000),
             wall: now(),
             identity: "me",
+            since_marked: None,
         })
     };
     let is_scale = |action: &Action| matches!(action, Action::Scale { .. } | Action::SetDeletionCost { .. });
@@ -55,6 +56,7 @@ fn floor_of(options: Value, wall: &str) -> u32 {
         now: Duration::from_secs(1000),
         wall: wall.parse().unwrap(),
         identity: "me",
+        since_marked: None,
     };
     plan(&input).decision.unwrap().desired
 }

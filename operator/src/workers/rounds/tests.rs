@@ -45,6 +45,20 @@ fn a_fleet_is_named_once_a_round_and_only_if_its_load_changed() {
 }
 
 #[test]
+fn a_fleet_in_a_hurry_is_read_again_at_once_and_named_after_that() {
+    let (mut rounds, fleet, now) = (rounds(), FleetId::from("f"), Instant::now());
+    rounds.set(&fleet, vec![target("a")], now);
+    let first = read_all(&mut rounds, now);
+    rounds.hurry(&fleet, now);
+    assert!(read_all(&mut rounds, now).is_empty(), "a round is under way");
+    assert!(rounds.finish(&first[0], page(1), now).is_some());
+    let second = read_all(&mut rounds, now);
+    assert_eq!(second.len(), 1);
+    assert!(rounds.finish(&second[0], page(1), now).is_some(), "nothing changed, and it is told");
+    assert!(read_all(&mut rounds, now).is_empty(), "only once");
+}
+
+#[test]
 fn a_fleet_is_named_when_a_pod_says_something_else_of_its_cordon() {
     let (mut rounds, fleet, mut now) = (rounds(), FleetId::from("f"), Instant::now());
     rounds.set(&fleet, vec![target("a")], now);

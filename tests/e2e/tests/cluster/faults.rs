@@ -31,7 +31,7 @@ pub async fn the_leader_is_killed_with_work_undone(bed: Arc<ClusterBed>) -> Resu
     const FLEET: &str = "orders";
     let ground = bed.ground("the_leader_is_killed_with_work_undone").await?;
     let mut fleet = runtime_fleet(FLEET, "killed-leader", 2);
-    // Longer than any task: pods that become idle while others work stay until all is done.
+    // Longer than any task: pods that the tasks needed stay until all is done.
     fleet["spec"]["scaling"] = json!({"maxReplicas": 8, "idleWindow": "30s"});
     ground.apply(&fleet).await?;
     ground.is_current(FLEET).await?;
@@ -67,8 +67,10 @@ pub async fn the_leader_is_killed_with_work_undone(bed: Arc<ClusterBed>) -> Resu
     for burst in &bursts {
         tasks.finish_once_each(burst, Duration::from_secs(150)).await?;
     }
-    let falls = falls(&bed, &ground.namespace, (begun, Timestamp::now()))?;
-    ensure!(falls.is_empty(), "replicas fell while work was left: {falls:?}");
+    let mut falls = falls(&bed, &ground.namespace, (begun, Timestamp::now()))?;
+    // One pod more, for the margin, may come and go.
+    falls.retain(|fall| fall.to < i64::from(needed));
+    ensure!(falls.is_empty(), "replicas fell below {needed} while work was left: {falls:?}");
     eventually("the new leader takes the fleet to zero", async || ground.settled_at(FLEET, 0).await).await
 }
 
@@ -162,22 +164,28 @@ pub async fn the_server_is_cut_off_in_a_burst(bed: Arc<ClusterBed>) -> Result<()
 
     // Tasks end while the server is away, and afterwards; and some have no slot yet.
     let tasks = Tasks::on(&server.host_port(), TEMPORAL_NAMESPACE)?;
-    let mut order = Order::work("cut-off", 48, 30.0);
-    order.inputs[20..40].fill(json!(150.0));
-    order.inputs[40..].fill(json!(5.0));
-    let burst = tasks.start(&order).await?;
+    let mut order = Order::work("cut-off", 40, 30.0);
+    order.inputs[20..].fill(json!(150.0));
+    let running = tasks.start(&order).await?;
     eventually("every slot of five Ready pods runs a task", async || {
-        let pending = tasks.pending(&burst).await?;
+        let pending = tasks.pending(&running).await?;
         let ready = ready_pods(&ground, FLEET).await?.len();
-        ensure!((pending.running, pending.waiting, ready) == (40, 8, 5), "{pending:?}, {ready} pods are Ready");
+        ensure!((pending.running, ready) == (40, 5), "{pending:?}, {ready} pods are Ready");
+        Ok(())
+    })
+    .await?;
+    let waiting = tasks.start(&Order::work("cut-off", 8, 5.0)).await?;
+    eventually("eight tasks wait", async || {
+        let pending = tasks.pending(&waiting).await?;
+        ensure!(pending.waiting == 8, "{pending:?}");
         Ok(())
     })
     .await?;
     let pods = ready_pods(&ground, FLEET).await?;
     server.set_cut_off(true)?;
     let (cut_at, cut) = (Timestamp::now(), Instant::now());
-    let pending = tasks.pending(&burst).await?;
-    ensure!(pending.running >= 30 && pending.waiting > 0, "{pending:?} when the server was cut off");
+    let pending = tasks.pending(&running).await?;
+    ensure!(pending.running >= 30, "{pending:?} when the server was cut off");
     eventually("packets are dropped", async || {
         let dropped = server.dropped_packets()?;
         ensure!(dropped > 0, "{dropped} packets");
@@ -185,17 +193,19 @@ pub async fn the_server_is_cut_off_in_a_burst(bed: Arc<ClusterBed>) -> Result<()
     })
     .await?;
     says_it_and_stays_ready(&ground, FLEET, (&pods, cut)).await?;
-    let pending = tasks.pending(&burst).await?;
+    let pending = tasks.pending(&running).await?;
     ensure!(pending.running >= 30, "{pending:?}: the server was not cut off");
 
     let joined_at = Timestamp::now();
     server.set_cut_off(false)?;
-    let activities = tasks.finish(&burst, Duration::from_secs(240)).await?;
-    ensure!(activities.len() == burst.count, "{} activities", activities.len());
-    for (id, activity) in activities {
-        ensure!(activity.result.is_some(), "activity {id} was lost: {activity:?}");
-        let explained = activity.attempt == 1 || activity.cause.is_some();
-        ensure!(explained, "activity {id} ran again without a cause: {activity:?}");
+    for burst in [&running, &waiting] {
+        let activities = tasks.finish(burst, Duration::from_secs(240)).await?;
+        ensure!(activities.len() == burst.count, "{} activities", activities.len());
+        for (id, activity) in activities {
+            ensure!(activity.result.is_some(), "activity {id} was lost: {activity:?}");
+            let explained = activity.attempt == 1 || activity.cause.is_some();
+            ensure!(explained, "activity {id} ran again without a cause: {activity:?}");
+        }
     }
     let falls = falls(&bed, namespace, (cut_at, joined_at))?;
     ensure!(falls.is_empty(), "replicas fell: {falls:?}");

@@ -8,7 +8,9 @@ use e2e::bed::{OPERATOR, OPERATOR_CONTAINER};
 use e2e::ground::{Ground, runtime_fleet};
 use e2e::{ClusterBed, eventually};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
+use operator_core::checkpoint;
 use operator_core::contract::RUNTIME_CONTAINER;
 use operator_core::names::LEASE_NAME;
 use serde_json::json;
@@ -35,6 +37,16 @@ pub async fn at_rest_the_operator_writes_nothing_but_its_lease(bed: Arc<ClusterB
             let scaling = ground.scaling(fleet).await?;
             let says = scaling.reason.as_deref().is_some_and(|why| why.starts_with(reason));
             ensure!(says && scaling.ready == Some(ready), "{scaling:?}");
+            Ok(())
+        })
+        .await?;
+    }
+
+    // What was learned is written down once a minute at most.
+    for fleet in ["at-zero", "at-one"] {
+        eventually(&format!("what was learned of {fleet} is written down"), async || {
+            let checkpoint = ground.api::<ConfigMap>().get_opt(&checkpoint::name(fleet)).await?;
+            ensure!(checkpoint.is_some(), "no ConfigMap");
             Ok(())
         })
         .await?;

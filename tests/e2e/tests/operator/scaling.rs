@@ -166,8 +166,7 @@ pub async fn a_dry_run_is_explained_and_changes_no_replicas(bed: Arc<HostBed>) -
     })
     .await?;
     ensure!(ground.replicas("dry").await? == 1, "replicas were written");
-    let scaled =
-        bed.writes_in("dry-run")?.into_iter().filter(|event| event.replicas.is_some() && event.verb == "patch");
+    let scaled = bed.writes_in("dry-run")?.into_iter().filter(|event| event.resource == "deployments/scale");
     ensure!(scaled.count() == 0, "the log shows a write of replicas");
 
     let kubeconfig = bed.control_plane.kubeconfig_path();

@@ -6,8 +6,8 @@ fn live_reads(made: &[(Instant, Job)]) -> usize {
     made.iter().filter(|(_, job)| matches!(job, Job::Live { .. })).count()
 }
 
-#[test]
-fn a_hint_reads_every_partition_at_once_and_each_but_once() {
+#[tokio::test]
+async fn a_hint_reads_every_partition_at_once_and_each_but_once() {
     let mut bed = Bed::new();
     bed.set(None, &[], Phase::AtZero);
     bed.run(Duration::from_secs(5), |_| None);
@@ -20,8 +20,8 @@ fn a_hint_reads_every_partition_at_once_and_each_but_once() {
     assert_eq!(live_reads(&bed.run(moment, |_| None)), 0, "without a hint there is nothing to read");
 }
 
-#[test]
-fn a_hint_reads_the_live_backlog_of_a_fleet_that_runs_too() {
+#[tokio::test]
+async fn a_hint_reads_the_live_backlog_of_a_fleet_that_runs_too() {
     let mut bed = Bed::new();
     bed.set(None, &[], Phase::Running);
     let before = bed.run(Duration::from_secs(20), |_| None);
@@ -33,8 +33,8 @@ fn a_hint_reads_the_live_backlog_of_a_fleet_that_runs_too() {
     assert_eq!(bed.lane().and_then(|lane| lane.known().map(|lane| lane.backlog)), Some(4));
 }
 
-#[test]
-fn a_backlog_that_a_hint_shows_is_news_whatever_one_showed_long_ago() {
+#[tokio::test]
+async fn a_backlog_that_a_hint_shows_is_news_whatever_one_showed_long_ago() {
     let mut bed = Bed::new();
     bed.set(None, &[], Phase::Running);
     bed.run(Duration::from_secs(20), |_| None);
@@ -56,8 +56,8 @@ fn a_backlog_that_a_hint_shows_is_news_whatever_one_showed_long_ago() {
     assert!(told_by(Duration::from_secs(60), 5));
 }
 
-#[test]
-fn a_hint_during_a_read_reads_that_partition_again() {
+#[tokio::test]
+async fn a_hint_during_a_read_reads_that_partition_again() {
     let mut bed = Bed::new();
     bed.set(None, &[], Phase::AtZero);
     bed.run(Duration::from_secs(5), |_| None);
