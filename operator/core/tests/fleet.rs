@@ -351,7 +351,7 @@ fn a_pod_without_a_running_container_holds_nothing_up() {
 #[test]
 fn a_victim_goes_only_once_it_was_read_after_it_was_marked() {
     let fleet = fleet(json!({"runtime": runtime(), "scaling": {"maxReplicas": 1}}));
-    let mut kube = cluster(&fleet, 2, 0);
+    let mut kube = cluster(&fleet, 2, 1);
     kube.pods[1].deletion_cost = VICTIM_COST;
     let scales_after = |age: u64| {
         let mut kube = kube.clone();

@@ -241,9 +241,11 @@ impl<'a> Demand<'a, '_> {
         self.hold_to_limit(need, lane, (service, usable));
     }
 
-    /// No more pods for a backlog than can be kept busy by what the queue's rate limit lets through.
+    /// No more pods for a backlog than can be kept busy by what the queue's rate limit lets through. One that was only
+    /// measured, on tasks of which none has ended, is none.
     fn hold_to_limit(&self, need: &mut LaneNeed<'_>, lane: &Lane<'_>, (service, usable): (f64, f64)) {
-        let Some((limit, _)) = need.limit.filter(|_| need.waiting > 0) else { return };
+        let sure = |(_, source): &(f64, Option<RateLimitSource>)| source.is_some() || need.service.is_some();
+        let Some((limit, _)) = need.limit.filter(|limit| need.waiting > 0 && sure(limit)) else { return };
         let patience = self.policy.target_latency.as_secs_f64() / service;
         let seats = staffing::slots_for(BESIDE_LIMIT * limit * service, patience, 1.0 - self.policy.percentile);
         let most = pods(seats / usable).max(1);

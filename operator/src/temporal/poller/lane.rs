@@ -79,6 +79,12 @@ impl Lane {
         }
     }
 
+    /// Has each partition read live once more.
+    pub(super) fn follow_hint(&mut self) {
+        // A read under way may have missed the task.
+        self.hinted = self.live.len() + usize::from(self.live_timer.busy);
+    }
+
     /// How often a partition of it is read live: at once, one after the other, while a hint is followed.
     pub(super) fn live_period(&self, partitions: usize) -> Option<Every> {
         if self.hinted > 0 {

@@ -124,6 +124,9 @@ impl State {
         queue.partitions = Some(partitions);
         for (key, lane) in self.lanes.iter_mut().filter(|(key, _)| key.task_queue == name) {
             lane.live.resize(partitions.of(key.task_type), None);
+            if lane.hinted > 0 {
+                lane.follow_hint();
+            }
             lane.next_partition = 0;
         }
         self.replan();

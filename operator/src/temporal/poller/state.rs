@@ -120,8 +120,7 @@ impl State {
         for key in &fleet.watch.lanes {
             let Some(lane) = self.lanes.get_mut(key) else { continue };
             match live_on {
-                // A read under way may have missed the task.
-                true => lane.hinted = lane.live.len() + usize::from(lane.live_timer.busy),
+                true => lane.follow_hint(),
                 false => lane.stats_timer.hurry(now),
             }
         }

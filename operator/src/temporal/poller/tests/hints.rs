@@ -38,6 +38,9 @@ async fn a_backlog_that_a_hint_shows_is_news_whatever_one_showed_long_ago() {
     let mut bed = Bed::new();
     bed.set(None, &[], Phase::Running);
     bed.run(Duration::from_secs(20), |_| None);
+    // The first hint asks for the partitions too.
+    bed.state.hint(&fleet(), bed.now);
+    bed.run(Duration::from_secs(20), |_| None);
     let mut told_by = |pause: Duration, backlog: u64| {
         bed.run(pause, |_| None);
         bed.state.hint(&fleet(), bed.now);
