@@ -10,7 +10,7 @@
 //! * [`answer`]: the objects of the Kubernetes API that are answered.
 //! * [`limit`]: how many calls a fleet has.
 //! * [`relay`]: from a standby to the leader.
-//! * [`serve`]: connections, their number and their deadlines.
+//! * [`mod@serve`]: connections, their number and their deadlines.
 //! * [`tls`]: certificates, read again when they change.
 
 pub mod answer;

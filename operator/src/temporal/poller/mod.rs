@@ -11,7 +11,7 @@
 //! | deployment | each 30 s | each 30 s | each second |
 //!
 //! Versions and deployments are 25 reads a second for all fleets of a Temporal namespace, Task Queues have the rest of the
-//! budget. What does not fit is read less often, see [`pace`]; in between, the statistics of their Task Queues tell of
+//! budget. What does not fit is read less often, see `pace`; in between, the statistics of their Task Queues tell of
 //! running fleets whose versions can't be read often enough.
 
 mod fleet;
