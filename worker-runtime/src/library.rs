@@ -195,7 +195,11 @@ impl Hosted {
         let WorkerTaskTypes { enable_workflows, enable_remote_activities, .. } = self.core.get_config().task_types;
         let kinds = [(enable_workflows, TaskQueueType::Workflow), (enable_remote_activities, TaskQueueType::Activity)];
         for (_, kind) in kinds.into_iter().filter(|(enabled, _)| *enabled) {
-            pollers::registered(connection, &process.settings, &self.options.task_queue, kind).await;
+            tokio::select! {
+                () = pollers::registered(connection, &process.settings, &self.options.task_queue, kind) => {}
+                // As in a Worker of the shared runtime: with every slot taken there is no poll to be listed.
+                () = self.gate.first_task(), if kind == TaskQueueType::Activity => {}
+            }
         }
     }
 

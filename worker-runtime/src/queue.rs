@@ -126,7 +126,13 @@ async fn poll(
     };
     let registered = async {
         if polled.is_some() {
-            pollers::registered(&shared.connection, &shared.settings, &tasks.task_queue, TaskQueueType::Activity).await;
+            let kind = TaskQueueType::Activity;
+            tokio::select! {
+                () = pollers::registered(&shared.connection, &shared.settings, &tasks.task_queue, kind) => {}
+                // A task is proof of a poll. While it has the only slot there is no other, and the one that brought it
+                // may have been of a partition that the list does not show.
+                () = gate.first_task() => {}
+            }
             if let Some(polled) = polled.take() {
                 polled();
             }

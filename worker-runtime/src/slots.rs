@@ -15,6 +15,7 @@ use temporalio_sdk_core::{
     SlotSupplierPermit, TunerBuilder, TunerHolder, WorkflowSlotKind,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use crate::cordon::{Cordon, Pass};
 use crate::metrics::{Metrics, SlotMeters, TaskType};
@@ -48,6 +49,7 @@ pub struct Gate {
     permits: Arc<Semaphore>,
     capacity: u32,
     closed: Arc<AtomicBool>,
+    begun: CancellationToken,
     cordon: Cordon,
 }
 
@@ -61,7 +63,13 @@ struct Ticket {
 impl Gate {
     fn new(capacity: u32, cordon: Cordon) -> Self {
         let permits = usize::try_from(capacity).unwrap_or(Semaphore::MAX_PERMITS);
-        Self { permits: Arc::new(Semaphore::new(permits)), capacity, closed: Arc::default(), cordon }
+        Self {
+            permits: Arc::new(Semaphore::new(permits)),
+            capacity,
+            closed: Arc::default(),
+            begun: CancellationToken::new(),
+            cordon,
+        }
     }
 
     /// Lets no further poll begin, for good, and waits until no poll is open and no task runs, for `limit` at most.
@@ -70,6 +78,11 @@ impl Gate {
         // Whoever has a permit polls, or runs a task.
         let idle = tokio::time::timeout(limit, self.permits.acquire_many(self.capacity)).await.is_ok();
         tracing::info!(idle, "polling ends");
+    }
+
+    /// Waits for the first task.
+    pub async fn first_task(&self) {
+        self.begun.cancelled().await;
     }
 
     async fn enter(&self, sticky: bool) -> Ticket {
@@ -174,6 +187,7 @@ impl<K: SlotKind + Send + Sync> SlotSupplier for Slots<K> {
         if let Some(ticket) = context.permit().user_data::<Ticket>() {
             ticket.pass.run();
         }
+        self.counted.gate.begun.cancel();
         self.counted.meters.occupy();
     }
 

@@ -2,6 +2,7 @@
 
 mod runtime_support;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -38,6 +39,35 @@ async fn ready_once_the_server_lists_its_polls() -> Result<()> {
     worker.wait_ready().await;
     let listed = server.cli(&["task-queue", "describe", "--task-queue", "q", "--task-queue-type", "activity"])?;
     assert!(listed.to_string().contains("pod-"), "{listed}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn ready_though_its_first_tasks_leave_no_slot_to_poll_with() -> Result<()> {
+    const QUEUES: usize = 8;
+    let server = Server::start().await?;
+    let gate = tempfile::tempdir()?;
+    let script = format!("while [ ! -e {}/open ]; do sleep 0.05; done; echo 1", gate.path().display());
+    let mut configuration = exec(&["sh", "-c", &script]);
+    let queues: Vec<_> = (0..QUEUES).map(|number| format!("full-{number}")).collect();
+    configuration["taskQueues"] = json!(queues);
+    let mut tasks = Vec::new();
+    for queue in &queues {
+        // In every partition.
+        for _ in 0..12 {
+            tasks.push(server.start_activity(Activity { task_queue: queue, ..Activity::default() }).await?);
+        }
+    }
+    let one: BTreeMap<_, _> = queues.iter().map(|queue| (queue, 1)).collect();
+    let limits = json!({"maxConcurrentActivities": one});
+    let worker = Worker::start(&server.temporal.host_port(), &configuration, &limits, &[])?;
+    worker.wait_ready().await;
+    for queue in &queues {
+        let lane = format!(r#"task_queue="{queue}",task_type="activity""#);
+        worker.wait_metric("slots_used", &lane, 1.0).await;
+    }
+    std::fs::write(gate.path().join("open"), "")?;
+    server.end_of(&tasks[0]).await;
     Ok(())
 }
 

@@ -13,6 +13,8 @@ use crate::temporal::api::Partitions;
 
 /// A lane without a task for so long is quiet.
 const QUIET_AFTER: Duration = Duration::from_secs(1800);
+/// Time for which a rate limit stands that is not told any more.
+const LIMIT_STANDS: Duration = Duration::from_secs(15);
 /// Partitions of a Task Queue until the server told: its default.
 const USUAL_PARTITIONS: usize = 4;
 
@@ -50,8 +52,10 @@ pub(super) struct Lane {
     pub live_read: Option<Every>,
     /// How its statistics are read, if they are.
     pub stats_read: Option<Every>,
-    /// Its rate limit as last told.
-    pub rate_limit: Option<RateLimit>,
+    /// Its rate limit, and when it was last told.
+    rate_limit: Option<(RateLimit, Instant)>,
+    /// The last reading did not tell it.
+    pub limit_in_doubt: bool,
 }
 
 /// How often something is read, and why so often.
@@ -76,7 +80,24 @@ impl Lane {
             live_read: None,
             stats_read: None,
             rate_limit: None,
+            limit_in_doubt: false,
         }
+    }
+
+    /// Its rate limit, if it has one.
+    pub(super) fn rate_limit(&self) -> Option<RateLimit> {
+        self.rate_limit.map(|(limit, _)| limit)
+    }
+
+    /// Takes the limit that a reading told. One without it does not end a limit that was told a moment before: the server
+    /// leaves it out at times when the first Workers of a queue come.
+    pub(super) fn take_rate_limit(&mut self, told: Option<RateLimit>, asked: Instant) {
+        let stands = |told_at: Instant| asked.saturating_duration_since(told_at) < LIMIT_STANDS;
+        self.rate_limit = match told {
+            Some(limit) => Some((limit, asked)),
+            None => self.rate_limit.filter(|(_, told_at)| stands(*told_at)),
+        };
+        self.limit_in_doubt = told.is_none() && self.rate_limit.is_some();
     }
 
     /// Has each partition read live once more.

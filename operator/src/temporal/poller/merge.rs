@@ -83,7 +83,7 @@ impl State {
             (Some(live), Some(stats)) => both(live, stats),
             (live, stats) => live.or(stats)?,
         };
-        reading.stats.rate_limit = lane.and_then(|lane| lane.rate_limit);
+        reading.stats.rate_limit = lane.and_then(Lane::rate_limit);
         let age = age(reading.taken, now);
         Some(match reading.fresh {
             true => Observation::Known { value: reading.stats, age },

@@ -148,7 +148,7 @@ impl State {
         let before = slot.replace((backlog, asked));
         lane.next_partition = (partition + 1) % lane.live.len();
         if partition == ROOT {
-            lane.rate_limit = rate_limit;
+            lane.take_rate_limit(rate_limit, asked);
         }
         lane.hinted = lane.hinted.saturating_sub(1);
         if backlog > 0 {
@@ -167,7 +167,7 @@ impl State {
         let before = lane.stats.replace((stats, asked));
         let was_stale = before.is_some_and(|(_, taken)| asked.saturating_duration_since(taken) > STATS_FRESH);
         lane.first_stats.get_or_insert(asked);
-        lane.rate_limit = stats.rate_limit;
+        lane.take_rate_limit(stats.rate_limit, asked);
         if stats.backlog > 0 {
             lane.last_busy = asked;
         }

@@ -87,7 +87,7 @@ fn wanted<'a>(key: &LaneKey, lane: &Lane, fleet: impl Fn(&FleetId) -> Option<&'a
     let running = || watchers().filter(|fleet| fleet.watch.phase != Phase::AtZero);
     let stats = if running().any(|fleet| !fleet.has_stats_of(key, now)) {
         Some(if running().all(Fleet::gated) { Class::Steady } else { Class::Hot })
-    } else if running().any(|fleet| fleet.is_limited(key)) {
+    } else if lane.limit_in_doubt || running().any(|fleet| fleet.is_limited(key)) {
         // Statistics of a version do not tell the limit.
         Some(Class::Steady)
     } else {

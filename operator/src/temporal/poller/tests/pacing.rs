@@ -222,6 +222,28 @@ async fn the_rate_limit_of_a_queue_goes_with_the_statistics_of_its_version() {
 }
 
 #[tokio::test]
+async fn a_rate_limit_that_one_reading_leaves_out_stands_and_is_asked_for_again() {
+    let limit = RateLimit { per_second: 2.0, source: RateLimitSource::Api };
+    let with = |limit: Option<RateLimit>| {
+        move |job: &Job| match job {
+            Job::Stats { .. } => Some(Answer::Stats(LaneStats { rate_limit: limit, ..stats(9) })),
+            Job::Version { .. } => Some(Answer::Version(Some(version(9)))),
+            Job::Live { .. } => Some(Answer::Live(Some(LiveStatus { backlog: 9, rate_limit: limit }))),
+            _ => None,
+        }
+    };
+    let seen = |bed: &Bed| bed.lane().and_then(|lane| lane.known().and_then(|stats| stats.rate_limit));
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::AtZero);
+    bed.run(Duration::from_secs(5), with(Some(limit)));
+    bed.set(Some("d"), &["b1"], Phase::Running);
+    let made = bed.run(Duration::from_secs(2), with(None));
+    assert_eq!((count(&made, |job| matches!(job, Job::Stats { .. })) > 0, seen(&bed)), (true, Some(limit)));
+    bed.run(Duration::from_secs(40), with(None));
+    assert_eq!(seen(&bed), None, "the control: it is gone for good");
+}
+
+#[tokio::test]
 async fn a_version_that_lost_the_traffic_is_read_each_half_minute() {
     let mut bed = Bed::new();
     bed.set(Some("d"), &["b2", "b1"], Phase::Running);
