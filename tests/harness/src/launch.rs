@@ -82,7 +82,9 @@ fn launch_guarded(launch: &Launch<'_>, pause: &Path, mark: &str, log: &Path) -> 
         .stderr(output)
         .process_group(0)
         .spawn()?;
-    let id = wait_for_child(&mut guard, &launch.program.display().to_string());
+    // Go's runtime starts a child first that ends at once, to see what the kernel can do: it is the guard still.
+    let program = launch.program.display().to_string();
+    let id = wait_for_child(&mut guard, &program, |pid| process::program(pid).is_some_and(|path| path == program));
     Ok((id?, Some(guard)))
 }
 
@@ -113,11 +115,12 @@ fn open_log(log: &Path) -> Result<File> {
     File::options().create(true).append(true).open(log).with_context(|| format!("open {}", log.display()))
 }
 
-/// The one child of a process that we started. Kills the process when there is none.
-fn wait_for_child(parent: &mut Child, mark: &str) -> Result<ProcessId> {
+/// The child of a process that we started. Kills the process when there is none.
+fn wait_for_child(parent: &mut Child, mark: &str, is_meant: impl Fn(i32) -> bool) -> Result<ProcessId> {
     let mut found = None;
     wait_until(APPEAR_LIMIT, || {
-        found = process::children(parent.id().cast_signed()).first().and_then(|pid| ProcessId::of(*pid, mark).ok());
+        let child = process::children(parent.id().cast_signed()).into_iter().find(|pid| is_meant(*pid));
+        found = child.and_then(|pid| ProcessId::of(pid, mark).ok());
         found.as_ref().is_some_and(ProcessId::is_alive) || !matches!(parent.try_wait(), Ok(None))
     });
     if let Some(id) = found {
@@ -226,7 +229,7 @@ impl Namespace {
             .process_group(0)
             .spawn()
             .context("start unshare (package util-linux)")?;
-        let init = wait_for_child(&mut wrapper, mark).with_context(|| {
+        let init = wait_for_child(&mut wrapper, mark, |_| true).with_context(|| {
             format!("could not make namespaces: in a container, start it with --privileged\n{}", logs::tail(log))
         })?;
         let guard = wrapper.stdin.take();
