@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request};
+use tonic::{Code, Request, Response, Status};
 
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// A poll that ends without an outcome is made again within this time.
@@ -105,7 +105,11 @@ impl Activities {
             input: Some(Payloads { payloads: vec![argument] }),
             ..wire::StartActivityExecutionRequest::default()
         };
-        let answer = self.client.clone().start_activity_execution(within(CALL_LIMIT, request)).await;
+        let answer = uncut(|| {
+            let (mut client, request) = (self.client.clone(), within(CALL_LIMIT, request.clone()));
+            async move { client.start_activity_execution(request).await }
+        });
+        let answer = answer.await;
         answer.with_context(|| format!("start the activity {activity_id}"))?;
         Ok(activity_id)
     }
@@ -188,7 +192,11 @@ impl Activities {
                 activity_id: activity_id.to_owned(),
                 run_id: String::new(),
             };
-            match self.client.clone().poll_activity_execution(within(POLL_LIMIT, request)).await {
+            let answer = uncut(|| {
+                let (mut client, request) = (self.client.clone(), within(POLL_LIMIT, request.clone()));
+                async move { client.poll_activity_execution(request).await }
+            });
+            match answer.await {
                 Ok(answer) if answer.get_ref().outcome.is_some() => return Ok(()),
                 Ok(_) => {}
                 Err(status) if status.code() == Code::DeadlineExceeded => {}
@@ -203,9 +211,23 @@ impl Activities {
             activity_id: activity_id.to_owned(),
             ..wire::DescribeActivityExecutionRequest::default()
         };
-        let answer = self.client.clone().describe_activity_execution(within(CALL_LIMIT, request)).await;
-        let answer = answer.with_context(|| format!("describe the activity {activity_id}"))?;
+        let answer = uncut(|| {
+            let (mut client, request) = (self.client.clone(), within(CALL_LIMIT, request.clone()));
+            async move { client.describe_activity_execution(request).await }
+        });
+        let answer = answer.await.with_context(|| format!("describe the activity {activity_id}"))?;
         answer.into_inner().info.with_context(|| format!("the server says nothing of activity {activity_id}"))
+    }
+}
+
+/// Makes a call, and once more when the end of its connection cut it off: the server closes each after some minutes.
+async fn uncut<R, F>(call: impl Fn() -> F) -> Result<Response<R>, Status>
+where
+    F: Future<Output = Result<Response<R>, Status>>,
+{
+    match call().await {
+        Err(status) if matches!(status.code(), Code::Cancelled | Code::Unavailable) => call().await,
+        answer => answer,
     }
 }
 
