@@ -89,8 +89,8 @@ impl Lane {
         self.rate_limit.map(|(limit, _)| limit)
     }
 
-    /// Takes the limit that a reading told. One without it does not end a limit that was told a moment before: the server
-    /// leaves it out at times when the first Workers of a queue come.
+    /// Takes the limit that a reading told. One without it does not end a limit that was told a moment before: a limit was
+    /// seen to vanish for 0.2 s, just after the first Workers of a queue came, and the fleet got pods that did not help.
     pub(super) fn take_rate_limit(&mut self, told: Option<RateLimit>, asked: Instant) {
         let stands = |told_at: Instant| asked.saturating_duration_since(told_at) < LIMIT_STANDS;
         self.rate_limit = match told {
