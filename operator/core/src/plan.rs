@@ -191,8 +191,11 @@ fn scale(input: &PlanInput<'_>, child: &ChildState, planned: &mut Plan, actions:
         return;
     }
     let marks = deletion_costs(input, &decision);
-    // Victims are marked first, and take no task any more; the decrease is decided once more on what their pods say then.
-    let unsure = !marks.is_empty() || may_get_tasks(input, &decision) || read_before_marked(input, &decision);
+    // Victims are marked first. Where a task could be killed with them, they take none any more, and the decrease is decided
+    // once more on what their pods say then.
+    let may_kill =
+        !decision.any_ends_in_time && (may_get_tasks(input, &decision) || read_before_marked(input, &decision));
+    let unsure = !marks.is_empty() || may_kill;
     let not_yet = decision.desired < child.spec_replicas && unsure;
     actions.extend(marks);
     if decision.desired != child.spec_replicas && !not_yet {
@@ -212,10 +215,11 @@ fn scale_to(child: &ChildState, to: u32, reason: String) -> Action {
     }
 }
 
-/// Pods that are to take no new task: the surplus that the decision names, and those that go, since a task that reached
-/// them now might be killed with them.
+/// Pods that are to take no new task: the surplus that the decision names, and those that go, if a task that reached them
+/// now might be killed with them.
 fn to_cordon(input: &PlanInput<'_>, decision: &Decision) -> BTreeSet<String> {
-    let named = |pod: &&PodState| decision.cordon.contains(&pod.name) || decision.victims.contains(&pod.name);
+    let goes = |pod: &PodState| !decision.any_ends_in_time && decision.victims.contains(&pod.name);
+    let named = |pod: &&PodState| decision.cordon.contains(&pod.name) || goes(pod);
     let able = |pod: &&PodState| pod.may_be_cordoned && !pod.terminating;
     input.kube.pods.iter().filter(named).filter(able).map(|pod| pod.name.clone()).collect()
 }

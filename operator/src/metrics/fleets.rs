@@ -200,6 +200,7 @@ mod tests {
         let decision = Decision {
             desired,
             victims: Vec::new(),
+            any_ends_in_time: false,
             cordon: Vec::new(),
             backlog: Some(7),
             in_flight: None,

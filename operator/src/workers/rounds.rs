@@ -8,6 +8,7 @@
 //! * A pod that failed several times in a row is read less often, up to [`LONGEST_RETRY`].
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ use crate::changes::FleetId;
 const PODS_AN_INTERVAL: f64 = 100.0;
 /// Longest round of a large fleet.
 const LONGEST_ROUND: Duration = Duration::from_secs(6);
+/// Share of a round's time after which the next one begins. Tasks that come at a steady beat are so not always met at the
+/// same point of it: pods that run them half of the time would seem busy all the time, or never.
+const SCATTER: Range<f64> = 0.75..1.25;
 /// Failures in a row after which a pod is read less often.
 const PATIENCE: u32 = 3;
 /// Longest time between two reads of a pod that fails. Within it, a NetworkPolicy that was mended shows.
@@ -139,8 +143,7 @@ impl Rounds {
             return Ok(scrape);
         }
         for (id, fleet) in self.fleets.iter_mut().filter(|(_, fleet)| fleet.is_done() && fleet.due <= now) {
-            let scatter = rand::rng().random_range(0.95..1.05);
-            fleet.due = now + round(self.interval, fleet.targets.len()).mul_f64(scatter);
+            fleet.due = now + round(self.interval, fleet.targets.len()).mul_f64(rand::rng().random_range(SCATTER));
             fleet.changed |= std::mem::take(&mut fleet.hurried);
             let due = |target: &&Arc<Target>| {
                 let pod = self.pods.get(&target.pod_uid);

@@ -37,6 +37,9 @@ pub struct Decision {
     /// Names of the pods that should take no new task, so that they can go once they are empty. Every other pod that is
     /// cordoned should take tasks again.
     pub cordon: Vec<String>,
+    /// Whether a task that still reaches a pod that goes ends within the grace period, whichever of the fleet's it is and as
+    /// sure as can be. If so, nothing has to be kept from those pods before they go.
+    pub any_ends_in_time: bool,
     /// Tasks that wait, over all lanes; none unless every lane's reading is fresh.
     pub backlog: Option<u64>,
     /// Tasks that run, over all pods; none unless every pod's reading is fresh.
@@ -231,6 +234,7 @@ fn conclude(scene: &Scene<'_>, number: &Number<'_>, choice: &victims::Choice<'_>
         desired: number.desired,
         victims: orders.victims,
         cordon: orders.cordon,
+        any_ends_in_time: orders.any_ends_in_time,
         backlog,
         in_flight: scene.fleet.unproven.is_none().then_some(scene.fleet.in_flight),
         outcome: number.cause.outcome(),

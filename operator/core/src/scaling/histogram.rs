@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::flow::real;
 use crate::observed::Waits;
 
+/// What is beyond the last edge counts as that long.
+const BEYOND: Duration = Duration::from_secs(604_800);
+
 /// How many of the times were at most `limit`, of all; interpolated between the edges. None of an empty histogram.
 pub(super) fn within(histogram: &Waits, limit: Duration) -> Option<(f64, f64)> {
     let (_, all) = histogram.0.last()?;
@@ -29,6 +32,16 @@ pub(super) fn beyond(histogram: &Waits, limit: Duration) -> Option<[f64; 3]> {
     Some([real(*all), real(all.saturating_sub(below)), real(all.saturating_sub(above))])
 }
 
+/// How many times there are, and how many seconds all of them are together at most: each is at most the edge above it.
+pub(super) fn at_most(histogram: &Waits) -> [f64; 2] {
+    let (mut count, mut seconds) = (0, 0.0);
+    for (edge, more) in &histogram.0 {
+        seconds += real(more.saturating_sub(count)) * edge.min(&BEYOND).as_secs_f64();
+        count = *more;
+    }
+    [real(count), seconds]
+}
+
 fn ratio(part: Duration, whole: Duration) -> f64 {
     if whole.is_zero() { 1.0 } else { part.as_secs_f64() / whole.as_secs_f64() }
 }
@@ -37,7 +50,7 @@ fn ratio(part: Duration, whole: Duration) -> f64 {
 mod tests {
     use std::time::Duration;
 
-    use super::{beyond, within};
+    use super::{at_most, beyond, within};
     use crate::observed::Waits;
 
     fn histogram() -> Waits {
@@ -59,5 +72,14 @@ mod tests {
         assert_eq!(at(7), [50.0, 20.0, 10.0]);
         assert_eq!(at(10), [50.0, 10.0, 10.0]);
         assert_eq!(at(30), [50.0, 10.0, 10.0], "no edge above: what may be longer counts as longer");
+    }
+
+    #[test]
+    fn no_time_is_longer_than_the_edge_above_it() {
+        assert_eq!(at_most(&Waits::default()), [0.0, 0.0]);
+        let mut known = histogram();
+        known.0.pop();
+        assert_eq!(at_most(&known), [40.0, 10.0 + 100.0 + 100.0]);
+        assert_eq!(at_most(&histogram()), [50.0, 210.0 + 10.0 * 604_800.0], "what is beyond the last may be anything");
     }
 }

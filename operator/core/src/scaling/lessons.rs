@@ -37,6 +37,11 @@ impl Service {
         (self.ended >= ENOUGH).then(|| (self.busy / self.ended).clamp(SHORTEST, LONGEST))
     }
 
+    /// Seconds of the tasks that ended, however few.
+    pub fn of_ended(&self) -> Option<f64> {
+        (self.ended > 0.0).then(|| (self.busy / self.ended).clamp(SHORTEST, LONGEST))
+    }
+
     /// Seconds as far as they can be told: before enough tasks ended, those that run count as half ended.
     pub fn guess(&self, running: f64) -> Option<f64> {
         let halves = running * (ENOUGH - self.ended).max(0.0) / ENOUGH;

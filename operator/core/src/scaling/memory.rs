@@ -74,6 +74,8 @@ struct Reading {
     waits: (f64, f64),
     /// Ends that took how long is known, those that may have outlasted the grace period, those that did.
     runs: [f64; 3],
+    /// Ends, and the most seconds that they took together.
+    longest: [f64; 2],
 }
 
 impl PodMemory {
@@ -143,6 +145,7 @@ struct Change {
     on_time: f64,
     waited: f64,
     runs: [f64; 3],
+    longest: [f64; 2],
 }
 
 impl State {
@@ -181,6 +184,10 @@ impl State {
             let [ended, maybe, longer] = change.runs;
             if ended > 0.0 {
                 lesson.tail.see(ended, maybe, longer);
+            }
+            let [ended, seconds] = change.longest;
+            if ended > 0.0 {
+                lesson.longest.see(seconds, ended, change.seconds);
             }
             // What a limit of the queue holds back is not the fleet's to answer for.
             if !memory.limited {
@@ -287,7 +294,8 @@ impl Reading {
     fn of(policy: &Policy, input: &Input, slots: &SlotUse, taken: Duration) -> Self {
         let waits = histogram::within(&slots.waits, policy.target_latency).unwrap_or((0.0, 0.0));
         let runs = histogram::beyond(&slots.runs, input.grace).unwrap_or_default();
-        Self { taken, used: slots.used, started: slots.started, waits, runs }
+        let longest = histogram::at_most(&slots.runs);
+        Self { taken, used: slots.used, started: slots.started, waits, runs, longest }
     }
 
     fn ended(&self) -> u64 {
@@ -314,9 +322,15 @@ impl Change {
         self.ended = self.ended.saturating_add(now.ended().saturating_sub(before.ended()));
         self.on_time += (now.waits.0 - before.waits.0).max(0.0);
         self.waited += (now.waits.1 - before.waits.1).max(0.0);
-        for (sum, (new, old)) in self.runs.iter_mut().zip(now.runs.iter().zip(before.runs)) {
-            *sum += (new - old).max(0.0);
-        }
+        add_growth(&mut self.runs, now.runs, before.runs);
+        add_growth(&mut self.longest, now.longest, before.longest);
+    }
+}
+
+/// Adds what counters grew by.
+fn add_growth<const N: usize>(sums: &mut [f64; N], now: [f64; N], before: [f64; N]) {
+    for (sum, (new, old)) in sums.iter_mut().zip(now.into_iter().zip(before)) {
+        *sum += (new - old).max(0.0);
     }
 }
 

@@ -243,9 +243,13 @@ impl<'a> Demand<'a, '_> {
 
     /// No more pods for a backlog than can be kept busy by what the queue's rate limit lets through. One that was only
     /// measured, on tasks of which none has ended, is none.
+    ///
+    /// Tasks come out of such a queue at a steady beat, and pods that are read at the same one seem busy all the time. So no
+    /// task is taken to be longer than those that ended, by the Worker's own histogram.
     fn hold_to_limit(&self, need: &mut LaneNeed<'_>, lane: &Lane<'_>, (service, usable): (f64, f64)) {
         let sure = |(_, source): &(f64, Option<RateLimitSource>)| source.is_some() || need.service.is_some();
         let Some((limit, _)) = need.limit.filter(|limit| need.waiting > 0 && sure(limit)) else { return };
+        let service = lane.lesson.longest.of_ended().map_or(service, |longest| service.min(longest));
         let patience = self.policy.target_latency.as_secs_f64() / service;
         let seats = staffing::slots_for(BESIDE_LIMIT * limit * service, patience, 1.0 - self.policy.percentile);
         let most = pods(seats / usable).max(1);

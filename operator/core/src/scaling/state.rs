@@ -61,6 +61,8 @@ pub(super) struct Lesson {
     /// Whether its Worker has no fixed number of them.
     pub unlimited: bool,
     pub service: Service,
+    /// The same at most, of the tasks that ended, by the Worker's own histogram.
+    pub longest: Service,
     pub tail: Tail,
     /// Tasks at which a pod's CPU would be used up.
     pub per_cpu: Option<f64>,

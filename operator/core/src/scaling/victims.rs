@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::decision::Scene;
 use super::flow::real;
 use super::memory::PodMemory;
-use super::state::Lesson;
 use super::{Mode, Pod};
+use crate::observed::LaneKey;
 
 /// A pod whose tasks end within the grace period goes though it is busy: so many service times must fit, or more where the
 /// Worker does not tell how long single tasks run. Of exponential ones e^-4 and e^-10 take longer.
@@ -28,6 +28,7 @@ pub(super) struct Choice<'a> {
 pub(super) struct Orders {
     pub victims: Vec<String>,
     pub cordon: Vec<String>,
+    pub any_ends_in_time: bool,
 }
 
 /// Ready last, busy last, not named before last, work, cached Workflows, age, name: least goes first.
@@ -61,7 +62,7 @@ fn rank<'a>(scene: &Scene<'_>, pod: &'a Pod) -> Rank<'a> {
     (pod.ready, busy, !named, milliseconds(work), cached, Reverse(born), &pod.name)
 }
 
-fn time(scene: &Scene<'_>, lane: &crate::observed::LaneKey) -> f64 {
+fn time(scene: &Scene<'_>, lane: &LaneKey) -> f64 {
     scene.state.learned.lanes.get(lane).and_then(|lesson| lesson.service.known()).unwrap_or(1.0)
 }
 
@@ -72,18 +73,26 @@ fn milliseconds(seconds: f64) -> u64 {
 
 /// Whether what a pod runs ends within the grace period, as sure as can be.
 fn ends_in_time(scene: &Scene<'_>, pod: &Pod) -> bool {
-    let grace = scene.input.grace.min(LONGEST_GRACE).as_secs_f64();
-    let fits = |lesson: &Lesson| {
-        let Some(service) = lesson.service.known() else { return false };
-        match lesson.tail.ends_in_time() {
-            Some(in_time) => in_time && TIMES_TOLD * service <= grace,
-            None => TIMES_UNTOLD * service <= grace,
-        }
-    };
     pod.load.known().is_some_and(|load| {
         let mut busy = load.lanes.iter().filter(|(_, slots)| slots.used > 0);
-        busy.all(|(lane, _)| scene.state.learned.lanes.get(lane).is_some_and(fits))
+        busy.all(|(lane, _)| fits(scene, lane))
     })
+}
+
+/// Whether a task of whichever lane ends within the grace period, as sure as can be.
+fn any_ends_in_time(scene: &Scene<'_>) -> bool {
+    let mut lanes = scene.fleet.lanes.keys().peekable();
+    lanes.peek().is_some() && lanes.all(|lane| fits(scene, lane))
+}
+
+fn fits(scene: &Scene<'_>, lane: &LaneKey) -> bool {
+    let Some(lesson) = scene.state.learned.lanes.get(lane) else { return false };
+    let Some(service) = lesson.service.known() else { return false };
+    let grace = scene.input.grace.min(LONGEST_GRACE).as_secs_f64();
+    match lesson.tail.ends_in_time() {
+        Some(in_time) => in_time && TIMES_TOLD * service <= grace,
+        None => TIMES_UNTOLD * service <= grace,
+    }
 }
 
 impl Choice<'_> {
@@ -102,6 +111,6 @@ impl Choice<'_> {
         let victims: Vec<String> = self.removable.iter().take(above(desired)).map(name).collect();
         let surplus = above(goal.min(desired)).saturating_sub(victims.len());
         let cordon = self.cordonable.iter().take(surplus).map(name).collect();
-        Orders { victims, cordon }
+        Orders { victims, cordon, any_ends_in_time: any_ends_in_time(scene) }
     }
 }

@@ -1,6 +1,8 @@
 //! Work that more pods would not help.
 
-use operator_core::observed::{LaneStats, Observation, RateLimit, RateLimitSource};
+use std::time::Duration;
+
+use operator_core::observed::{LaneStats, Observation, PodLoad, RateLimit, RateLimitSource, SlotUse, Waits};
 use operator_core::scaling::{CANARY, Decision, Input, Limit, Outcome, Policy, State, decide};
 
 use crate::fixtures::*;
@@ -143,6 +145,33 @@ fn a_rate_limit_holds_from_zero_too_while_nobody_knows_how_long_a_task_takes() {
     let control = from_zero(None).desired;
     assert!(control > 2, "the control: {control}");
     assert_eq!(from_zero(Some(4000.0)).desired, control, "a limit far away");
+}
+
+#[test]
+fn pods_that_are_read_at_the_beat_of_a_rate_limited_queue_get_no_more() {
+    // Two tasks a second of half a second come out by fours every two seconds, and each reading meets them.
+    let after = |edges: bool| {
+        let mut input = fleet(60, &[2, 2]);
+        input.lanes.insert(lane(), limited(60, Some(2.0), false));
+        let mut state = State::default();
+        let mut most = 0;
+        for beat in 0..10 {
+            let started = 2 + 2 * beat;
+            let ended = started - 2;
+            let runs =
+                if edges { vec![(seconds(1), ended), (Duration::MAX, ended)] } else { vec![(Duration::MAX, ended)] };
+            for pod in &mut input.pods {
+                let slots = SlotUse { used: 2, started, runs: Waits(runs.clone()), ..SlotUse::default() };
+                pod.load = known(PodLoad::of([(lane(), slots)]));
+            }
+            let (decision, next) = decide(&policy(), &input, &state);
+            (state, most) = (next, most.max(decision.desired));
+            input.now += seconds(2);
+        }
+        most
+    };
+    assert_eq!(after(true), 2);
+    assert!(after(false) > 2, "the control: a Worker whose histogram has no edges");
 }
 
 #[test]

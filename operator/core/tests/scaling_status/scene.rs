@@ -94,6 +94,7 @@ pub fn decision() -> Decision {
     Decision {
         desired: 22,
         victims: Vec::new(),
+        any_ends_in_time: false,
         cordon: Vec::new(),
         backlog: Some(1840),
         in_flight: Some(40),

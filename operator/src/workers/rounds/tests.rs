@@ -40,7 +40,7 @@ fn a_fleet_is_named_once_a_round_and_only_if_its_load_changed() {
         assert_eq!(rounds.finish(&scrapes[0], page(loads[0]), now), None);
         assert_eq!(rounds.finish(&scrapes[1], page(loads[1]), now).is_some(), named, "{loads:?}");
         assert!(read_all(&mut rounds, now).is_empty(), "a round began before its time");
-        now += INTERVAL.mul_f64(1.05);
+        now += INTERVAL.mul_f64(SCATTER.end);
     }
 }
 
@@ -68,7 +68,7 @@ fn a_fleet_is_named_when_a_pod_says_something_else_of_its_cordon() {
         let scrape = read_all(&mut rounds, now).remove(0);
         let reading = page(0).map(|page| Reading { cordon: Some(cordon), ..page });
         assert_eq!(rounds.finish(&scrape, reading, now).is_some(), named, "{cordon:?}");
-        now += INTERVAL.mul_f64(1.05);
+        now += INTERVAL.mul_f64(SCATTER.end);
     }
 }
 

@@ -1,0 +1,6 @@
+//! From a manifest to a fleet, its objects, its plan and its status, as one would read them in a cluster.
+
+mod fixtures;
+mod objects;
+mod plan;
+mod status;

@@ -1,0 +1,106 @@
+//! The objects of a fleet.
+
+use serde_json::{Value, json};
+
+use crate::fixtures::*;
+
+#[test]
+fn the_child_has_the_names_labels_annotations_and_variables_of_the_contract() {
+    let fleet = fleet(json!({}));
+    assert_eq!(fleet.child.replaced_variables, ["worker/TEMPORAL_ADDRESS"]);
+    insta::assert_json_snapshot!(fleet.child.object);
+}
+
+#[test]
+fn a_runtime_fleet_without_a_template_runs_the_runtime_with_both_files() {
+    let fleet = fleet(json!({"template": null, "runtime": runtime(), "scaling": {}}));
+    insta::assert_json_snapshot!(json!({"child": fleet.child.object, "configMaps": fleet.config_maps}));
+}
+
+#[test]
+fn handlers_of_a_template_get_no_credentials_and_outlive_the_drain() {
+    let fleet = fleet(json!({"runtime": runtime()}));
+    let containers = &fleet.child.object["spec"]["template"]["spec"]["containers"];
+    assert_eq!(containers[0]["env"], json!([{"name": "TEMPORAL_ADDRESS", "value": "mine"}]));
+    assert_eq!(containers[0]["lifecycle"]["preStop"]["httpGet"]["path"], "/drained");
+    assert_eq!(containers[1]["name"], "temporal-worker-runtime");
+    assert!(fleet.child.replaced_variables.is_empty());
+}
+
+#[test]
+fn a_worker_on_the_library_is_told_where_its_files_are_and_shows_its_metrics() {
+    let library = json!({"mode": "Library", "taskQueues": [{"name": "q"}]});
+    let container = |template: Value| {
+        let fleet = fleet(json!({"runtime": library, "template": template}));
+        fleet.child.object["spec"]["template"]["spec"]["containers"][0].clone()
+    };
+    let plain = container(json!({"spec": {"containers": [{"name": "w", "image": "acme/w:v1"}]}}));
+    assert_eq!(plain["env"][0], json!({"name": "WORKER_RUNTIME_CONFIG", "value": "/etc/temporal-worker/runtime.json"}));
+    assert_eq!(plain["env"][1], json!({"name": "WORKER_RUNTIME_LIMITS", "value": "/etc/temporal-worker/limits.json"}));
+    assert_eq!(plain["ports"], json!([{"name": "metrics", "containerPort": 8080, "protocol": "TCP"}]));
+    let own = container(json!({"spec": {"containers": [{"name": "w", "image": "acme/w:v1",
+        "env": [{"name": "WORKER_RUNTIME_CONFIG", "value": "/mine"}], "ports": [{"name": "metrics", "containerPort": 9}]}]}}));
+    assert_eq!(own["env"][0]["value"], "/mine");
+    assert_eq!(own["ports"], json!([{"name": "metrics", "containerPort": 9}]));
+}
+
+#[test]
+fn no_object_of_a_fleet_ever_holds_replicas() {
+    for patch in [json!({}), json!({"replicas": 3}), json!({"scaling": {}}), json!({"versioning": "Disabled"})] {
+        let fleet = fleet(patch);
+        assert!(fleet.child.object["spec"].get("replicas").is_none(), "{}", fleet.child.object);
+    }
+}
+
+#[test]
+fn limits_change_without_a_new_version_and_handlers_do_not() {
+    let build_id = |change: &dyn Fn(&mut Value)| {
+        let mut runtime = runtime();
+        change(&mut runtime);
+        let fleet = fleet(json!({"template": null, "runtime": runtime}));
+        (fleet.build_id.unwrap(), fleet.child.object["spec"]["template"]["metadata"]["annotations"].clone())
+    };
+    let (first, annotations) = build_id(&|_| {});
+    let (same, other_annotations) = build_id(&|runtime| {
+        runtime["taskQueues"][0]["maxConcurrentActivities"] = 9.into();
+        runtime["handlers"][0]["exec"]["timeout"] = "5s".into();
+        runtime["drainTimeout"] = "10m".into();
+    });
+    assert_eq!(first, same);
+    assert_ne!(annotations, other_annotations, "the pods are replaced, to read the new limits");
+    let (other, _) = build_id(&|runtime| runtime["handlers"][0]["exec"]["command"] = json!(["dog"]));
+    assert_ne!(first, other);
+}
+
+#[test]
+fn the_configuration_of_a_version_is_immutable_unless_the_user_names_the_version() {
+    let immutable = |patch: Value| fleet(patch).config_maps[0]["immutable"].clone();
+    assert_eq!(immutable(json!({"runtime": runtime()})), json!(true));
+    let options =
+        json!({"connectionRef": {"name": "temporal"}, "temporalNamespace": "default", "unsafeCustomBuildID": "v1"});
+    assert_eq!(immutable(json!({"runtime": runtime(), "workerOptions": options})), Value::Null);
+    assert_eq!(immutable(json!({"runtime": runtime(), "versioning": "Disabled"})), Value::Null);
+}
+
+#[test]
+fn a_version_keeps_the_default_image_that_it_was_created_with() {
+    let manifest = manifest(json!({"template": null, "runtime": runtime()}));
+    let child = try_resolve(&manifest, &[]).unwrap().child_name;
+    let kept = try_resolve(&manifest, &[(&child, "runtime:v8")]).unwrap();
+    assert_eq!(kept.child_name, child);
+    assert_eq!(kept.child.object["spec"]["template"]["spec"]["containers"][0]["image"], "runtime:v8");
+}
+
+#[test]
+fn what_can_not_run_names_field_value_and_remedy() {
+    let error = |patch: Value| try_resolve(&manifest(patch), &[]).unwrap_err().to_string();
+    let message = error(json!({"template": {"spec": {"containers": []}}}));
+    assert!(message.starts_with("spec.template.spec.containers: is empty; name the Worker's container"), "{message}");
+    let message = error(json!({"template": {"spec": {"containers": [
+        {"name": "w", "image": "i", "resources": {"limits": {"cpu": "lots"}}}]}}}));
+    assert!(message.contains("resources.limits.cpu") && message.contains("lots"), "{message}");
+    let mut dotted = manifest(json!({}));
+    dotted.metadata.name = Some("orders.eu".into());
+    let message = try_resolve(&dotted, &[]).unwrap_err().to_string();
+    assert!(message.contains("metadata.name") && message.contains("orders.eu"), "{message}");
+}

@@ -1,0 +1,92 @@
+//! The status of a fleet.
+
+use std::time::Duration;
+
+use operator_core::api::{ConditionType, Reason};
+use operator_core::observed::{ChildState, PollingDegraded, TemporalState, Waiting};
+use operator_core::status::{Blocked, must_write};
+use serde_json::json;
+
+use crate::fixtures::*;
+
+#[test]
+fn a_connection_whose_readings_come_late_says_so_with_the_remedy() {
+    let fleet = fleet(json!({"runtime": runtime(), "scaling": {}}));
+    let kube = cluster(&fleet, 1, 0);
+    let health = |factor: f64| {
+        let degraded = Some(PollingDegraded { factor });
+        let status = status(&fleet, &kube, &TemporalState { degraded, ..server(&fleet, 0) }, None);
+        let condition = status.condition(ConditionType::ConnectionHealthy).unwrap();
+        assert_eq!(words(&status, ConditionType::ConnectionHealthy), says("True", Reason::PollingDegraded));
+        condition.message.clone()
+    };
+    let message = health(2.6);
+    assert!(message.contains("up to 4 times") && message.contains("--temporal-calls-per-second"), "{message}");
+    assert_eq!(message, health(3.9), "what changes a little is not written anew");
+}
+
+#[test]
+fn each_situation_has_its_conditions() {
+    let fleet = fleet(json!({"runtime": runtime(), "scaling": {}}));
+    let (kube, temporal) = (cluster(&fleet, 1, 0), server(&fleet, 0));
+    let current = status(&fleet, &kube, &temporal, None);
+    assert_eq!(words(&current, ConditionType::Ready), says("True", Reason::RolloutComplete));
+    assert_eq!(words(&current, ConditionType::Progressing), says("False", Reason::RolloutComplete));
+    assert_eq!(words(&current, ConditionType::ConnectionHealthy), says("True", Reason::ConnectionHealthy));
+    assert_eq!(current.observed_generation, Some(3));
+
+    let unread = status(&fleet, &kube, &TemporalState::default(), None);
+    assert_eq!(words(&unread, ConditionType::Ready), says("Unknown", Reason::PollerStatusUnknown));
+
+    let unseen = TemporalState { deployment: known(None), ..TemporalState::default() };
+    let waiting = status(&fleet, &kube, &unseen, None);
+    assert_eq!(words(&waiting, ConditionType::Ready), says("False", Reason::WaitingForPollers));
+    assert_eq!(words(&waiting, ConditionType::Progressing), says("True", Reason::WaitingForPollers));
+
+    let blocked = Blocked { reason: Reason::ConnectionNotFound, message: "gone".into() };
+    let blocked = status(&fleet, &kube, &temporal, Some(&blocked));
+    assert_eq!(words(&blocked, ConditionType::Ready), says("False", Reason::ConnectionNotFound));
+    assert_eq!(words(&blocked, ConditionType::Stalled), says("True", Reason::ConnectionNotFound));
+}
+
+#[test]
+fn pods_that_can_not_start_are_named_with_their_image() {
+    let fleet = fleet(json!({"runtime": runtime(), "scaling": {}}));
+    let mut kube = cluster(&fleet, 1, 0);
+    kube.children[0].ready_replicas = 0;
+    kube.pods[0].ready = false;
+    kube.pods[0].waiting = Some(Waiting {
+        container: "w".into(),
+        image: "nowhere/x:1".into(),
+        reason: "ImagePullBackOff".into(),
+        message: "not found".into(),
+    });
+    let status = status(&fleet, &kube, &server(&fleet, 0), None);
+    assert_eq!(words(&status, ConditionType::Stalled), says("True", Reason::PodStartFailed));
+    let message = &status.condition(ConditionType::Ready).unwrap().message;
+    assert!(["pod-0", "container w", "nowhere/x:1", "ImagePullBackOff"].iter().all(|word| message.contains(word)));
+}
+
+#[test]
+fn an_old_version_is_said_to_be_left_alone() {
+    let fleet = fleet(json!({"runtime": runtime()}));
+    let mut kube = cluster(&fleet, 1, 0);
+    kube.children.push(ChildState { name: "orders-old".into(), build_id: Some("old".into()), ..ChildState::default() });
+    let status = status(&fleet, &kube, &server(&fleet, 0), None);
+    assert_eq!(words(&status, ConditionType::OldVersionsKept), says("True", Reason::SunsetNotSupported));
+    assert_eq!(status.deprecated_versions[0].version.build_id, "old");
+}
+
+#[test]
+fn numbers_alone_are_written_at_most_every_thirty_seconds() {
+    let fleet = fleet(json!({"runtime": runtime(), "scaling": {"minReplicas": 1}}));
+    let kube = cluster(&fleet, 1, 1);
+    let quiet = status(&fleet, &kube, &server(&fleet, 0), None);
+    let busier = status(&fleet, &kube, &server(&fleet, 2), None);
+    assert_ne!(quiet, busier);
+    assert!(!must_write(&quiet, &busier, Duration::from_secs(29)));
+    assert!(must_write(&quiet, &busier, Duration::from_secs(30)));
+    assert!(!must_write(&quiet, &quiet, Duration::from_secs(999)), "at rest nothing is written");
+    let unread = status(&fleet, &kube, &TemporalState::default(), None);
+    assert!(must_write(&quiet, &unread, Duration::ZERO), "a condition changed");
+}
