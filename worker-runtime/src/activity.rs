@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use temporalio_common::protos::coresdk::activity_result::ActivityExecutionResult;
-use temporalio_common::protos::coresdk::activity_task::{ActivityCancelReason, Start};
+use temporalio_common::protos::coresdk::activity_task::Start;
 use temporalio_common::protos::coresdk::{ActivityHeartbeat, ActivityTaskCompletion};
+use temporalio_common::protos::temporal::api::common::v1::Payload;
 use temporalio_sdk_core::Worker;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::handler::{Call, HandlerTable};
+use crate::handler::{Call, End, HandlerTable};
 use crate::metrics::{Metrics, TaskType};
 use crate::payload;
-use crate::report::{Outcome, Reporter};
+use crate::report::{Failed, Outcome, Reporter, Terms};
+use crate::stop::{Reason, Stop};
 
 /// Longest time between two heartbeats, so that a cancellation arrives within it.
 const MAX_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
@@ -32,25 +34,29 @@ pub struct Tasks {
     pub abandon: CancellationToken,
 }
 
-/// Why a task is to stop, as the server said it; none while it may run.
-pub type Stop = watch::Receiver<Option<ActivityCancelReason>>;
-
 impl Tasks {
-    /// Runs a task to its end, reports it, and then frees its slot.
-    pub async fn run(&self, worker: &Worker, task_token: Vec<u8>, start: Start, mut stop: Stop) {
-        let heartbeats = heartbeats(worker, &task_token, heartbeat_interval(&start));
+    /// Runs a task to its end, reports it, and then frees its slot. `asked` holds the server's wish to stop it.
+    pub async fn run(
+        &self,
+        worker: &Worker,
+        task_token: Vec<u8>,
+        start: Start,
+        asked: watch::Receiver<Option<Reason>>,
+    ) {
+        let stop = Stop::new(asked, self.abandon.clone());
+        let (progress, details) = watch::channel(None);
+        let heartbeats = heartbeats(worker, &task_token, heartbeat_interval(&start), details);
         let outcome = tokio::select! {
-            outcome = self.outcome(start, &mut stop) => outcome,
+            outcome = self.handle(start, stop.clone(), progress) => outcome,
             () = heartbeats => unreachable!("heartbeats have no end"),
         };
-        if let Outcome::Failed { reason, message } = &outcome {
-            tracing::info!(task_queue = self.task_queue, reason, "activity failed: {message}");
-            self.metrics.failed(&self.task_queue, reason);
+        if let Outcome::Failed(failed) = &outcome {
+            self.note(failed);
         }
         tokio::select! {
             () = self.reporter.report(&task_token, &outcome) => {}
             // After a time-out nobody waits for the result.
-            () = forgotten(&mut stop) => {}
+            () = stop.forgotten() => {}
         }
         self.metrics.ended(&self.task_queue, TaskType::Activity, outcome.label());
         // The server knows; core has to free the slot and forget the task.
@@ -60,22 +66,19 @@ impl Tasks {
         }
     }
 
-    async fn outcome(&self, start: Start, stop: &mut Stop) -> Outcome {
-        tokio::select! {
-            biased;
-            outcome = stopped(stop) => outcome,
-            () = self.abandon.cancelled() => failed(
-                "WorkerShutdown",
-                "the Worker shuts down, and its drain timeout was over before the activity ended; another Worker runs \
-                 it again: raise the drain timeout if it needs longer",
-            ),
-            outcome = self.handle(start) => outcome,
+    /// A benign failure is nothing that somebody has to look at.
+    fn note(&self, failed: &Failed) {
+        let Failed { reason, message, terms } = failed;
+        if terms.benign {
+            tracing::debug!(task_queue = self.task_queue, reason, "activity failed, as may be: {message}");
+        } else {
+            tracing::info!(task_queue = self.task_queue, reason, "activity failed: {message}");
+            self.metrics.failed(&self.task_queue, reason);
         }
     }
 
-    async fn handle(&self, start: Start) -> Outcome {
+    async fn handle(&self, start: Start, stop: Stop, progress: watch::Sender<Option<Payload>>) -> Outcome {
         let Some(handler) = self.handlers.get(&start.activity_type) else {
-            let known: Vec<_> = self.handlers.activity_types().collect();
             return failed(
                 "UnknownActivityType",
                 format!(
@@ -83,7 +86,7 @@ impl Tasks {
                      start it on its own Task Queue",
                     start.activity_type,
                     self.task_queue,
-                    known.join(", ")
+                    self.handlers.activity_types().join(", ")
                 ),
             );
         };
@@ -98,38 +101,37 @@ impl Tasks {
             attempt: start.attempt,
             task_queue: self.task_queue.clone(),
             arguments,
+            heartbeat: payload::first(&start.heartbeat_details),
+            stop,
+            progress,
         };
         match handler.run(&call).await {
-            Ok(payload) => Outcome::Completed(payload),
-            Err(error) => failed(error.reason(), error.to_string()),
+            End::Result(payload) => Outcome::Completed(payload),
+            End::Failed(error) => {
+                let (reason, message, terms) = (error.reason(), error.to_string(), error.terms());
+                Outcome::Failed(Box::new(Failed { reason, message, terms }))
+            }
+            End::Stopped(reason) => stopped(reason),
         }
     }
 }
 
 fn failed(reason: &'static str, message: impl Into<String>) -> Outcome {
-    Outcome::Failed { reason, message: message.into() }
+    Outcome::Failed(Box::new(Failed { reason, message: message.into(), terms: Terms::default() }))
 }
 
-/// Waits for the server's wish to stop a task, and says what is to be reported then.
-async fn stopped(stop: &mut Stop) -> Outcome {
-    let Ok(reason) = stop.wait_for(Option::is_some).await.map(|reason| *reason) else {
-        return std::future::pending().await;
-    };
+/// What is reported of a task that was stopped.
+fn stopped(reason: Reason) -> Outcome {
     match reason {
-        Some(ActivityCancelReason::Paused) => failed("ActivityPaused", "the activity was paused while it ran"),
-        Some(ActivityCancelReason::Reset) => failed("ActivityReset", "the activity was reset while it ran"),
-        Some(ActivityCancelReason::NotFound | ActivityCancelReason::TimedOut) => Outcome::Forgotten,
-        Some(ActivityCancelReason::Cancelled | ActivityCancelReason::WorkerShutdown) | None => Outcome::Cancelled,
-    }
-}
-
-/// Waits until the server has given up on a task.
-async fn forgotten(stop: &mut Stop) {
-    let gone = |reason: &Option<ActivityCancelReason>| {
-        matches!(reason, Some(ActivityCancelReason::NotFound | ActivityCancelReason::TimedOut))
-    };
-    if stop.wait_for(gone).await.is_err() {
-        std::future::pending().await
+        Reason::Cancelled => Outcome::Cancelled,
+        Reason::TimedOut | Reason::NotFound => Outcome::Forgotten,
+        Reason::Paused => failed("ActivityPaused", "the activity was paused while it ran"),
+        Reason::Reset => failed("ActivityReset", "the activity was reset while it ran"),
+        Reason::WorkerShutdown => failed(
+            "WorkerShutdown",
+            "the Worker shuts down, and its drain timeout was over before the activity ended; another Worker runs it \
+             again: raise the drain timeout if it needs longer",
+        ),
     }
 }
 
@@ -139,13 +141,26 @@ fn heartbeat_interval(start: &Start) -> Option<Duration> {
     (!timeout.is_zero()).then(|| timeout.div_f64(2.5).min(MAX_HEARTBEAT_INTERVAL))
 }
 
-/// A handler reports no progress, so the runtime says for it that it runs: the server notices a lost pod, and its
-/// answer carries a cancellation.
-async fn heartbeats(worker: &Worker, task_token: &[u8], interval: Option<Duration>) {
-    let Some(interval) = interval else { return std::future::pending().await };
+/// Says for the handler that it runs, and hands on what it tells of its progress: the server notices a lost pod, keeps the
+/// details for the next attempt, and its answer carries a cancellation.
+async fn heartbeats(
+    worker: &Worker,
+    task_token: &[u8],
+    interval: Option<Duration>,
+    mut details: watch::Receiver<Option<Payload>>,
+) {
+    let pause = async || match interval {
+        Some(interval) => tokio::time::sleep(interval).await,
+        None => std::future::pending().await,
+    };
     loop {
-        tokio::time::sleep(interval).await;
-        worker.record_activity_heartbeat(ActivityHeartbeat { task_token: task_token.to_vec(), details: Vec::new() });
+        tokio::select! {
+            () = pause() => {}
+            Ok(()) = details.changed() => {}
+            else => std::future::pending().await,
+        }
+        let details = details.borrow_and_update().iter().cloned().collect();
+        worker.record_activity_heartbeat(ActivityHeartbeat { task_token: task_token.to_vec(), details });
     }
 }
 
@@ -165,17 +180,17 @@ mod tests {
         assert_eq!(heartbeat_interval(&start(Some(Duration::from_secs(3600)))), Some(MAX_HEARTBEAT_INTERVAL));
     }
 
-    #[tokio::test]
-    async fn the_server_s_reason_decides_what_is_reported() {
+    #[test]
+    fn the_reason_of_a_stop_decides_what_is_reported() {
         for (reason, label) in [
-            (ActivityCancelReason::Cancelled, "cancelled"),
-            (ActivityCancelReason::TimedOut, "forgotten"),
-            (ActivityCancelReason::NotFound, "forgotten"),
-            (ActivityCancelReason::Paused, "failed"),
-            (ActivityCancelReason::Reset, "failed"),
+            (Reason::Cancelled, "cancelled"),
+            (Reason::TimedOut, "forgotten"),
+            (Reason::NotFound, "forgotten"),
+            (Reason::Paused, "failed"),
+            (Reason::Reset, "failed"),
+            (Reason::WorkerShutdown, "failed"),
         ] {
-            let (_sender, mut stop) = watch::channel(Some(reason));
-            assert_eq!(stopped(&mut stop).await.label(), label, "{reason:?}");
+            assert_eq!(stopped(reason).label(), label, "{reason:?}");
         }
     }
 }

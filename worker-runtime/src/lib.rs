@@ -27,6 +27,8 @@ mod report;
 mod settings;
 mod shared;
 mod slots;
+mod stop;
+mod token;
 mod transport;
 mod versioning;
 
@@ -34,4 +36,4 @@ pub use library::Runtime;
 pub use options::Options;
 pub use probes::wait_drained;
 pub use process::init_logs;
-pub use shared::run;
+pub use shared::{check, run};

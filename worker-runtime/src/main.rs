@@ -1,6 +1,7 @@
 //! `worker-runtime`: hosts activities in any language on Temporal Task Queues.
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -19,6 +20,15 @@ struct Arguments {
 enum Command {
     /// Polls the Task Queues of the configuration and runs their activities, until SIGTERM.
     Run(Options),
+    /// Checks the files as `run` would at its start, without connecting.
+    Check {
+        /// File with the Task Queues, handlers and activities, in JSON.
+        #[arg(long, value_name = "FILE", env = contract::ENV_CONFIG)]
+        config: PathBuf,
+        /// File with slots, timeouts and drain time, in JSON.
+        #[arg(long, value_name = "FILE", env = contract::ENV_LIMITS)]
+        limits: Option<PathBuf>,
+    },
     /// Waits until the runtime in the same pod has drained. For the preStop hook of a handler's container.
     Drained {
         /// Address of the runtime's probes.
@@ -33,6 +43,9 @@ async fn main() -> ExitCode {
     worker_runtime::init_logs();
     let result = match Arguments::parse().command {
         Command::Run(options) => worker_runtime::run(&options).await,
+        Command::Check { config, limits } => {
+            worker_runtime::check(&config, limits.as_deref()).map(|summary| println!("{summary}"))
+        }
         Command::Drained { address } => worker_runtime::wait_drained(&address).await,
     };
     match result {

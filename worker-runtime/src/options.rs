@@ -14,6 +14,9 @@ pub struct Options {
     /// File with slots, timeouts and drain time, in JSON; an absent file means the defaults.
     #[arg(long, value_name = "FILE", env = "WORKER_RUNTIME_LIMITS")]
     pub limits: Option<PathBuf>,
+    /// File that a new token is written to at start, by which services of the pod know this process; none without.
+    #[arg(long, value_name = "FILE", env = contract::ENV_TOKEN_FILE)]
+    pub token_file: Option<PathBuf>,
     /// Address of `/metrics`.
     #[arg(long, value_name = "ADDRESS", env = "WORKER_RUNTIME_METRICS_BIND_ADDRESS", default_value_t = any(contract::METRICS_PORT))]
     pub metrics_bind_address: SocketAddr,

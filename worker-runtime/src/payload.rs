@@ -72,8 +72,22 @@ pub fn result(output: &[u8]) -> Result<Payload, String> {
     Ok(Payload { metadata, data, ..Payload::default() })
 }
 
+/// The first of some payloads as JSON, if it is that: what a heartbeat of an earlier attempt told.
+pub fn first(payloads: &[Payload]) -> Option<Vec<u8>> {
+    let first = payloads.first().filter(|payload| payload.metadata.get(ENCODING).is_some_and(|it| it == JSON))?;
+    is_json(&first.data).is_ok().then(|| first.data.clone())
+}
+
+/// A payload of what is known to be one JSON value.
+pub fn of_json(text: &str) -> Payload {
+    let metadata = [(ENCODING.to_owned(), JSON.to_vec())].into();
+    Payload { metadata, data: text.as_bytes().to_vec(), ..Payload::default() }
+}
+
 fn is_json(text: &[u8]) -> Result<(), String> {
-    serde_json::from_slice::<serde::de::IgnoredAny>(text).map(|_| ()).map_err(|error| error.to_string())
+    // The parser does not look into strings that it skips.
+    let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(|_| ()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -106,5 +120,6 @@ mod tests {
         assert_eq!(result(b" {\"a\":1}\n").unwrap().data, b"{\"a\":1}");
         assert_eq!(result(b" \n").unwrap().metadata[ENCODING], NULL);
         assert!(result(b"1 2").is_err() && result(b"done").is_err());
+        assert!(result(b"\"\xff\"").is_err(), "no UTF-8");
     }
 }

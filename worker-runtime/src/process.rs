@@ -56,11 +56,7 @@ impl Process {
     /// A variable, a file or a port can't be used; the message names it.
     pub async fn start(options: &Options) -> anyhow::Result<Self> {
         let settings = Settings::from_environment()?;
-        let config = options.config.as_deref().map(read).transpose()?;
-        let limits = match options.limits.as_deref() {
-            Some(path) if path.exists() => read(path)?,
-            _ => RuntimeLimits::default(),
-        };
+        let (config, limits) = files(options.config.as_deref(), options.limits.as_deref())?;
         let metrics = Metrics::new(settings.version.as_ref())?;
         let lifecycle = Lifecycle::default();
         let cordon = Cordon::default();
@@ -101,6 +97,16 @@ impl Process {
         self.ports.close().await;
         Ok(())
     }
+}
+
+/// The configuration, when there is one, and the limits, or the defaults.
+///
+/// # Errors
+/// A file can't be read; names it, the line and the field.
+pub fn files(config: Option<&Path>, limits: Option<&Path>) -> anyhow::Result<(Option<RuntimeConfig>, RuntimeLimits)> {
+    let config = config.map(read).transpose()?;
+    let limits = limits.filter(|path| path.exists()).map(read).transpose()?.unwrap_or_default();
+    Ok((config, limits))
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {

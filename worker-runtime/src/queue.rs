@@ -191,7 +191,7 @@ async fn dispatch(tasks: &Arc<Tasks>, worker: &Arc<Worker>) -> Result<(), QueueE
             }
             Some(Variant::Cancel(cancel)) => {
                 if let Some(stop) = stops.get(&task.task_token) {
-                    stop.send_replace(Some(cancel.reason()));
+                    stop.send_replace(Some(cancel.reason().into()));
                 }
             }
             None => {}

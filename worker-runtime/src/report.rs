@@ -8,7 +8,7 @@ use std::time::Duration;
 use temporalio_client::Connection;
 use temporalio_common::protos::temporal::api::common::v1::{Payload, Payloads};
 use temporalio_common::protos::temporal::api::deployment::v1::WorkerDeploymentOptions;
-use temporalio_common::protos::temporal::api::enums::v1::WorkerVersioningMode;
+use temporalio_common::protos::temporal::api::enums::v1::{ApplicationErrorCategory, WorkerVersioningMode};
 use temporalio_common::protos::temporal::api::failure::v1::failure::FailureInfo;
 use temporalio_common::protos::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
 use temporalio_common::protos::temporal::api::workflowservice::v1::{
@@ -23,22 +23,48 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait between two calls.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
+/// The shortest delay of a retry.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
 /// How an activity ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// With a result.
     Completed(Payload),
-    /// With a failure that the server retries by the activity's policy.
-    Failed {
-        /// Closed set of words: the failure's type, and the `reason` of the metric.
-        reason: &'static str,
-        /// What happened, and what to do.
-        message: String,
-    },
+    /// With a failure.
+    Failed(Box<Failed>),
     /// As somebody asked for.
     Cancelled,
     /// The server no longer waits for it; nothing is reported.
     Forgotten,
+}
+
+/// A failure of an activity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failed {
+    /// Closed set of words: the `reason` of the metric, and the failure's type unless the handler chose one.
+    pub reason: &'static str,
+    /// What happened, and what to do.
+    pub message: String,
+    /// What the server makes of it.
+    pub terms: Terms,
+}
+
+/// What the server makes of a failure. By default it retries by the activity's policy.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Terms {
+    /// Type that a retry policy can name; the reason if there is none.
+    pub failure_type: Option<String>,
+    /// Whether the server must not retry.
+    pub non_retryable: bool,
+    /// When it retries, in place of the policy's time.
+    pub next_retry_delay: Option<Duration>,
+    /// Values for the caller.
+    pub details: Vec<Payload>,
+    /// Whether it is a usual thing that nobody has to be told of.
+    pub benign: bool,
+    /// Where it happened, in the words of the handler's language.
+    pub stack_trace: String,
 }
 
 impl Outcome {
@@ -46,7 +72,7 @@ impl Outcome {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Completed(_) => "completed",
-            Self::Failed { .. } => "failed",
+            Self::Failed(_) => "failed",
             Self::Cancelled => "cancelled",
             Self::Forgotten => "forgotten",
         }
@@ -129,8 +155,8 @@ impl Reporter {
                 };
                 service.respond_activity_task_completed(Request::new(request)).await.map(drop)
             }
-            Outcome::Failed { reason, message } => {
-                let failure = Some(failure(reason, message));
+            Outcome::Failed(failed) => {
+                let failure = Some(failure(failed));
                 let request = RespondActivityTaskFailedRequest {
                     task_token,
                     failure,
@@ -156,11 +182,21 @@ impl Reporter {
     }
 }
 
-fn failure(reason: &str, message: &str) -> Failure {
-    let info = ApplicationFailureInfo { r#type: reason.to_owned(), ..Default::default() };
+fn failure(failed: &Failed) -> Failure {
+    let Failed { reason, message, terms } = failed;
+    let category = if terms.benign { ApplicationErrorCategory::Benign } else { ApplicationErrorCategory::Unspecified };
+    let info = ApplicationFailureInfo {
+        r#type: terms.failure_type.clone().unwrap_or_else(|| (*reason).to_owned()),
+        non_retryable: terms.non_retryable,
+        details: (!terms.details.is_empty()).then(|| Payloads { payloads: terms.details.clone() }),
+        // The server takes zero for none.
+        next_retry_delay: terms.next_retry_delay.and_then(|delay| delay.max(AT_ONCE).try_into().ok()),
+        category: category.into(),
+    };
     Failure {
-        message: message.to_owned(),
+        message: message.clone(),
         source: "worker-runtime".to_owned(),
+        stack_trace: terms.stack_trace.clone(),
         failure_info: Some(FailureInfo::ApplicationFailureInfo(info)),
         ..Default::default()
     }
@@ -170,10 +206,36 @@ fn failure(reason: &str, message: &str) -> Failure {
 mod tests {
     use super::*;
 
+    fn told(terms: Terms) -> (Failure, ApplicationFailureInfo) {
+        let failed = Failed { reason: "HandlerFailed", message: "handler \"x\" exited with code 1".into(), terms };
+        let failure = failure(&failed);
+        let Some(FailureInfo::ApplicationFailureInfo(info)) = failure.failure_info.clone() else {
+            panic!("{failure:?}")
+        };
+        (failure, info)
+    }
+
     #[test]
-    fn failures_are_retryable_and_typed() {
-        let failure = failure("HandlerFailed", "handler \"x\" exited with code 1");
-        let Some(FailureInfo::ApplicationFailureInfo(info)) = failure.failure_info else { panic!("{failure:?}") };
-        assert_eq!((info.r#type.as_str(), info.non_retryable), ("HandlerFailed", false));
+    fn failures_are_retryable_and_typed_by_their_reason() {
+        let (_, info) = told(Terms::default());
+        assert_eq!((info.r#type.as_str(), info.non_retryable, &info.details), ("HandlerFailed", false, &None));
+        assert_eq!(info.category(), ApplicationErrorCategory::Unspecified);
+    }
+
+    #[test]
+    fn what_a_handler_chose_reaches_the_server() {
+        let (failure, info) = told(Terms {
+            failure_type: Some("Declined".into()),
+            non_retryable: true,
+            next_retry_delay: Some(Duration::from_millis(2500)),
+            details: vec![Payload::default()],
+            benign: true,
+            stack_trace: "at line 1".into(),
+        });
+        assert_eq!((info.r#type.as_str(), info.non_retryable), ("Declined", true));
+        let delay = info.next_retry_delay.as_ref().unwrap();
+        assert_eq!((delay.seconds, delay.nanos), (2, 500_000_000));
+        assert_eq!(info.details.as_ref().map(|details| details.payloads.len()), Some(1));
+        assert_eq!((info.category(), failure.stack_trace.as_str()), (ApplicationErrorCategory::Benign, "at line 1"));
     }
 }

@@ -1,5 +1,6 @@
 //! The shared runtime: hosts activities in any language, by the handlers of its configuration.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -13,7 +14,20 @@ use crate::options::Options;
 use crate::process::Process;
 use crate::queue::{self, Shared};
 use crate::report::Reporter;
-use crate::slots;
+use crate::{process, slots, token};
+
+/// Checks files as [`run`] does at its start, without connecting, and says in words what would run.
+///
+/// # Errors
+/// Everything that is wrong: the file, the line or the field, the value, and what to do.
+pub fn check(config: &Path, limits: Option<&Path>) -> anyhow::Result<String> {
+    let (config, limits) = process::files(Some(config), limits)?;
+    let config = config.context("no configuration; name its file with --config")?;
+    let handlers = HandlerTable::new(&config, &limits, None)?;
+    let queues: Vec<_> =
+        config.task_queues.iter().map(|name| format!("{name} ({} slots)", limits.slots(name))).collect();
+    Ok(format!("Task Queues: {}\nactivities: {}", queues.join(", "), handlers.activity_types().join(", ")))
+}
 
 /// Runs until SIGTERM or SIGINT and its drain.
 ///
@@ -22,7 +36,8 @@ use crate::slots;
 pub async fn run(options: &Options) -> anyhow::Result<()> {
     let process = Process::start(options).await?;
     let config = process.config.as_ref().context("no configuration; name its file with --config")?;
-    let handlers = HandlerTable::new(config, &process.limits)?;
+    let token = options.token_file.as_deref().map(token::create).transpose()?;
+    let handlers = HandlerTable::new(config, &process.limits, token)?;
     let task_queues = config.task_queues.clone();
     // Handlers run as the same user, and could otherwise read the API key from this process's environment.
     nix::sys::prctl::set_dumpable(false).context("cannot hide the environment from handlers")?;

@@ -34,6 +34,13 @@ pub const ENV_API_KEY: &str = "TEMPORAL_API_KEY";
 /// `metadata.uid` of the pod, by the downward API. Without it a Worker takes no orders ([`crate::cordon`]).
 pub const ENV_POD_UID: &str = "POD_UID";
 
+/// Path of the file that the runtime writes a token into at its start, for the services of its pod to know it by.
+pub const ENV_TOKEN_FILE: &str = "WORKER_RUNTIME_TOKEN_FILE";
+/// Folder of that file in every container of a pod with services.
+pub const TOKEN_MOUNT_PATH: &str = "/run/temporal-worker";
+/// Its name.
+pub const TOKEN_FILE: &str = "token";
+
 /// Path of the [`RuntimeConfig`], for a Worker that is built on the library.
 pub const ENV_CONFIG: &str = "WORKER_RUNTIME_CONFIG";
 /// Path of the [`RuntimeLimits`], for a Worker that is built on the library.
@@ -134,7 +141,7 @@ pub struct HandlerConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum HandlerKind {
-    /// A program that is started for each task: arguments as a JSON array on stdin, the result as JSON on stdout.
+    /// A program.
     Exec(ExecConfig),
     /// A service in the same pod: arguments as a JSON array in a POST, the result as JSON in the answer.
     Http(HttpConfig),
@@ -146,6 +153,9 @@ pub enum HandlerKind {
 pub struct ExecConfig {
     /// Program and arguments; no shell is involved.
     pub command: Vec<String>,
+    /// How long it runs.
+    #[serde(default, skip_serializing_if = "ExecMode::is_once")]
+    pub mode: ExecMode,
     /// Folder that the program starts in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
@@ -154,19 +164,39 @@ pub struct ExecConfig {
     pub env: BTreeMap<String, String>,
 }
 
+/// How long a program runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(schemars::JsonSchema))]
+pub enum ExecMode {
+    /// For one task: arguments as a JSON array on stdin, the result as JSON on stdout.
+    #[default]
+    Once,
+    /// For one task after another, as one of several processes: a JSON object a line, in both directions.
+    Pool,
+}
+
+impl ExecMode {
+    fn is_once(&self) -> bool {
+        *self == Self::Once
+    }
+}
+
 /// A local service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpConfig {
     /// `http://` address in the pod.
     pub url: String,
+    /// Path of the Unix socket that the service listens on, in place of the host and port of `url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
 }
 
 /// Which handler runs an activity type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ActivityConfig {
-    /// Activity type, exact.
+    /// Activity type, or what it begins with and a `*`. The exact type wins, then the longest beginning.
     #[serde(rename = "type")]
     pub activity_type: String,
     /// Name of a [`HandlerConfig`].
@@ -183,6 +213,10 @@ pub struct RuntimeLimits {
     /// Time limit of one task in milliseconds, by handler name; none where a handler is missing: then the activity's
     /// own timeouts alone bound it.
     pub handler_timeout_ms: BTreeMap<String, u64>,
+    /// Most processes of a handler whose program stays, by handler name; as many as tasks run at a time where a handler is
+    /// missing.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub handler_processes: BTreeMap<String, u32>,
     /// Time that running tasks get after SIGTERM, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout_ms: Option<u64>,

@@ -275,12 +275,21 @@ fn handler(handler: &Handler) -> Option<HandlerConfig> {
     let exec = handler.exec.as_ref().map(|exec| {
         HandlerKind::Exec(ExecConfig {
             command: exec.command.clone(),
+            mode: exec.mode.unwrap_or_default(),
             working_dir: exec.working_dir.clone(),
             env: exec.env.clone(),
         })
     });
-    let http = handler.http.as_ref().map(|http| HandlerKind::Http(HttpConfig { url: http.url.clone() }));
+    let http = handler
+        .http
+        .as_ref()
+        .map(|http| HandlerKind::Http(HttpConfig { url: http.url.clone(), socket: http.socket.clone() }));
     exec.or(http).map(|kind| HandlerConfig { name: handler.name.clone(), kind })
+}
+
+fn processes(handler: &Handler) -> Option<(String, u32)> {
+    let processes = handler.exec.as_ref()?.processes?;
+    Some((handler.name.clone(), count(processes)))
 }
 
 fn limits(runtime: &RuntimeSpec, wrong: &mut Vec<String>) -> RuntimeLimits {
@@ -301,6 +310,7 @@ fn limits(runtime: &RuntimeSpec, wrong: &mut Vec<String>) -> RuntimeLimits {
             .map(|queue| (queue.name.clone(), count(queue.max_concurrent_activities)))
             .collect(),
         handler_timeout_ms: timeouts,
+        handler_processes: runtime.handlers.iter().filter_map(processes).collect(),
         drain_timeout_ms: runtime
             .drain_timeout
             .as_ref()

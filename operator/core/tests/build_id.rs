@@ -251,9 +251,11 @@ fn a_runtime_build_id_changes_with_what_a_version_does() {
 
 #[test]
 fn a_runtime_build_id_keeps_with_what_changes_hot() {
-    let changes: [(&str, Value); 6] = [
+    let changes: [(&str, Value); 8] = [
         ("/taskQueues/0/maxConcurrentActivities", json!(500)),
         ("/handlers/0/exec/timeout", json!("1h")),
+        ("/handlers/0/exec/mode", json!("Once")),
+        ("/handlers/0/exec/processes", json!(7)),
         ("/handlers/1/http/timeout", Value::Null),
         ("/drainTimeout", json!("5m")),
         ("/encryption", json!({"writeKey": {"id": "k2"}})),

@@ -5,29 +5,11 @@ mod runtime_support;
 use std::time::Duration;
 
 use anyhow::Result;
-use runtime_support::{Activity, SOON, Server, Worker, config, exec, json_payload, payload, runs, wait_for};
+use runtime_support::{
+    Activity, Ended, SOON, Server, WORK, Worker, assert_says, config, exec, json_payload, payload, runs, wait_for,
+};
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-
-const WORK: &str = r#"task_queue="q",task_type="activity""#;
-
-/// Runs one activity with a handler, and says how it failed: type and message.
-async fn failure(configuration: serde_json::Value, limits: serde_json::Value) -> Result<(String, String)> {
-    let server = Server::start().await?;
-    let worker = Worker::ready(&server, configuration, limits).await?;
-    let failure = server.run(Activity::default()).await?.failure();
-    let reason = format!(r#"reason="{}",task_queue="q""#, failure.0);
-    worker.wait_metric("activity_failures_total", &reason, 1.0).await;
-    worker.wait_metric("tasks_ended_total", &format!(r#"outcome="failed",{WORK}"#), 1.0).await;
-    Ok(failure)
-}
-
-fn assert_says(message: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(message.contains(part), "{part:?} is not in: {message}");
-    }
-}
+use temporalio_protos::temporal::api::enums::v1::ApplicationErrorCategory;
 
 #[tokio::test]
 async fn one_process_serves_many_task_queues() -> Result<()> {
@@ -67,7 +49,7 @@ async fn a_failing_program_is_retried_until_it_works() -> Result<()> {
 #[tokio::test]
 async fn a_failure_carries_the_last_4_kib_of_stderr() -> Result<()> {
     let script = "head -c 20000 /dev/zero | tr '\\0' x >&2; echo the end >&2; exit 7";
-    let (kind, message) = failure(exec(&["sh", "-c", script]), json!({})).await?;
+    let (kind, message) = Worker::failure(exec(&["sh", "-c", script]), json!({})).await?;
     assert_eq!(kind, "HandlerFailed");
     assert_says(&message, &["\"worker\"", "code 7", "the end"]);
     let carried = message.chars().filter(|letter| *letter == 'x').count();
@@ -92,25 +74,37 @@ async fn a_program_gets_a_cleared_environment() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_missing_program_is_named_with_field_value_and_remedy() -> Result<()> {
-    let (kind, message) = failure(exec(&["/no/such/program"]), json!({})).await?;
+async fn a_program_that_vanished_is_named_with_field_value_and_remedy() -> Result<()> {
+    let server = Server::start().await?;
+    let folder = tempfile::tempdir()?;
+    let program = folder.path().join("program");
+    std::os::unix::fs::symlink("/bin/true", &program)?;
+    let path = program.display().to_string();
+    let _worker = Worker::ready(&server, exec(&[&path]), json!({})).await?;
+    std::fs::remove_file(&program)?;
+    let (kind, message) = server.run(Activity::default()).await?.failure();
     assert_eq!(kind, "HandlerNotStarted");
-    assert_says(&message, &["\"worker\"", "command[0]", "\"/no/such/program\"", "No such file", "image"]);
+    assert_says(&message, &["\"worker\"", "command[0]", &path, "No such file", "image"]);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_missing_working_folder_is_named() -> Result<()> {
-    let handler = json!({"name": "worker", "exec": {"command": ["true"], "workingDir": "/no/such/folder"}});
-    let (kind, message) = failure(config(handler), json!({})).await?;
+async fn a_working_folder_that_vanished_is_named() -> Result<()> {
+    let server = Server::start().await?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().display().to_string();
+    let handler = json!({"name": "worker", "exec": {"command": ["true"], "workingDir": path}});
+    let _worker = Worker::ready(&server, config(handler), json!({})).await?;
+    folder.close()?;
+    let (kind, message) = server.run(Activity::default()).await?.failure();
     assert_eq!(kind, "HandlerNotStarted");
-    assert_says(&message, &["\"worker\"", "workingDir", "\"/no/such/folder\"", "correct the field"]);
+    assert_says(&message, &["\"worker\"", "workingDir", &path, "correct the field"]);
     Ok(())
 }
 
 #[tokio::test]
 async fn output_that_is_not_json_is_shown() -> Result<()> {
-    let (kind, message) = failure(exec(&["echo", "all went well"]), json!({})).await?;
+    let (kind, message) = Worker::failure(exec(&["echo", "all went well"]), json!({})).await?;
     assert_eq!(kind, "HandlerOutputInvalid");
     assert_says(&message, &["\"worker\"", "all went well", "standard output"]);
     Ok(())
@@ -119,7 +113,7 @@ async fn output_that_is_not_json_is_shown() -> Result<()> {
 #[tokio::test]
 async fn output_over_2_mib_is_refused() -> Result<()> {
     // The program would print for ever: it is stopped at the limit.
-    let (kind, message) = failure(exec(&["sh", "-c", "yes 1"]), json!({})).await?;
+    let (kind, message) = Worker::failure(exec(&["sh", "-c", "yes 1"]), json!({})).await?;
     assert_eq!(kind, "HandlerOutputTooLarge");
     assert_says(&message, &["\"worker\"", "2097152", "store"]);
     Ok(())
@@ -131,7 +125,7 @@ async fn a_handler_over_its_timeout_is_killed_with_its_children() -> Result<()> 
     let pids = folder.path().join("pids");
     let script = format!("sleep 600 & echo $! $$ > {}; wait", pids.display());
     let limits = json!({"handlerTimeoutMs": {"worker": 1500}});
-    let (kind, message) = failure(exec(&["sh", "-c", &script]), limits).await?;
+    let (kind, message) = Worker::failure(exec(&["sh", "-c", &script]), limits).await?;
     assert_eq!(kind, "HandlerTimedOut");
     assert_says(&message, &["\"worker\"", "1.5s", "raise the timeout"]);
     assert_all_gone(&pids).await
@@ -158,7 +152,7 @@ async fn a_cancelled_activity_is_killed_with_its_children() -> Result<()> {
     wait_for("the handler to run", SOON, async || pids.exists().then_some(())).await;
     server.cancel(&activity_id).await?;
     let ended = server.end_of(&activity_id).await;
-    assert!(matches!(ended, runtime_support::Ended::Cancelled), "{ended:?}");
+    assert!(matches!(ended, Ended::Cancelled), "{ended:?}");
     worker.wait_metric("tasks_ended_total", &format!(r#"outcome="cancelled",{WORK}"#), 1.0).await;
     worker.wait_metric("slots_used", WORK, 0.0).await;
     assert_all_gone(&pids).await
@@ -199,64 +193,63 @@ async fn an_argument_that_is_not_json_is_named() -> Result<()> {
     Ok(())
 }
 
-/// Answers one request with a status and a body, and says what was asked.
-async fn answer_once(listener: TcpListener, answer: &'static str) -> Result<String> {
-    let (mut stream, _) = listener.accept().await?;
-    let mut request = Vec::new();
-    let mut chunk = [0; 4096];
-    while !String::from_utf8_lossy(&request).ends_with("[{\"n\":1}]") {
-        let read = stream.read(&mut chunk).await?;
-        assert!(read > 0, "the request broke off: {}", String::from_utf8_lossy(&request));
-        request.extend_from_slice(&chunk[..read]);
-    }
-    stream.write_all(answer.as_bytes()).await?;
-    Ok(String::from_utf8(request)?)
-}
-
 #[tokio::test]
-async fn a_service_gets_arguments_and_task_and_answers_json() -> Result<()> {
+async fn a_program_chooses_its_failure() -> Result<()> {
     let server = Server::start().await?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let handler = json!({"name": "worker", "http": {"url": format!("http://{}/do", listener.local_addr()?)}});
-    let service = tokio::spawn(answer_once(listener, "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"done\":true}"));
-    let _worker = Worker::ready(&server, config(handler), json!({})).await?;
-    assert_eq!(server.run(Activity::default()).await?.result(), json!({"done": true}));
-    let request = service.await??.to_lowercase();
-    assert_says(&request, &["post /do ", "content-type: application/json", "temporal-activity-type: work"]);
-    assert_says(&request, &["temporal-task-queue: q", "temporal-activity-attempt: 1", "temporal-activity-id: work-"]);
+    let failure = r#"{"failure":{"message":"no card","type":"Declined","nonRetryable":true,"details":[{"code":7}]}}"#;
+    let script = format!("echo '{failure}'; exit 4");
+    let worker = Worker::ready(&server, exec(&["sh", "-c", &script]), json!({})).await?;
+    let ended = server.run(Activity { attempts: 0, ..Activity::default() }).await?;
+    assert!(matches!(&ended, Ended::Failure { message, .. } if message == "no card"), "{ended:?}");
+    let info = ended.info();
+    assert_eq!((info.r#type.as_str(), info.non_retryable), ("Declined", true));
+    assert_eq!(info.details.unwrap().payloads[0].data, br#"{"code":7}"#);
+    worker.wait_metric("activity_failures_total", r#"reason="HandlerFailed",task_queue="q""#, 1.0).await;
     Ok(())
 }
 
 #[tokio::test]
-async fn a_service_that_refuses_is_quoted() -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let handler = json!({"name": "worker", "http": {"url": format!("http://{}/", listener.local_addr()?)}});
-    let answer = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 8\r\n\r\nnot now!";
-    let service = tokio::spawn(answer_once(listener, answer));
-    let (kind, message) = failure(config(handler), json!({})).await?;
-    service.await??;
-    assert_eq!(kind, "HandlerRefused");
-    assert_says(&message, &["\"worker\"", "503", "not now!"]);
+async fn a_benign_failure_is_one_for_the_server_alone() -> Result<()> {
+    let server = Server::start().await?;
+    let script = r#"echo '{"failure":{"message":"as ever","benign":true}}'; exit 1"#;
+    let worker = Worker::ready(&server, exec(&["sh", "-c", script]), json!({})).await?;
+    let info = server.run(Activity::default()).await?.info();
+    assert_eq!((info.category(), info.r#type.as_str()), (ApplicationErrorCategory::Benign, "HandlerFailed"));
+    worker.wait_metric("tasks_ended_total", &format!(r#"outcome="failed",{WORK}"#), 1.0).await;
+    assert_eq!(worker.metric("activity_failures_total", r#"reason="HandlerFailed",task_queue="q""#).await, None);
+    assert!(!worker.log().contains("as ever"), "{}", worker.log());
     Ok(())
 }
 
 #[tokio::test]
-async fn a_service_that_does_not_listen_is_named() -> Result<()> {
-    let handler = json!({"name": "worker", "http": {"url": "http://127.0.0.1:1/"}});
-    let (kind, message) = failure(config(handler), json!({})).await?;
-    assert_eq!(kind, "HandlerUnreachable");
-    assert_says(&message, &["\"worker\"", "http://127.0.0.1:1/", "refused", "same pod"]);
+async fn a_next_retry_delay_replaces_that_of_the_policy() -> Result<()> {
+    let server = Server::start().await?;
+    let folder = tempfile::tempdir()?;
+    let marker = folder.path().join("tried");
+    let failure = r#"{"failure":{"message":"later","nextRetryDelay":0.2}}"#;
+    let script = format!("test -e {0} && echo 1 && exit; touch {0}; echo '{failure}'; exit 1", marker.display());
+    let _worker = Worker::ready(&server, exec(&["sh", "-c", &script]), json!({})).await?;
+    // The policy's own first interval is longer than the test waits.
+    let activity = Activity { attempts: 0, retry_interval: Some(Duration::from_secs(600)), ..Activity::default() };
+    assert_eq!(server.run(activity).await?.result(), json!(1));
     Ok(())
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let handler = json!({"name": "worker", "http": {"url": format!("http://{}/", listener.local_addr()?)}});
-    let answer = "HTTP/1.1 307 Moved\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n";
-    let service = tokio::spawn(answer_once(listener, answer));
-    let (kind, message) = failure(config(handler), json!({})).await?;
-    service.await??;
-    assert_eq!((kind.as_str(), message.contains("307")), ("HandlerRefused", true), "{message}");
+async fn the_handler_of_a_type_is_the_exact_one_then_that_of_the_longest_beginning() -> Result<()> {
+    let server = Server::start().await?;
+    let say = |name: &str| json!({"name": name, "exec": {"command": ["echo", format!("\"{name}\"")]}});
+    let route = |activity_type: &str, handler: &str| json!({"type": activity_type, "handler": handler});
+    let configuration = json!({
+        "version": 1,
+        "taskQueues": ["q"],
+        "handlers": [say("any"), say("mail"), say("exact")],
+        "activities": [route("*", "any"), route("Mail.*", "mail"), route("Mail.Send", "exact")],
+    });
+    let _worker = Worker::ready(&server, configuration, json!({})).await?;
+    for (activity_type, handler) in [("Mail.Send", "exact"), ("Mail.Sent", "mail"), ("Mail", "any"), ("Other", "any")] {
+        let result = server.run(Activity { activity_type, ..Activity::default() }).await?.result();
+        assert_eq!(result, json!(handler), "{activity_type}");
+    }
     Ok(())
 }

@@ -3,26 +3,62 @@
 mod runtime_support;
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use runtime_support::{Activity, SOON, Server, Worker, config, exec, wait_for};
+use runtime_support::{Activity, SOON, Server, WORK, Worker, assert_says, config, exec, program, wait_for};
 use serde_json::json;
 use temporalio_protos::temporal::api::enums::v1::PendingActivityState;
 
-const WORK: &str = r#"task_queue="q",task_type="activity""#;
+/// A configuration with several things wrong, and what has to be said of them.
+fn wrong() -> (serde_json::Value, Vec<&'static str>) {
+    let mut configuration = config(json!({"name": "worker", "http": {"url": "http://10.1.2.3/"}}));
+    let gone = json!({"name": "gone", "exec": {"command": ["/no/such/program"]}});
+    configuration["handlers"].as_array_mut().expect("a list").push(gone);
+    configuration["activities"][0]["handler"] = json!("wroker");
+    let parts = vec![
+        "handlers[worker].http.url",
+        "http://10.1.2.3/",
+        "handlers[gone].exec.command[0]",
+        "/no/such/program",
+        "activities[Work].handler",
+        "wroker",
+    ];
+    (configuration, parts)
+}
 
 #[tokio::test]
 async fn a_configuration_that_cannot_run_is_refused_with_every_problem() -> Result<()> {
-    let mut configuration = config(json!({"name": "worker", "http": {"url": "http://10.1.2.3/"}}));
-    configuration["activities"][0]["handler"] = json!("wroker");
+    let (configuration, parts) = wrong();
     let mut worker = Worker::start("127.0.0.1:1", &configuration, &json!({}), &[])?;
     assert_eq!(worker.exit(SOON).await?.code(), Some(1));
-    for part in ["handlers[worker].http.url", "http://10.1.2.3/", "activities[Work].handler", "wroker"] {
-        assert!(worker.log().contains(part), "{part} in {}", worker.log());
-    }
+    assert_says(&worker.log().replace("\\\"", "\""), &parts);
+    Ok(())
+}
+
+#[test]
+fn a_configuration_is_checked_without_a_server() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("runtime.json");
+    let check = |text: &str| -> Result<(bool, String)> {
+        std::fs::write(&file, text)?;
+        let output = Command::new(program("worker-runtime")).arg("check").arg("--config").arg(&file).output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8(said)?))
+    };
+    let (configuration, parts) = wrong();
+    let (passed, said) = check(&configuration.to_string())?;
+    assert!(!passed);
+    assert_says(&said, &parts);
+    let (passed, said) = check("{\n  \"version\": 1,\n  \"taskQueue\": []\n}")?;
+    assert!(!passed);
+    assert_says(&said, &[&file.display().to_string(), "taskQueue", "line 3"]);
+    let (passed, said) = check(&exec(&["cat"]).to_string())?;
+    assert!(passed, "{said}");
+    assert_says(&said, &["q (10 slots)", "activities: Work"]);
     Ok(())
 }
 

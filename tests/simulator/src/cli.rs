@@ -117,6 +117,9 @@ struct FleetArgs {
     /// Median start-up time of a pod in seconds [default: 20, or the built-in trace's own]
     #[arg(long, value_name = "SECONDS", value_parser = duration)]
     startup: Option<f64>,
+    /// Time that a pod which runs nothing takes to end, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = duration)]
+    shutdown: f64,
     /// Longest time that a task should wait, in seconds [default: 5, or the built-in trace's own]
     #[arg(long, value_name = "SECONDS", value_parser = duration)]
     target: Option<f64>,
@@ -276,6 +279,7 @@ impl FleetArgs {
         };
         workload.slots = self.slots.unwrap_or(workload.slots);
         workload.startup = self.startup.map_or(workload.startup, micros);
+        workload.shutdown = micros(self.shutdown);
         workload.target = self.target.map_or(workload.target, micros);
         Ok((workload, self.bounds.check()?))
     }

@@ -71,6 +71,8 @@ pub struct Workload {
     pub slots: u32,
     /// Median of a pod's start-up time.
     pub startup: Micros,
+    /// Time that a pod which runs nothing takes to end.
+    pub shutdown: Micros,
     /// Longest time that a task should wait.
     pub target: Micros,
     /// What is out of the ordinary.
@@ -89,6 +91,7 @@ impl Workload {
             queues: vec![name.into()],
             slots: 10,
             startup: 20 * SECOND,
+            shutdown: 0,
             target: 5 * SECOND,
             options: Options::default(),
         }

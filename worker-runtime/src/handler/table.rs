@@ -1,14 +1,16 @@
 //! The table of handlers: which one runs an activity type. Checked as a whole at start.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use operator_core::contract::{ExecConfig, HandlerKind, RuntimeConfig, RuntimeLimits};
-use temporalio_client::Url;
-use temporalio_common::protos::temporal::api::common::v1::Payload;
+use operator_core::contract::{ActivityConfig, ExecConfig, ExecMode, HandlerKind, RuntimeConfig, RuntimeLimits};
 
-use super::{Call, HandlerError, exec, http};
+use super::http::Service;
+use super::pool::Pool;
+use super::tree::Programs;
+use super::{Call, End, HandlerError, exec, http, program};
 
 /// A handler that can run.
 #[derive(Clone, Debug)]
@@ -20,14 +22,18 @@ pub struct Handler {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Exec(ExecConfig),
-    Http(Url, reqwest::Client),
+    Once(ExecConfig, Arc<Programs>),
+    Pool(Arc<Pool>),
+    Http(Service),
 }
 
 /// Activity types and their handlers.
 #[derive(Clone, Debug)]
 pub struct HandlerTable {
-    activities: BTreeMap<String, Arc<Handler>>,
+    /// By the type itself.
+    exact: BTreeMap<String, Arc<Handler>>,
+    /// By what a type begins with, longest first.
+    prefixes: Vec<(String, Arc<Handler>)>,
 }
 
 /// Everything that is wrong with a configuration, one line each.
@@ -36,21 +42,30 @@ pub struct HandlerTable {
 pub struct TableError(pub Vec<String>);
 
 impl HandlerTable {
-    /// The table that a configuration states.
+    /// The table that a configuration states. Services get `token` with each request.
     ///
     /// # Errors
     /// All violations of the contract: fields, values and remedies.
-    pub fn new(config: &RuntimeConfig, limits: &RuntimeLimits) -> Result<Self, TableError> {
+    pub fn new(config: &RuntimeConfig, limits: &RuntimeLimits, token: Option<Arc<str>>) -> Result<Self, TableError> {
         let mut problems = problems(config);
-        let client = http::client().map_err(|error| TableError(vec![error]))?;
+        let programs = Programs::new();
         let mut handlers = BTreeMap::new();
         for handler in &config.handlers {
+            if let HandlerKind::Exec(exec) = &handler.kind
+                && let Some((field, problem)) = program::problem(exec)
+            {
+                problems.push(format!("handlers[{}].exec.{field}: {problem}", handler.name));
+            }
             let kind = match &handler.kind {
-                HandlerKind::Exec(exec) => Kind::Exec(exec.clone()),
-                HandlerKind::Http(http) => match http::local_url(&http.url) {
-                    Ok(url) => Kind::Http(url, client.clone()),
+                HandlerKind::Exec(exec) if exec.mode == ExecMode::Pool => {
+                    let processes = limits.handler_processes.get(&handler.name).copied();
+                    Kind::Pool(Arc::new(Pool::new(&programs, &handler.name, exec, processes)))
+                }
+                HandlerKind::Exec(exec) => Kind::Once(exec.clone(), programs.clone()),
+                HandlerKind::Http(http) => match Service::new(http, token.clone()) {
+                    Ok(service) => Kind::Http(service),
                     Err(problem) => {
-                        problems.push(format!("handlers[{}].http.url: {problem}", handler.name));
+                        problems.push(format!("handlers[{}].http.{problem}", handler.name));
                         continue;
                     }
                 },
@@ -61,24 +76,28 @@ impl HandlerTable {
         if !problems.is_empty() {
             return Err(TableError(problems));
         }
-        let activities = config
-            .activities
-            .iter()
-            .filter_map(|activity| {
-                handlers.get(&activity.handler).map(|handler| (activity.activity_type.clone(), handler.clone()))
-            })
-            .collect();
-        Ok(Self { activities })
+        let mut table = Self { exact: BTreeMap::new(), prefixes: Vec::new() };
+        for ActivityConfig { activity_type, handler } in &config.activities {
+            let Some(handler) = handlers.get(handler).cloned() else { continue };
+            match activity_type.strip_suffix('*') {
+                Some(prefix) => table.prefixes.push((prefix.to_owned(), handler)),
+                None => drop(table.exact.insert(activity_type.clone(), handler)),
+            }
+        }
+        table.prefixes.sort_by_key(|(prefix, _)| Reverse(prefix.len()));
+        Ok(table)
     }
 
-    /// The handler of an activity type.
+    /// The handler of an activity type: that of the type itself, else of the longest prefix.
     pub fn get(&self, activity_type: &str) -> Option<Arc<Handler>> {
-        self.activities.get(activity_type).cloned()
+        let by_prefix = || self.prefixes.iter().find(|(prefix, _)| activity_type.starts_with(prefix.as_str()));
+        self.exact.get(activity_type).or_else(|| by_prefix().map(|(_, handler)| handler)).cloned()
     }
 
-    /// The activity types that have a handler, in order.
-    pub fn activity_types(&self) -> impl Iterator<Item = &str> {
-        self.activities.keys().map(String::as_str)
+    /// The activity types that have a handler, as the configuration names them.
+    pub fn activity_types(&self) -> Vec<String> {
+        let prefixes = self.prefixes.iter().map(|(prefix, _)| format!("{prefix}*"));
+        self.exact.keys().cloned().chain(prefixes).collect()
     }
 }
 
@@ -106,21 +125,32 @@ fn twice<'a>(field: &str, names: impl Iterator<Item = &'a str>, problems: &mut V
 }
 
 impl Handler {
-    /// Runs one task, within the handler's timeout. Dropping the future stops the handler.
-    ///
-    /// # Errors
-    /// Why there is no result.
-    pub async fn run(&self, call: &Call) -> Result<Payload, HandlerError> {
+    /// Runs one task, within the handler's timeout, until it is asked to stop. Dropping the future stops the handler.
+    pub async fn run(&self, call: &Call) -> End {
         let run = async {
             match &self.kind {
-                Kind::Exec(exec) => exec::run(&self.name, exec, call).await,
-                Kind::Http(url, client) => http::run(&self.name, url, client, call).await,
+                Kind::Once(exec, programs) => {
+                    exec::run(programs, &self.name, exec, call).await.map_or_else(End::Failed, End::Result)
+                }
+                Kind::Pool(pool) => pool.run(call).await,
+                Kind::Http(service) => http::run(&self.name, service, call).await.map_or_else(End::Failed, End::Result),
             }
         };
-        let Some(timeout) = self.timeout else { return run.await };
-        tokio::time::timeout(timeout, run)
-            .await
-            .unwrap_or_else(|_| Err(HandlerError::TimedOut { handler: self.name.clone(), timeout }))
+        // A pool stops its task itself.
+        let asked = async {
+            match self.kind {
+                Kind::Pool(_) => std::future::pending().await,
+                Kind::Once(..) | Kind::Http(_) => call.stop.asked().await,
+            }
+        };
+        let timeout = self.timeout.unwrap_or(Duration::MAX);
+        tokio::select! {
+            end = run => end,
+            reason = asked => End::Stopped(reason),
+            () = tokio::time::sleep(timeout) => {
+                End::Failed(HandlerError::TimedOut { handler: self.name.clone(), timeout })
+            }
+        }
     }
 }
 
@@ -129,7 +159,7 @@ mod tests {
     use super::*;
 
     fn table(config: &str) -> Result<HandlerTable, TableError> {
-        HandlerTable::new(&serde_json::from_str(config).unwrap(), &RuntimeLimits::default())
+        HandlerTable::new(&serde_json::from_str(config).unwrap(), &RuntimeLimits::default(), None)
     }
 
     #[test]
@@ -140,16 +170,33 @@ mod tests {
                 "activities":[{"type":"B","handler":"cat"},{"type":"A","handler":"web"}]}"#,
         )
         .unwrap();
-        assert_eq!(table.activity_types().collect::<Vec<_>>(), ["A", "B"]);
+        assert_eq!(table.activity_types(), ["A", "B"]);
         assert!(table.get("A").is_some() && table.get("C").is_none());
+    }
+
+    #[test]
+    fn the_exact_type_wins_then_the_longest_prefix_then_the_catch_all() {
+        let table = table(
+            r#"{"version":1,"taskQueues":["q"],
+                "handlers":[{"name":"a","exec":{"command":["true"]}},{"name":"b","exec":{"command":["true"]}},
+                            {"name":"c","exec":{"command":["true"]}},{"name":"d","exec":{"command":["true"]}}],
+                "activities":[{"type":"*","handler":"d"},{"type":"Foo.*","handler":"c"},{"type":"Foo.Bar.*","handler":"b"},
+                              {"type":"Foo.Bar.Baz","handler":"a"}]}"#,
+        )
+        .unwrap();
+        let handler = |activity_type| table.get(activity_type).unwrap().name.clone();
+        assert_eq!(["Foo.Bar.Baz", "Foo.Bar.Bazz", "Foo.Bar", "Fo", ""].map(handler), ["a", "b", "c", "d", "d"]);
+        assert_eq!(table.activity_types(), ["Foo.Bar.Baz", "Foo.Bar.*", "Foo.*", "*"]);
     }
 
     #[test]
     fn every_violation_is_said_at_once() {
         let problems = table(
             r#"{"version":1,"taskQueues":["q","q"],
-                "handlers":[{"name":"web","http":{"url":"http://10.0.0.1/"}},{"name":"x","exec":{"command":[]}}],
-                "activities":[{"type":"A","handler":"nobody"},{"type":"A","handler":"web"}]}"#,
+                "handlers":[{"name":"web","http":{"url":"http://10.0.0.1/"}},{"name":"x","exec":{"command":[]}},
+                            {"name":"y","exec":{"command":["no-such-program"]}}],
+                "activities":[{"type":"A","handler":"nobody"},{"type":"A","handler":"web"},
+                              {"type":"Foo.*","handler":"x"},{"type":"Foo.*","handler":"web"}]}"#,
         )
         .unwrap_err()
         .to_string();
@@ -158,8 +205,10 @@ mod tests {
             "10.0.0.1",
             "handlers[x].exec.command",
             "\"nobody\"",
+            "handlers[y].exec.command[0]: is \"no-such-program\"",
             "\"q\" is there twice",
             "\"A\" is there twice",
+            "\"Foo.*\" is there twice",
         ] {
             assert!(problems.contains(part), "{part} in {problems}");
         }

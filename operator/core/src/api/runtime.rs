@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::connection::KeySelector;
 use super::duration::GoDuration;
 use super::schema::{DURATION, NAME};
-use crate::contract;
+use crate::contract::{self, ExecMode};
 
 /// The shared worker runtime of a fleet.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +91,7 @@ pub struct Handler {
     /// Name that activities refer to.
     #[schemars(length(max = 63), extend("pattern" = NAME))]
     pub name: String,
-    /// A program that is started for each task.
+    /// A program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<ExecHandler>,
     /// A service in the same pod.
@@ -99,17 +99,27 @@ pub struct Handler {
     pub http: Option<HttpHandler>,
 }
 
-/// A program: arguments as a JSON array on stdin, the result as JSON on stdout.
+/// A program.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.timeout) || duration(self.timeout) > duration('0s')")
-        .message("exec.timeout must be longer than 0s")
+        .message("exec.timeout must be longer than 0s"),
+    validation = Rule::new("!has(self.processes) || (has(self.mode) && self.mode == 'Pool')")
+        .message("exec.processes needs exec.mode: Pool; without it a program runs for each task, and slots bound their number")
 )]
 pub struct ExecHandler {
     /// Program and arguments; no shell is involved.
     #[schemars(length(min = 1, max = 64), inner(length(max = 4096)), extend("x-kubernetes-list-type" = "atomic"))]
     pub command: Vec<String>,
+    /// Once, when not set: the program is started for each task; arguments as a JSON array on stdin, the result as JSON on
+    /// stdout. Pool: its processes run one task after another; a JSON object a line in both directions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ExecMode>,
+    /// Most processes of a pod with mode Pool; as many as tasks run at a time when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub processes: Option<i32>,
     /// Folder that the program starts in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
@@ -135,6 +145,11 @@ pub struct HttpHandler {
     /// Address in the pod, such as http://127.0.0.1:9000/run.
     #[schemars(length(max = 2048), extend("pattern" = "^http://.+"))]
     pub url: String,
+    /// Path of the Unix socket that the service listens on, in a volume that both containers mount; the host and port of url
+    /// when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 108), extend("pattern" = "^/.+"))]
+    pub socket: Option<String>,
     /// Time limit of one task; the activity's own timeouts alone when not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("pattern" = DURATION))]
@@ -145,7 +160,8 @@ pub struct HttpHandler {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActivityRoute {
-    /// Activity type, exact.
+    /// Activity type, or what it begins with and a `*`, such as `Billing.*` or `*`. The exact type wins, then the longest
+    /// beginning.
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = 1000))]
     pub activity_type: String,

@@ -181,6 +181,9 @@ fn finish_pod(template: &mut Value, input: &ChildInput<'_>) -> Vec<String> {
     }
     if let Some(runtime) = input.runtime {
         super::put_named(list(spec, "volumes"), runtime::config_volume(runtime));
+        if runtime::has_services(runtime) {
+            super::put_named(list(spec, "volumes"), runtime::token_volume());
+        }
         spec.entry("terminationGracePeriodSeconds")
             .or_insert_with(|| runtime::grace_period_seconds(&runtime.limits).into());
         let annotations = object_in(object(template, "metadata"), "annotations");
@@ -206,6 +209,10 @@ fn add_runtime(containers: &mut Vec<Value>, runtime: &RuntimePod) {
         runtime::tell_uid(&mut container);
     }
     runtime::mount_config(&mut container);
+    if runtime::has_services(runtime) {
+        containers.iter_mut().for_each(runtime::read_token);
+        runtime::write_token(&mut container);
+    }
     super::put_named(containers, container);
 }
 

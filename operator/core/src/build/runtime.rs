@@ -5,12 +5,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::list;
-use crate::contract::{self, RuntimeConfig, RuntimeLimits};
+use crate::contract::{self, HandlerConfig, HandlerKind, RuntimeConfig, RuntimeLimits};
 
 /// Annotation on pods, our own: hash of the configuration that they were started with.
 pub const CONFIG_HASH_ANNOTATION: &str = "temporal.io/runtime-config-hash";
 /// Volume with the configuration files.
 const CONFIG_VOLUME: &str = "temporal-worker-config";
+/// Volume with the token of the pod.
+const TOKEN_VOLUME: &str = "temporal-worker-token";
 /// Time between the end of the drain and the end of the pod's grace period.
 const GRACE_MARGIN: Duration = Duration::from_secs(15);
 
@@ -83,6 +85,41 @@ pub fn mount_config(container: &mut Value) {
         list(container, "volumeMounts")
             .push(json!({"name": CONFIG_VOLUME, "mountPath": contract::CONFIG_MOUNT_PATH, "readOnly": true}));
     }
+}
+
+/// Whether services in the pod are asked to run activities.
+#[must_use]
+pub fn has_services(runtime: &RuntimePod) -> bool {
+    let is_service = |handler: &HandlerConfig| matches!(handler.kind, HandlerKind::Http(_));
+    runtime.image.is_some() && runtime.config.handlers.iter().any(is_service)
+}
+
+/// Tells the runtime's container where to put the token by which services know it, and mounts the folder.
+pub fn write_token(container: &mut Value) {
+    mount_token(container, false);
+    let Value::Object(container) = container else { return };
+    let path = format!("{}/{}", contract::TOKEN_MOUNT_PATH, contract::TOKEN_FILE);
+    list(container, "env").push(json!({"name": contract::ENV_TOKEN_FILE, "value": path}));
+}
+
+/// Mounts the folder with the token into another container. What the user mounted there stays.
+pub fn read_token(container: &mut Value) {
+    mount_token(container, true);
+}
+
+fn mount_token(container: &mut Value, read_only: bool) {
+    let Value::Object(container) = container else { return };
+    let mounts = list(container, "volumeMounts");
+    if !mounts.iter().any(|mount| mount["mountPath"] == contract::TOKEN_MOUNT_PATH) {
+        let path = contract::TOKEN_MOUNT_PATH;
+        mounts.push(json!({"name": TOKEN_VOLUME, "mountPath": path, "readOnly": read_only}));
+    }
+}
+
+/// The volume that [`write_token`] and [`read_token`] need.
+#[must_use]
+pub fn token_volume() -> Value {
+    json!({"name": TOKEN_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
 }
 
 /// Gives a Worker that is built on the library what the runtime's own container has: the files, where they are, and a

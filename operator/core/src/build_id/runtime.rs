@@ -16,6 +16,9 @@ const NO_IMAGE: &str = "runtime";
 /// `spec.runtime.mode` when it is not set.
 const DEFAULT_MODE: &str = "Shared";
 
+/// `spec.runtime.handlers[].exec.mode` when it is not set.
+const DEFAULT_EXEC_MODE: &str = "Once";
+
 /// What the Build ID of a runtime fleet is computed from.
 #[derive(Clone, Copy, Debug)]
 pub struct RuntimeInputs<'a> {
@@ -68,15 +71,19 @@ fn entries(runtime: &Value, list: &str, hashed: impl Fn(&Value) -> Value) -> Str
     texts.join(",")
 }
 
-/// A handler without its time limit.
+/// A handler without its limits, and without a mode that is the default.
 fn handler(handler: &Value) -> Value {
     let mut handler = without_empty(handler);
     for kind in ["exec", "http"] {
         if let Some(kind) = handler.get_mut(kind).and_then(Value::as_object_mut) {
-            kind.remove("timeout");
+            kind.retain(|field, value| !matches!(field.as_str(), "timeout" | "processes") && !is_default(field, value));
         }
     }
     handler
+}
+
+fn is_default(field: &str, value: &Value) -> bool {
+    field == "mode" && value == DEFAULT_EXEC_MODE
 }
 
 /// A value without the fields that say nothing: `null`, `[]` and `{}`.

@@ -28,6 +28,27 @@ fn handlers_of_a_template_get_no_credentials_and_outlive_the_drain() {
 }
 
 #[test]
+fn services_know_the_runtime_by_a_token_of_their_pod() {
+    let mut runtime = runtime();
+    runtime["handlers"][0] = json!({"name": "cat", "http": {"url": "http://localhost/run", "socket": "/run/app/s"}});
+    let fleet = fleet(json!({"runtime": runtime}));
+    let pod = &fleet.child.object["spec"]["template"]["spec"];
+    let mount = |container: &Value| {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        mounts.iter().find(|mount| mount["name"] == "temporal-worker-token").unwrap().clone()
+    };
+    assert_eq!(mount(&pod["containers"][0])["readOnly"], true);
+    assert_eq!(mount(&pod["containers"][1])["readOnly"], false);
+    let environment = pod["containers"][1]["env"].as_array().unwrap();
+    let file = json!({"name": "WORKER_RUNTIME_TOKEN_FILE", "value": "/run/temporal-worker/token"});
+    assert!(environment.contains(&file), "{environment:?}");
+    let config = fleet.config_maps[0]["data"]["runtime.json"].as_str().unwrap();
+    assert!(config.contains(r#""socket":"/run/app/s""#), "{config}");
+    let programs_alone = crate::fixtures::fleet(json!({"runtime": crate::fixtures::runtime()}));
+    assert!(!programs_alone.child.object.to_string().contains("temporal-worker-token"));
+}
+
+#[test]
 fn a_worker_on_the_library_is_told_where_its_files_are_and_shows_its_metrics() {
     let library = json!({"mode": "Library", "taskQueues": [{"name": "q"}]});
     let container = |template: Value| {

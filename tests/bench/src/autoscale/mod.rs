@@ -15,7 +15,7 @@ use scale_sim::{Bounds, PolicyName, Workload, simulate};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use self::pods::{Life, Register, median_start_up, pod_seconds};
+use self::pods::{Life, Register, median, pod_seconds};
 use self::slice::{AZLLM_CODE, NAB_ELB, Slice};
 use crate::figures::load;
 use crate::figures::{self, Figure};
@@ -58,6 +58,8 @@ struct Played {
     file: String,
     /// Median time from a pod's creation until it is Ready.
     start_up_s: f64,
+    /// Median time from the order to end until a pod was gone.
+    shutdown_s: f64,
     /// The longest time by which a task was sent too late.
     latest_s: f64,
     cluster: Measured,
@@ -139,7 +141,8 @@ async fn play(stage: &Stage, slice: &Slice, length: Duration) -> Result<Played> 
     ensure!(!pods.is_empty(), "no pod was seen");
     fleet.delete().await?;
 
-    let start_up = median_start_up(&pods).context("no pod was Ready")?;
+    let start_up = median(&pods, Life::start_up).context("no pod was Ready")?;
+    let shutdown = median(&pods, Life::shutdown).context("no pod ended")?;
     Ok(Played {
         name: slice.name,
         seconds: length.as_secs_f64(),
@@ -147,9 +150,10 @@ async fn play(stage: &Stage, slice: &Slice, length: Duration) -> Result<Played> 
         slots: workload.slots,
         file: file.display().to_string(),
         start_up_s: start_up.as_secs_f64(),
+        shutdown_s: shutdown.as_secs_f64(),
         latest_s: played.latest.as_secs_f64(),
         cluster: measured(&done, pod_seconds(&pods, Timestamp::now())),
-        simulator: predicted(&workload, start_up),
+        simulator: predicted(&workload, start_up, shutdown),
         pods,
     })
 }
@@ -180,8 +184,9 @@ fn measured(done: &[Completed], cost_replica_s: f64) -> Measured {
 }
 
 /// The simulator's figures for the operator's own decision: the mean over its seeds.
-fn predicted(workload: &Workload, start_up: Duration) -> Measured {
-    let workload = Workload { startup: u64::try_from(start_up.as_micros()).unwrap_or(u64::MAX), ..workload.clone() };
+fn predicted(workload: &Workload, start_up: Duration, shutdown: Duration) -> Measured {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let workload = Workload { startup: micros(start_up), shutdown: micros(shutdown), ..workload.clone() };
     let bounds = Bounds { min: 0, max: MAX_REPLICAS };
     let runs = SEEDS.map(|seed| simulate(&workload, PolicyName::Ours, bounds, seed).figures);
     let runs: Vec<_> = runs.collect();
@@ -227,11 +232,13 @@ mod tests {
     }
 
     #[test]
-    fn the_prediction_depends_on_the_start_up_that_was_measured() {
+    fn the_prediction_depends_on_the_start_up_and_the_shutdown_that_were_measured() {
         let workload = NAB_ELB.workload(Duration::from_secs(60)).unwrap();
-        let quick = predicted(&workload, Duration::from_millis(500));
-        let slow = predicted(&workload, Duration::from_secs(20));
+        let predicted =
+            |start_up, shutdown| predicted(&workload, Duration::from_millis(start_up), Duration::from_millis(shutdown));
+        let (quick, slow, lingering) = (predicted(500, 0), predicted(20_000, 0), predicted(500, 10_000));
         assert!(quick.cost_replica_s > 0.0 && quick.wait_p95_s < slow.wait_p95_s, "{quick:?} {slow:?}");
-        assert_eq!(quick, predicted(&workload, Duration::from_millis(500)));
+        assert!(quick.cost_replica_s + 10.0 <= lingering.cost_replica_s, "{quick:?} {lingering:?}");
+        assert_eq!(quick, predicted(500, 0));
     }
 }

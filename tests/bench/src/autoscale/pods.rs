@@ -21,6 +21,8 @@ pub struct Life {
     pub created: Timestamp,
     /// It was Ready for the first time.
     pub ready: Option<Timestamp>,
+    /// It was told to end.
+    pub deleted: Option<Timestamp>,
     /// It is no more.
     pub gone: Option<Timestamp>,
 }
@@ -29,6 +31,11 @@ impl Life {
     /// Time from its creation until it was Ready.
     pub fn start_up(&self) -> Option<Duration> {
         Some(self.ready?.duration_since(self.created).unsigned_abs())
+    }
+
+    /// Time from the order to end until it was gone.
+    pub fn shutdown(&self) -> Option<Duration> {
+        Some(self.gone?.duration_since(self.deleted?).unsigned_abs())
     }
 }
 
@@ -79,8 +86,9 @@ fn see(lives: &mut Lives, event: Event<Pod>, now: Timestamp) -> Result<()> {
         Event::Init => ensure!(lives.is_empty(), "the watch of the pods was interrupted"),
         Event::InitDone => {}
         Event::InitApply(pod) | Event::Apply(pod) => {
-            let life = lives.entry(uid(&pod)).or_insert(Life { created: now, ready: None, gone: None });
+            let life = lives.entry(uid(&pod)).or_insert(Life { created: now, ready: None, deleted: None, gone: None });
             life.ready = life.ready.or_else(|| is_ready(&pod).then_some(now));
+            life.deleted = life.deleted.or_else(|| pod.metadata.deletion_timestamp.as_ref().map(|_| now));
         }
         Event::Delete(pod) => {
             if let Some(life) = lives.get_mut(&uid(&pod)) {
@@ -105,9 +113,9 @@ pub fn pod_seconds(lives: &[Life], end: Timestamp) -> f64 {
     lives.iter().map(|life| life.gone.unwrap_or(end).duration_since(life.created).as_secs_f64()).sum()
 }
 
-/// The median of the start-up times.
-pub fn median_start_up(lives: &[Life]) -> Option<Duration> {
-    let mut times: Vec<_> = lives.iter().filter_map(Life::start_up).collect();
+/// The median of a time that pods took.
+pub fn median(lives: &[Life], time: fn(&Life) -> Option<Duration>) -> Option<Duration> {
+    let mut times: Vec<_> = lives.iter().filter_map(time).collect();
     times.sort_unstable();
     times.get(times.len().div_ceil(2).saturating_sub(1)).copied()
 }
@@ -121,6 +129,11 @@ mod tests {
     fn pod(uid: &str, ready: &str) -> Pod {
         let body = json!({"metadata": {"uid": uid}, "status": {"conditions": [{"type": "Ready", "status": ready}]}});
         serde_json::from_value(body).unwrap()
+    }
+
+    fn leaving(uid: &str) -> Pod {
+        let metadata = json!({"uid": uid, "deletionTimestamp": "2026-01-01T00:00:00Z"});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
     }
 
     fn at(second: i64) -> Timestamp {
@@ -139,14 +152,16 @@ mod tests {
             (15, Event::Apply(pod("b", "True"))),
             (16, Event::Apply(pod("c", "False"))),
             (20, Event::Apply(pod("a", "False"))),
-            (22, Event::Delete(pod("a", "False"))),
+            (18, Event::Apply(leaving("a"))),
+            (22, Event::Delete(leaving("a"))),
         ];
         for (second, event) in story {
             see(&mut lives, event, at(second)).unwrap();
         }
         let lives: Vec<_> = lives.into_values().collect();
         assert_eq!(pod_seconds(&lives, at(30)), 12.0 + 16.0 + 14.0);
-        assert_eq!(median_start_up(&lives), Some(Duration::from_secs(1)));
+        assert_eq!(median(&lives, Life::start_up), Some(Duration::from_secs(1)));
+        assert_eq!(median(&lives, Life::shutdown), Some(Duration::from_secs(4)));
     }
 
     #[test]

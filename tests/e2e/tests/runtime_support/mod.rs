@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use temporalio_protos::temporal::api::activity::v1::{ActivityExecutionInfo, activity_execution_outcome};
 use temporalio_protos::temporal::api::common::v1::{ActivityType, Payload, Payloads, RetryPolicy};
+use temporalio_protos::temporal::api::failure::v1::ApplicationFailureInfo;
 use temporalio_protos::temporal::api::failure::v1::failure::FailureInfo;
 use temporalio_protos::temporal::api::taskqueue::v1::TaskQueue;
 use temporalio_protos::temporal::api::workflowservice::v1::workflow_service_client::WorkflowServiceClient;
@@ -26,6 +27,8 @@ use tonic::transport::Channel;
 
 /// Deadline of a condition that a test waits for.
 pub const SOON: Duration = Duration::from_secs(30);
+/// Labels of activities of Task Queue `q`.
+pub const WORK: &str = r#"task_queue="q",task_type="activity""#;
 /// Temporal namespace of the tests.
 pub const NAMESPACE: &str = "default";
 
@@ -38,6 +41,18 @@ pub fn program(name: &str) -> PathBuf {
     found.unwrap_or_else(|| {
         panic!("{name} is not in {}; build it with: cargo build --workspace --bins --examples", programs.display())
     })
+}
+
+pub fn assert_says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+}
+
+/// Folder of the project.
+pub fn project() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).expect("the tests are two folders deep").to_owned()
 }
 
 /// Waits until `condition` gives a value.
@@ -66,6 +81,7 @@ pub struct Activity<'a> {
     pub start_to_close: Duration,
     pub heartbeat: Option<Duration>,
     pub attempts: i32,
+    pub retry_interval: Option<Duration>,
 }
 
 impl Default for Activity<'_> {
@@ -77,6 +93,7 @@ impl Default for Activity<'_> {
             start_to_close: Duration::from_secs(60),
             heartbeat: None,
             attempts: 1,
+            retry_interval: None,
         }
     }
 }
@@ -85,7 +102,7 @@ impl Default for Activity<'_> {
 #[derive(Debug)]
 pub enum Ended {
     Result(Value),
-    Failure { kind: String, message: String },
+    Failure { message: String, info: Box<ApplicationFailureInfo> },
     Cancelled,
 }
 
@@ -93,7 +110,15 @@ impl Ended {
     /// Type and message of the failure that it has to be.
     pub fn failure(self) -> (String, String) {
         match self {
-            Self::Failure { kind, message } => (kind, message),
+            Self::Failure { message, info } => (info.r#type, message),
+            other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    /// What the server was told of the failure that it has to be.
+    pub fn info(self) -> ApplicationFailureInfo {
+        match self {
+            Self::Failure { info, .. } => *info,
             other => panic!("no failure: {other:?}"),
         }
     }
@@ -135,7 +160,11 @@ impl Server {
             task_queue: Some(TaskQueue { name: activity.task_queue.to_owned(), ..Default::default() }),
             start_to_close_timeout: Some(activity.start_to_close.try_into()?),
             heartbeat_timeout: activity.heartbeat.map(TryInto::try_into).transpose()?,
-            retry_policy: Some(RetryPolicy { maximum_attempts: activity.attempts, ..Default::default() }),
+            retry_policy: Some(RetryPolicy {
+                maximum_attempts: activity.attempts,
+                initial_interval: activity.retry_interval.map(TryInto::try_into).transpose()?,
+                ..Default::default()
+            }),
             input: Some(Payloads { payloads: activity.input }),
             ..Default::default()
         };
@@ -162,7 +191,7 @@ impl Server {
             activity_execution_outcome::Value::Failure(failure) => match failure.failure_info {
                 Some(FailureInfo::CanceledFailureInfo(_)) => Ended::Cancelled,
                 Some(FailureInfo::ApplicationFailureInfo(info)) => {
-                    Ended::Failure { kind: info.r#type, message: failure.message }
+                    Ended::Failure { message: failure.message, info: Box::new(info) }
                 }
                 other => panic!("another kind of failure: {other:?}"),
             },
@@ -181,6 +210,7 @@ impl Server {
             namespace: NAMESPACE.to_owned(),
             activity_id: activity_id.to_owned(),
             include_last_failure: true,
+            include_heartbeat_details: true,
             ..Default::default()
         };
         let answer = self.client.clone().describe_activity_execution(request).await?.into_inner();
@@ -238,6 +268,17 @@ impl Worker {
         Ok(worker)
     }
 
+    /// Runs one activity with a handler, and says how it failed: type and message.
+    pub async fn failure(configuration: Value, limits: Value) -> Result<(String, String)> {
+        let server = Server::start().await?;
+        let worker = Self::ready(&server, configuration, limits).await?;
+        let failure = server.run(Activity::default()).await?.failure();
+        let reason = format!(r#"reason="{}",task_queue="q""#, failure.0);
+        worker.wait_metric("activity_failures_total", &reason, 1.0).await;
+        worker.wait_metric("tasks_ended_total", &format!(r#"outcome="failed",{WORK}"#), 1.0).await;
+        Ok(failure)
+    }
+
     /// Starts the shared runtime.
     pub fn start(address: &str, config: &Value, limits: &Value, environment: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(program("worker-runtime"));
@@ -273,6 +314,11 @@ impl Worker {
             .with_context(|| format!("{:?}", command.get_program()))?;
         let http = reqwest::Client::builder().no_proxy().build()?;
         Ok(Self { child, folder, http })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it logged.

@@ -81,10 +81,13 @@ impl World<'_> {
         let now = self.now;
         self.pod_mut(id).terminate(now);
         self.withdraw(id);
-        if self.pod(id).phase() == Phase::Gone {
+        let (idle, shutdown) = (self.pod(id).used() == 0, self.workload.shutdown);
+        if idle && shutdown == 0 {
+            self.pod_mut(id).go();
             self.bury(id);
         } else {
-            self.events.plan(now + GRACE, Event::GraceOver { pod: id });
+            let time = if idle { shutdown } else { GRACE };
+            self.events.plan(now + time, Event::GraceOver { pod: id });
         }
     }
 

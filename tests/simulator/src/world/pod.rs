@@ -179,13 +179,10 @@ impl Pod {
         self.ready = Some(now);
     }
 
-    /// Begins its end. One that runs nothing is gone at once.
+    /// Begins its end.
     pub(super) fn terminate(&mut self, now: Micros) {
         self.deleted = Some(now);
         self.phase = Phase::Terminating;
-        if self.used() == 0 {
-            self.go();
-        }
     }
 
     /// Ends it. Its tasks are the caller's.

@@ -1,0 +1,182 @@
+//! The programs of handlers: whether they can be started, their start, and what they write to standard error.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+
+use nix::unistd::{AccessFlags, access};
+use operator_core::contract::ExecConfig;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+
+use super::tree::{MARK, Programs, Tree};
+use super::{HandlerError, MAX_DETAIL};
+
+/// Variables of the runtime's own environment that a program gets. Nothing of the connection to Temporal is among them.
+const PASSED_ON: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
+
+/// What keeps a handler's program from being started, as field and problem; nothing if it can be.
+pub(super) fn problem(exec: &ExecConfig) -> Option<(&'static str, String)> {
+    if let Some(dir) = exec.working_dir.as_deref().filter(|dir| !Path::new(dir).is_dir()) {
+        return Some((
+            "workingDir",
+            format!("is {dir:?}, which is not a folder; create it in the handler's image, or correct it"),
+        ));
+    }
+    let program = exec.command.first().filter(|program| !program.is_empty())?;
+    let remedy = "put the program into the handler's image, with execute permission, or correct the field";
+    match find(program, exec) {
+        Some(path) if access(&path, AccessFlags::X_OK).is_ok() => None,
+        Some(path) => {
+            Some(("command[0]", format!("is {program:?}, and {} can't be executed; {remedy}", path.display())))
+        }
+        None => Some(("command[0]", format!("is {program:?}, which is not there; {remedy}"))),
+    }
+}
+
+/// The file that is a program: a path, or a name that is looked up in the handler's `PATH`.
+fn find(program: &str, exec: &ExecConfig) -> Option<PathBuf> {
+    let is_file = |path: &PathBuf| path.is_file();
+    if program.contains('/') {
+        let folder = exec.working_dir.as_deref().unwrap_or(".");
+        return Some(Path::new(folder).join(program)).filter(is_file);
+    }
+    let path = exec.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"))?;
+    let found: Vec<_> = std::env::split_paths(&path).map(|folder| folder.join(program)).filter(is_file).collect();
+    let executable = found.iter().find(|path| access(*path, AccessFlags::X_OK).is_ok());
+    executable.or(found.first()).cloned()
+}
+
+/// Starts a handler's program, as the leader of a process group of its own and with what it may know of a task.
+pub(super) fn start<'a>(
+    programs: &Arc<Programs>,
+    name: &str,
+    exec: &ExecConfig,
+    info: impl IntoIterator<Item = (&'a str, String)>,
+) -> Result<(Child, Tree), HandlerError> {
+    let not_started = |field, value: &str, cause: String| HandlerError::NotStarted {
+        handler: name.to_owned(),
+        field,
+        value: value.to_owned(),
+        cause,
+    };
+    if let Some(dir) = &exec.working_dir
+        && !Path::new(dir).is_dir()
+    {
+        return Err(not_started("workingDir", dir, "it is not a folder".to_owned()));
+    }
+    let program = exec.command.first().map_or("", String::as_str);
+    let mark = programs.mark();
+    let mut command = Command::new(program);
+    command
+        .args(exec.command.iter().skip(1))
+        .env_clear()
+        .envs(PASSED_ON.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))))
+        .envs(&exec.env)
+        .env(MARK, &mark)
+        .envs(info.into_iter().map(|(key, value)| (format!("TEMPORAL_{key}"), value)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    if let Some(dir) = &exec.working_dir {
+        command.current_dir(dir);
+    }
+    let child = command.spawn().map_err(|error| not_started("command[0]", program, error.to_string()))?;
+    let tree = programs.track(mark, child.id());
+    Ok((child, tree))
+}
+
+/// The end of a handler's standard error.
+#[derive(Debug, Default)]
+pub(super) struct Tail(VecDeque<u8>);
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+        self.0.drain(..self.0.len().saturating_sub(MAX_DETAIL));
+    }
+
+    /// Its last [`MAX_DETAIL`] bytes.
+    pub(super) fn text(&mut self) -> String {
+        String::from_utf8_lossy(self.0.make_contiguous()).into_owned()
+    }
+}
+
+/// Reads `pipe` to its end into `tail`; every line is given to `log`.
+pub(super) async fn read_stderr(pipe: Option<impl AsyncRead + Unpin>, tail: &Mutex<Tail>, log: impl Fn(&str)) {
+    let mut line = Vec::new();
+    let end_line = |line: &mut Vec<u8>| {
+        if !line.is_empty() {
+            log(&String::from_utf8_lossy(line));
+            line.clear();
+        }
+    };
+    if let Some(mut pipe) = pipe {
+        let mut chunk = [0; 4096];
+        while let Ok(read @ 1..) = pipe.read(&mut chunk).await {
+            for byte in &chunk[..read] {
+                if *byte == b'\n' || line.len() == MAX_DETAIL {
+                    end_line(&mut line);
+                }
+                if *byte != b'\n' {
+                    line.push(*byte);
+                }
+            }
+            tail.lock().push(&chunk[..read]);
+        }
+    }
+    end_line(&mut line);
+}
+
+/// How a program ended, in words.
+pub(super) fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(9)) => "was killed by signal 9, perhaps for want of memory".to_owned(),
+        (None, signal) => format!("was ended by signal {}", signal.unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use operator_core::contract::ExecMode;
+
+    use super::*;
+
+    fn exec(command: &str, working_dir: Option<&str>, path: Option<&Path>) -> ExecConfig {
+        let env = path.map(|path| ("PATH".to_owned(), path.display().to_string())).into_iter().collect();
+        let working_dir = working_dir.map(str::to_owned);
+        ExecConfig { command: vec![command.to_owned()], mode: ExecMode::Once, working_dir, env }
+    }
+
+    #[test]
+    fn a_program_that_can_not_be_started_is_named_with_field_value_and_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let plain = folder.path().join("plain");
+        std::fs::write(&plain, "text").unwrap();
+        let problem = |exec: ExecConfig| problem(&exec).map(|(field, problem)| format!("{field} {problem}"));
+        assert_eq!(problem(exec("sh", None, None)), None);
+        assert_eq!(problem(exec("/bin/sh", Some("/"), None)), None);
+        assert_eq!(problem(exec("bin/sh", Some("/"), None)), None, "from the folder that it starts in");
+        for (exec, parts) in [
+            (exec("no-such-program", None, None), ["command[0] is \"no-such-program\"", "not there", "image"]),
+            (exec("/nowhere/sh", None, None), ["command[0] is \"/nowhere/sh\"", "not there", "image"]),
+            (exec("sh", None, Some(folder.path())), ["command[0] is \"sh\"", "not there", "image"]),
+            (exec("plain", None, Some(folder.path())), ["command[0] is \"plain\"", "can't be executed", "permission"]),
+            (exec("sh", Some("/nowhere"), None), ["workingDir is \"/nowhere\"", "not a folder", "create it"]),
+        ] {
+            let problem = problem(exec).unwrap();
+            assert!(parts.iter().all(|part| problem.contains(part)), "{problem}");
+        }
+        std::fs::set_permissions(&plain, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(problem(exec("plain", None, Some(folder.path()))), None);
+    }
+}
