@@ -1,5 +1,6 @@
 //! One activity task: argument decoding, the handler, heartbeats, cancellation, and the report of its end.
 
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use temporalio_sdk_core::Worker;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::codec::CodecError;
+use crate::encryption::Encryption;
 use crate::handler::{Call, End, HandlerTable};
 use crate::metrics::{Metrics, TaskType};
 use crate::payload;
@@ -30,6 +33,8 @@ pub struct Tasks {
     pub reporter: Reporter,
     /// Where ends are counted.
     pub metrics: Metrics,
+    /// With what payloads are encrypted.
+    pub encryption: Encryption,
     /// Cancelled once the drain time is over.
     pub abandon: CancellationToken,
 }
@@ -45,7 +50,8 @@ impl Tasks {
     ) {
         let stop = Stop::new(asked, self.abandon.clone());
         let (progress, details) = watch::channel(None);
-        let heartbeats = heartbeats(worker, &task_token, heartbeat_interval(&start), details);
+        let interval = heartbeat_interval(&start);
+        let heartbeats = self.heartbeats(worker, &task_token, interval, details);
         let outcome = tokio::select! {
             outcome = self.handle(start, stop.clone(), progress) => outcome,
             () = heartbeats => unreachable!("heartbeats have no end"),
@@ -66,9 +72,11 @@ impl Tasks {
         }
     }
 
-    /// A benign failure is nothing that somebody has to look at.
+    /// A benign failure is nothing that somebody has to look at. Where payloads are encrypted, a message is for who has the
+    /// keys: it may quote one.
     fn note(&self, failed: &Failed) {
         let Failed { reason, message, terms } = failed;
+        let message = if self.encryption.is_on() { "(the message is encrypted)" } else { message.as_str() };
         if terms.benign {
             tracing::debug!(task_queue = self.task_queue, reason, "activity failed, as may be: {message}");
         } else {
@@ -77,7 +85,42 @@ impl Tasks {
         }
     }
 
-    async fn handle(&self, start: Start, stop: Stop, progress: watch::Sender<Option<Payload>>) -> Outcome {
+    /// Says for the handler that it runs, and hands on what it tells of its progress: the server notices a lost pod, keeps the
+    /// details for the next attempt, and its answer carries a cancellation.
+    async fn heartbeats(
+        &self,
+        worker: &Worker,
+        task_token: &[u8],
+        interval: Option<Duration>,
+        mut details: watch::Receiver<Option<Payload>>,
+    ) {
+        let pause = async || match interval {
+            Some(interval) => tokio::time::sleep(interval).await,
+            None => std::future::pending().await,
+        };
+        loop {
+            tokio::select! {
+                () = pause() => {}
+                Ok(()) = details.changed() => {}
+                else => std::future::pending().await,
+            }
+            let details = details.borrow_and_update().iter().cloned().collect();
+            let details = self.encryption.seal(details).unwrap_or_else(|error| {
+                tracing::error!("details of a heartbeat can't be encrypted, and are left out: {error}");
+                Vec::new()
+            });
+            worker.record_activity_heartbeat(ActivityHeartbeat { task_token: task_token.to_vec(), details });
+        }
+    }
+
+    /// Decrypts what came with a task.
+    fn open(&self, start: &mut Start) -> Result<(), CodecError> {
+        start.input = self.encryption.open(take(&mut start.input))?;
+        start.heartbeat_details = self.encryption.open(take(&mut start.heartbeat_details))?;
+        Ok(())
+    }
+
+    async fn handle(&self, mut start: Start, stop: Stop, progress: watch::Sender<Option<Payload>>) -> Outcome {
         let Some(handler) = self.handlers.get(&start.activity_type) else {
             return failed(
                 "UnknownActivityType",
@@ -90,6 +133,9 @@ impl Tasks {
                 ),
             );
         };
+        if let Err(error) = self.open(&mut start) {
+            return unreadable(&start.activity_type, &error);
+        }
         let arguments = match payload::arguments(&start.input) {
             Ok(arguments) => arguments,
             Err(error) => return failed("ArgumentsInvalid", format!("{}: {error}", start.activity_type)),
@@ -120,6 +166,14 @@ fn failed(reason: &'static str, message: impl Into<String>) -> Outcome {
     Outcome::Failed(Box::new(Failed { reason, message: message.into(), terms: Terms::default() }))
 }
 
+/// A task whose payloads can't be decrypted. It is loud, for nothing is done until somebody heals it.
+fn unreadable(activity_type: &str, error: &CodecError) -> Outcome {
+    tracing::error!(activity_type, "payloads of an activity can't be decrypted: {error}");
+    let terms = Terms { non_retryable: !error.is_retryable(), ..Terms::default() };
+    let message = format!("{activity_type}: {error}");
+    Outcome::Failed(Box::new(Failed { reason: "PayloadUnreadable", message, terms }))
+}
+
 /// What is reported of a task that was stopped.
 fn stopped(reason: Reason) -> Outcome {
     match reason {
@@ -139,29 +193,6 @@ fn stopped(reason: Reason) -> Outcome {
 fn heartbeat_interval(start: &Start) -> Option<Duration> {
     let timeout = start.heartbeat_timeout.and_then(|timeout| Duration::try_from(timeout).ok())?;
     (!timeout.is_zero()).then(|| timeout.div_f64(2.5).min(MAX_HEARTBEAT_INTERVAL))
-}
-
-/// Says for the handler that it runs, and hands on what it tells of its progress: the server notices a lost pod, keeps the
-/// details for the next attempt, and its answer carries a cancellation.
-async fn heartbeats(
-    worker: &Worker,
-    task_token: &[u8],
-    interval: Option<Duration>,
-    mut details: watch::Receiver<Option<Payload>>,
-) {
-    let pause = async || match interval {
-        Some(interval) => tokio::time::sleep(interval).await,
-        None => std::future::pending().await,
-    };
-    loop {
-        tokio::select! {
-            () = pause() => {}
-            Ok(()) = details.changed() => {}
-            else => std::future::pending().await,
-        }
-        let details = details.borrow_and_update().iter().cloned().collect();
-        worker.record_activity_heartbeat(ActivityHeartbeat { task_token: task_token.to_vec(), details });
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The connection to Temporal: options from [`Settings`], retried until it works.
 
-use std::path::Path;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
@@ -10,6 +9,7 @@ use temporalio_client::{Connection, ConnectionOptions};
 use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
+use crate::credentials::Credentials;
 use crate::settings::{Settings, Tls};
 use crate::transport::{self, Polls};
 
@@ -40,13 +40,13 @@ pub struct ConnectError {
 }
 
 /// Connects, and tries again with backoff until it works. Each failure is logged.
-pub async fn connect(settings: &Settings, polls: Polls) -> Connection {
+pub async fn connect(settings: &Settings, polls: &Polls) -> (Connection, Credentials) {
     let mut waits = backoff();
     loop {
-        match attempt(settings, &polls).await {
-            Ok(connection) => {
+        match first(settings, polls).await {
+            Ok(connected) => {
                 tracing::info!(address = settings.address, namespace = settings.namespace, "connected to Temporal");
-                return connection;
+                return connected;
             }
             Err(error) => tracing::warn!("{error}"),
         }
@@ -54,27 +54,41 @@ pub async fn connect(settings: &Settings, polls: Polls) -> Connection {
     }
 }
 
-async fn attempt(settings: &Settings, polls: &Polls) -> Result<Connection, ConnectError> {
-    let failed = |cause, remedy| ConnectError {
-        address: settings.address.clone(),
-        namespace: settings.namespace.clone(),
-        cause,
-        remedy,
-    };
-    let endpoint =
-        endpoint(settings).await.map_err(|cause| failed(cause, "check that the file is mounted and holds PEM text"))?;
+async fn first(settings: &Settings, polls: &Polls) -> Result<(Connection, Credentials), ConnectError> {
+    let credentials = Credentials::read(settings).await.map_err(|cause| failed(settings, cause, FILES))?;
+    Ok((attempt(settings, &credentials, polls).await?, credentials))
+}
+
+fn failed(settings: &Settings, cause: String, remedy: &'static str) -> ConnectError {
+    ConnectError { address: settings.address.clone(), namespace: settings.namespace.clone(), cause, remedy }
+}
+
+/// Connects once.
+///
+/// # Errors
+/// It did not work; says where to, why, and what to check.
+pub async fn attempt(
+    settings: &Settings,
+    credentials: &Credentials,
+    polls: &Polls,
+) -> Result<Connection, ConnectError> {
+    let failed = |cause, remedy| failed(settings, cause, remedy);
+    let endpoint = endpoint(settings, credentials).map_err(|cause| failed(cause, FILES))?;
     let connected = async {
         let channel = endpoint.connect().await.map_err(|error| failed(chain(&error), UNREACHABLE))?;
-        Connection::connect(options(settings, transport::over(channel, polls.clone()))).await.map_err(|error| {
-            let (cause, remedy) = explain(&error);
-            failed(cause, remedy)
-        })
+        Connection::connect(options(settings, credentials, transport::over(channel, polls.clone()))).await.map_err(
+            |error| {
+                let (cause, remedy) = explain(&error);
+                failed(cause, remedy)
+            },
+        )
     };
     tokio::time::timeout(ATTEMPT_TIMEOUT, connected)
         .await
         .unwrap_or_else(|_| Err(failed(format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs()), UNREACHABLE)))
 }
 
+const FILES: &str = "check that the file is mounted and holds PEM text";
 const UNREACHABLE: &str =
     "check the address, that the server runs, that network policies allow it, and that both sides agree on TLS";
 
@@ -111,10 +125,10 @@ fn chain(error: &dyn std::error::Error) -> String {
     texts.join(": ")
 }
 
-fn options(settings: &Settings, service: CallbackBasedGrpcService) -> ConnectionOptions {
+fn options(settings: &Settings, credentials: &Credentials, service: CallbackBasedGrpcService) -> ConnectionOptions {
     ConnectionOptions::new(settings.url.clone())
         .identity(settings.identity.clone())
-        .maybe_api_key(settings.api_key.clone())
+        .maybe_api_key(credentials.api_key.clone())
         .service_override(service)
         // The channel resolves its name at each connect.
         .dns_load_balancing(None)
@@ -122,7 +136,7 @@ fn options(settings: &Settings, service: CallbackBasedGrpcService) -> Connection
 }
 
 /// Where to, and how secured. The cause of a failure names the file.
-async fn endpoint(settings: &Settings) -> Result<Endpoint, String> {
+fn endpoint(settings: &Settings, credentials: &Credentials) -> Result<Endpoint, String> {
     let mut endpoint = Endpoint::from_shared(settings.url.to_string())
         .map_err(|error| chain(&error))?
         .connect_timeout(ATTEMPT_TIMEOUT)
@@ -134,26 +148,22 @@ async fn endpoint(settings: &Settings) -> Result<Endpoint, String> {
         let origin = format!("https://{name}").parse().map_err(|error| format!("server name {name:?}: {error}"))?;
         endpoint = endpoint.origin(origin);
     }
-    endpoint.tls_config(tls_config(tls).await?).map_err(|error| chain(&error))
+    endpoint.tls_config(tls_config(tls, credentials)).map_err(|error| chain(&error))
 }
 
-async fn tls_config(tls: &Tls) -> Result<ClientTlsConfig, String> {
+fn tls_config(tls: &Tls, credentials: &Credentials) -> ClientTlsConfig {
     let mut config = ClientTlsConfig::new();
-    config = match &tls.ca {
-        Some(path) => config.ca_certificate(Certificate::from_pem(read(path).await?)),
+    config = match &credentials.ca {
+        Some(pem) => config.ca_certificate(Certificate::from_pem(pem)),
         None => config.with_native_roots(),
     };
-    if let Some((certificate, key)) = &tls.client {
-        config = config.identity(Identity::from_pem(read(certificate).await?, read(key).await?));
+    if let Some((certificate, key)) = &credentials.client {
+        config = config.identity(Identity::from_pem(certificate, key));
     }
-    if let Some(name) = &tls.server_name {
-        config = config.domain_name(name);
+    match &tls.server_name {
+        Some(name) => config.domain_name(name),
+        None => config,
     }
-    Ok(config)
-}
-
-async fn read(path: &Path) -> Result<Vec<u8>, String> {
-    tokio::fs::read(path).await.map_err(|error| format!("file {} can't be read: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -171,7 +181,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_connection_names_address_namespace_and_remedy() {
         let settings = settings(&[("TEMPORAL_ADDRESS", "127.0.0.1:1"), ("TEMPORAL_NAMESPACE", "orders")]);
-        let message = attempt(&settings, &Polls::default()).await.err().unwrap().to_string();
+        let message = first(&settings, &Polls::default()).await.err().unwrap().to_string();
         for part in ["127.0.0.1:1", "\"orders\"", "refused", "check the address"] {
             assert!(message.contains(part), "{part} in {message}");
         }
@@ -185,7 +195,7 @@ mod tests {
             ("TEMPORAL_TLS_CLIENT_CERT_PATH", "/nowhere/tls.crt"),
             ("TEMPORAL_TLS_CLIENT_KEY_PATH", "/nowhere/tls.key"),
         ]);
-        let message = attempt(&settings, &Polls::default()).await.err().unwrap().to_string();
+        let message = first(&settings, &Polls::default()).await.err().unwrap().to_string();
         assert!(message.contains("/nowhere/tls.crt") && message.contains("mounted"), "{message}");
     }
 

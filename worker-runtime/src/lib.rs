@@ -8,13 +8,18 @@
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
 mod activity;
+mod codec;
+mod codec_server;
 mod connect;
 mod cordon;
 mod core_metrics;
 mod cpu;
+mod credentials;
+mod encryption;
 mod handler;
 mod library;
 mod lifecycle;
+mod link;
 mod metrics;
 mod options;
 mod orders;
@@ -32,6 +37,7 @@ mod token;
 mod transport;
 mod versioning;
 
+pub use codec_server::{CodecServerOptions, serve as serve_codec};
 pub use library::Runtime;
 pub use options::Options;
 pub use probes::wait_drained;

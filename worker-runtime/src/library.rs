@@ -13,11 +13,12 @@ use temporalio_sdk::{Worker, WorkerOptions};
 use temporalio_sdk_core::{Worker as CoreWorker, WorkerVersioningStrategy, init_worker};
 
 use crate::lifecycle::Stage;
+use crate::link::Link;
 use crate::options::Options;
 use crate::process::Process;
 use crate::queue::FINALIZE_TIME;
 use crate::slots::{self, Ended, Gate, Lane};
-use crate::{connect, pollers, queue, versioning};
+use crate::{link, pollers, queue, versioning};
 
 /// A Worker process: the Workflows and Activities of a team, on one or several Task Queues.
 ///
@@ -77,10 +78,11 @@ impl Runtime {
 
     async fn serve(self, process: &Process) -> anyhow::Result<()> {
         let lifecycle = &process.lifecycle;
-        let connection = tokio::select! {
-            connection = connect::connect(&process.settings, process.polls()) => connection,
+        let (link, keeper) = tokio::select! {
+            opened = link::open(&process.settings, process.polls(), &process.metrics) => opened?,
             () = lifecycle.reached(Stage::Draining) => return Ok(()),
         };
+        let connection = link.connection();
         let behavior = self.versioning_behavior.unwrap_or(VersioningBehavior::AutoUpgrade);
         let hosted = self
             .workers
@@ -93,9 +95,12 @@ impl Runtime {
             std::future::pending().await
         };
         let work = try_join_all(hosted.iter().map(|hosted| hosted.work(process, &connection)));
+        let follow = join_all(hosted.iter().map(|hosted| hosted.follow(&link)));
         tokio::select! {
             result = work => drop(result?),
             () = ready => {}
+            () = keeper.keep() => {}
+            _ = follow => {}
         }
         join_all(hosted.into_iter().map(Hosted::finish)).await;
         Ok(())
@@ -170,7 +175,9 @@ impl Hosted {
             () = lifecycle.reached(Stage::Draining) => return Ok(()),
         }
         let task_queue = &self.options.task_queue;
-        let client = Client::new(connection.clone(), ClientOptions::new(&settings.namespace).build())?;
+        let options =
+            ClientOptions::new(&settings.namespace).data_converter(process.encryption.data_converter()).build();
+        let client = Client::new(connection.clone(), options)?;
         let mut worker =
             Worker::new_from_core_options(self.core.clone(), client.options().clone(), self.options.clone())
                 .with_context(|| format!("cannot make a Worker for Task Queue {task_queue:?}"))?;
@@ -181,6 +188,10 @@ impl Hosted {
             }),
             () = self.stop(process) => unreachable!("waits for the end of the Worker"),
         }
+    }
+
+    async fn follow(&self, link: &Link) {
+        link::follow(link.clone(), self.core.clone(), |connection| patient(&connection)).await;
     }
 
     async fn stop(&self, process: &Process) {

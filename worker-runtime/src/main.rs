@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use operator_core::contract;
-use worker_runtime::Options;
+use worker_runtime::{CodecServerOptions, Options};
 
 /// Hosts activities in any language on Temporal Task Queues.
 #[derive(Parser)]
@@ -29,6 +29,8 @@ enum Command {
         #[arg(long, value_name = "FILE", env = contract::ENV_LIMITS)]
         limits: Option<PathBuf>,
     },
+    /// Decrypts and encrypts payloads for Temporal's UI and CLI.
+    CodecServer(CodecServerOptions),
     /// Waits until the runtime in the same pod has drained. For the preStop hook of a handler's container.
     Drained {
         /// Address of the runtime's probes.
@@ -46,6 +48,7 @@ async fn main() -> ExitCode {
         Command::Check { config, limits } => {
             worker_runtime::check(&config, limits.as_deref()).map(|summary| println!("{summary}"))
         }
+        Command::CodecServer(options) => worker_runtime::serve_codec(&options).await,
         Command::Drained { address } => worker_runtime::wait_drained(&address).await,
     };
     match result {

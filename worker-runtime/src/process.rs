@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cordon::Cordon;
 use crate::core_metrics;
+use crate::encryption::Encryption;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::metrics::Metrics;
 use crate::options::Options;
@@ -35,6 +36,8 @@ pub struct Process {
     pub metrics: Metrics,
     /// Stage, shown by the probes already.
     pub lifecycle: Lifecycle,
+    /// With what payloads are encrypted.
+    pub encryption: Encryption,
     /// Whether it takes new tasks; orders are taken already.
     pub cordon: Cordon,
     /// Core's runtime.
@@ -58,12 +61,13 @@ impl Process {
         let settings = Settings::from_environment()?;
         let (config, limits) = files(options.config.as_deref(), options.limits.as_deref())?;
         let metrics = Metrics::new(settings.version.as_ref())?;
+        let encryption = Encryption::start(&settings.namespace, (&limits, options.limits.as_deref()), &metrics)?;
         let lifecycle = Lifecycle::default();
         let cordon = Cordon::default();
         let orders = Orders::new(settings.pod_uid.clone(), options.limits.clone(), cordon.clone(), &metrics)?;
         let ports = Ports::open(options, metrics.clone(), lifecycle.clone(), orders).await?;
         let runtime = CoreRuntime::new_assume_tokio(core_metrics::runtime_options(&metrics)?)?;
-        Ok(Self { settings, config, limits, metrics, lifecycle, cordon, runtime: Arc::new(runtime), ports })
+        Ok(Self { settings, config, limits, metrics, lifecycle, encryption, cordon, runtime: Arc::new(runtime), ports })
     }
 
     /// Which polls may begin.
@@ -92,6 +96,7 @@ impl Process {
             result = work(&self) => result?,
             () = drain => {}
             () = self.cordon.keep() => {}
+            () = self.encryption.keep() => {}
         }
         self.lifecycle.reach(Stage::Drained);
         self.ports.close().await;

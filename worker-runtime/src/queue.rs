@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use temporalio_client::Connection;
 use temporalio_common::protos::coresdk::activity_task::activity_task::Variant;
 use temporalio_common::protos::temporal::api::enums::v1::TaskQueueType;
 use temporalio_common::worker::WorkerTaskTypes;
@@ -16,6 +15,7 @@ use crate::activity::Tasks;
 use crate::connect;
 use crate::cordon::Cordon;
 use crate::lifecycle::{Lifecycle, Stage};
+use crate::link::{self, Link};
 use crate::pollers;
 use crate::settings::Settings;
 use crate::slots::{self, Ended, Gate, Lane};
@@ -29,7 +29,7 @@ pub struct Shared {
     /// Core's runtime.
     pub runtime: Arc<CoreRuntime>,
     /// Connection to the server.
-    pub connection: Connection,
+    pub link: Link,
     /// Where it leads, and as which version.
     pub settings: Settings,
     /// Stage of the process.
@@ -103,7 +103,7 @@ fn make(shared: &Shared, tasks: &Tasks, slots: u32) -> Result<(Worker, Gate), Qu
         .build()
         .map_err(error)?;
     let worker =
-        init_worker(&shared.runtime, config, shared.connection.clone()).map_err(|cause| error(cause.to_string()))?;
+        init_worker(&shared.runtime, config, shared.link.connection()).map_err(|cause| error(cause.to_string()))?;
     Ok((worker, gate))
 }
 
@@ -126,9 +126,9 @@ async fn poll(
     };
     let registered = async {
         if polled.is_some() {
-            let kind = TaskQueueType::Activity;
+            let (connection, kind) = (shared.link.connection(), TaskQueueType::Activity);
             tokio::select! {
-                () = pollers::registered(&shared.connection, &shared.settings, &tasks.task_queue, kind) => {}
+                () = pollers::registered(&connection, &shared.settings, &tasks.task_queue, kind) => {}
                 // A task is proof of a poll. While it has the only slot there is no other, and the one that brought it
                 // may have been of a partition that the list does not show.
                 () = gate.first_task() => {}
@@ -143,6 +143,9 @@ async fn poll(
         result = dispatch(tasks, worker) => result,
         () = stop => unreachable!("waits for the end of dispatch"),
         () = registered => unreachable!("waits for the end of dispatch"),
+        () = link::follow(shared.link.clone(), worker.clone(), |connection| connection) => {
+            unreachable!("follows to the end of dispatch")
+        }
     }
 }
 

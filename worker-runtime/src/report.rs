@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use temporalio_client::Connection;
 use temporalio_common::protos::temporal::api::common::v1::{Payload, Payloads};
 use temporalio_common::protos::temporal::api::deployment::v1::WorkerDeploymentOptions;
 use temporalio_common::protos::temporal::api::enums::v1::{ApplicationErrorCategory, WorkerVersioningMode};
@@ -16,6 +15,9 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::{
 };
 use tonic::{Code, Request, Status};
 
+use crate::codec::CodecError;
+use crate::encryption::Encryption;
+use crate::link::Link;
 use crate::settings::Settings;
 
 /// Time of one call. A call on a connection that died in silence ends with it.
@@ -82,22 +84,23 @@ impl Outcome {
 /// Reports the ends of activities.
 #[derive(Clone)]
 pub struct Reporter {
-    connection: Connection,
+    link: Link,
     namespace: String,
     identity: String,
     deployment: Option<WorkerDeploymentOptions>,
+    encryption: Encryption,
 }
 
 impl Reporter {
     /// Reports as the Worker that `settings` describe.
-    pub fn new(connection: Connection, settings: &Settings) -> Self {
+    pub fn new(link: Link, settings: &Settings, encryption: Encryption) -> Self {
         let deployment = settings.version.as_ref().map(|version| WorkerDeploymentOptions {
             deployment_name: version.deployment.clone(),
             build_id: version.build_id.clone(),
             worker_versioning_mode: WorkerVersioningMode::Versioned.into(),
         });
         let (namespace, identity) = (settings.namespace.clone(), settings.identity.clone());
-        Self { connection, namespace, identity, deployment }
+        Self { link, namespace, identity, deployment, encryption }
     }
 
     /// Reports until the server has it or says that it no longer wants it. Drop the future to give up.
@@ -139,12 +142,13 @@ impl Reporter {
     }
 
     async fn call(&self, task_token: &[u8], outcome: &Outcome) -> Result<(), Status> {
-        let mut service = self.connection.workflow_service();
+        let mut service = self.link.connection().workflow_service();
         let (task_token, identity) = (task_token.to_vec(), self.identity.clone());
         let (namespace, deployment_options) = (self.namespace.clone(), self.deployment.clone());
         match outcome {
             Outcome::Completed(payload) => {
-                let result = Some(Payloads { payloads: vec![payload.clone()] });
+                let payloads = self.encryption.seal(vec![payload.clone()]).map_err(not_sealed)?;
+                let result = Some(Payloads { payloads });
                 let request = RespondActivityTaskCompletedRequest {
                     task_token,
                     result,
@@ -156,7 +160,7 @@ impl Reporter {
                 service.respond_activity_task_completed(Request::new(request)).await.map(drop)
             }
             Outcome::Failed(failed) => {
-                let failure = Some(failure(failed));
+                let failure = Some(self.encryption.seal_failure(failure(failed)).map_err(not_sealed)?);
                 let request = RespondActivityTaskFailedRequest {
                     task_token,
                     failure,
@@ -180,6 +184,11 @@ impl Reporter {
             Outcome::Forgotten => Ok(()),
         }
     }
+}
+
+/// What can't be encrypted is not sent: the next try may find a key.
+fn not_sealed(error: CodecError) -> Status {
+    Status::internal(error.to_string())
 }
 
 fn failure(failed: &Failed) -> Failure {

@@ -19,11 +19,20 @@ pub struct Settings {
     /// How the connection is secured; none without TLS.
     pub tls: Option<Tls>,
     /// Bearer token of the namespace.
-    pub api_key: Option<String>,
+    pub api_key: Option<ApiKey>,
     /// Name under which the server lists this process.
     pub identity: String,
     /// `metadata.uid` of the pod: orders have to name it.
     pub pod_uid: Option<String>,
+}
+
+/// Where the bearer token is.
+#[derive(Clone)]
+pub enum ApiKey {
+    /// Here.
+    Value(String),
+    /// In a file, which may change.
+    File(PathBuf),
 }
 
 /// A version of a Worker Deployment.
@@ -78,7 +87,8 @@ impl Settings {
             .ok_or_else(|| error(contract::ENV_ADDRESS, "is not set; set it to host:port of the Temporal frontend"))?;
         let namespace = get(contract::ENV_NAMESPACE)
             .ok_or_else(|| error(contract::ENV_NAMESPACE, "is not set; set it to the Temporal namespace"))?;
-        let api_key = get(contract::ENV_API_KEY);
+        let file = get(contract::ENV_API_KEY_FILE).map(|path| ApiKey::File(path.into()));
+        let api_key = file.or(get(contract::ENV_API_KEY).map(ApiKey::Value));
         let tls = tls(&get, api_key.is_some())?;
         let url = url(&address, tls.is_some())?;
         Ok(Self {

@@ -7,9 +7,9 @@ use anyhow::Context;
 use tokio::task::JoinSet;
 
 use crate::activity::Tasks;
-use crate::connect;
 use crate::handler::HandlerTable;
 use crate::lifecycle::Stage;
+use crate::link;
 use crate::options::Options;
 use crate::process::Process;
 use crate::queue::{self, Shared};
@@ -45,16 +45,16 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 async fn serve(process: &Process, task_queues: Vec<String>, handlers: HandlerTable) -> anyhow::Result<()> {
-    let Process { settings, limits, metrics, lifecycle, cordon, .. } = process;
-    let connection = tokio::select! {
-        connection = connect::connect(settings, process.polls()) => connection,
+    let Process { settings, limits, metrics, lifecycle, encryption, cordon, .. } = process;
+    let (link, keeper) = tokio::select! {
+        opened = link::open(settings, process.polls(), metrics) => opened?,
         () = lifecycle.reached(Stage::Draining) => return Ok(()),
     };
-    let reporter = Reporter::new(connection.clone(), settings);
+    let reporter = Reporter::new(link.clone(), settings, encryption.clone());
     let handlers = Arc::new(handlers);
     let shared = Arc::new(Shared {
         runtime: process.runtime.clone(),
-        connection,
+        link,
         settings: settings.clone(),
         lifecycle: lifecycle.clone(),
         cordon: cordon.clone(),
@@ -69,6 +69,7 @@ async fn serve(process: &Process, task_queues: Vec<String>, handlers: HandlerTab
             handlers: handlers.clone(),
             reporter: reporter.clone(),
             metrics: metrics.clone(),
+            encryption: encryption.clone(),
             abandon: lifecycle.abandon_tasks(),
         });
         let polled = polled.clone();
@@ -86,5 +87,8 @@ async fn serve(process: &Process, task_queues: Vec<String>, handlers: HandlerTab
         }
         Ok(())
     };
-    tokio::join!(ready, ended).1
+    tokio::select! {
+        ended = async { tokio::join!(ready, ended).1 } => ended,
+        () = keeper.keep() => Ok(()),
+    }
 }

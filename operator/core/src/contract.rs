@@ -30,12 +30,16 @@ pub const ENV_TLS_CLIENT_CERT_PATH: &str = "TEMPORAL_TLS_CLIENT_CERT_PATH";
 pub const ENV_TLS_SERVER_CA_CERT_PATH: &str = "TEMPORAL_TLS_SERVER_CA_CERT_PATH";
 /// API key of the Temporal namespace.
 pub const ENV_API_KEY: &str = "TEMPORAL_API_KEY";
+/// Path of a file that holds it, for the runtime: a file can change while a process runs.
+pub const ENV_API_KEY_FILE: &str = "TEMPORAL_API_KEY_FILE";
 
 /// `metadata.uid` of the pod, by the downward API. Without it a Worker takes no orders ([`crate::cordon`]).
 pub const ENV_POD_UID: &str = "POD_UID";
 
 /// Path of the file that the runtime writes a token into at its start, for the services of its pod to know it by.
 pub const ENV_TOKEN_FILE: &str = "WORKER_RUNTIME_TOKEN_FILE";
+/// Folder with a folder for each Secret that holds encryption keys, in the runtime's container.
+pub const KEYS_MOUNT_PATH: &str = "/etc/temporal-worker-keys";
 /// Folder of that file in every container of a pod with services.
 pub const TOKEN_MOUNT_PATH: &str = "/run/temporal-worker";
 /// Its name.
@@ -48,6 +52,8 @@ pub const ENV_LIMITS: &str = "WORKER_RUNTIME_LIMITS";
 
 /// Folder of the Connection's client certificate in a pod.
 pub const TLS_MOUNT_PATH: &str = "/etc/temporal/tls";
+/// Folder of the Connection's API key in the runtime's container.
+pub const API_KEY_MOUNT_PATH: &str = "/etc/temporal/api-key";
 /// Folder of the Connection's server CA in a pod, when the Connection names one of its own.
 pub const TLS_CA_MOUNT_PATH: &str = "/etc/temporal/ca";
 /// Folder with [`CONFIG_FILE`] and [`LIMITS_FILE`] in a pod of a runtime fleet.
@@ -220,10 +226,50 @@ pub struct RuntimeLimits {
     /// Time that running tasks get after SIGTERM, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout_ms: Option<u64>,
-    /// Public keys whose [orders](crate::cordon) count, in hexadecimal digits. The only part of the file that is read anew
-    /// at each order: a change of keys replaces no pod.
+    /// Keys of payloads; none are encrypted without. The file is looked at again and again, and a change replaces no pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<EncryptionConfig>,
+    /// Public keys whose [orders](crate::cordon) count, in hexadecimal digits. Read anew at each order: a change
+    /// of keys replaces no pod.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub order_keys: Vec<String>,
+}
+
+/// With what payloads are encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EncryptionConfig {
+    /// What happens to payloads that are not encrypted.
+    #[serde(default)]
+    pub mode: EncryptionMode,
+    /// The key that encrypts.
+    pub write_key: KeyFile,
+    /// Keys that decrypt, beside it.
+    #[serde(default)]
+    pub read_keys: Vec<KeyFile>,
+    /// Temporal namespaces whose payloads are read, beside the Worker's own.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
+}
+
+/// What happens to payloads that are not encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(schemars::JsonSchema))]
+pub enum EncryptionMode {
+    /// They are refused.
+    #[default]
+    Require,
+    /// They are read as they are.
+    Migrate,
+}
+
+/// A key and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyFile {
+    /// Id that encrypted payloads carry.
+    pub id: String,
+    /// Path of the file that holds it.
+    pub file: String,
 }
 
 /// How far a Worker takes new tasks.

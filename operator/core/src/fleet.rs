@@ -8,15 +8,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::api::{
-    GoDuration, Handler, RolloutStrategy, RuntimeMode, RuntimeSpec, TaskQueueType, Versioning, WorkerDeployment,
-    unsupported_fields,
+    EncryptionKey, EncryptionSpec, GoDuration, Handler, RolloutStrategy, RuntimeMode, RuntimeSpec, TaskQueueType,
+    Versioning, WorkerDeployment, unsupported_fields,
 };
 use crate::build::deployment::{self, Child, ChildInput, Owner};
 use crate::build::runtime::{self, RuntimePod};
 use crate::build_id::{self, RuntimeInputs};
 use crate::connection::ConnectionFacts;
 use crate::contract::{
-    ActivityConfig, CONFIG_VERSION, ExecConfig, HandlerConfig, HandlerKind, HttpConfig, RuntimeConfig, RuntimeLimits,
+    ActivityConfig, CONFIG_VERSION, EncryptionConfig, ExecConfig, HandlerConfig, HandlerKind, HttpConfig, KeyFile,
+    RuntimeConfig, RuntimeLimits,
 };
 use crate::names;
 use crate::observed::{LaneKey, TaskType};
@@ -268,7 +269,8 @@ fn runtime_pod(
     let limits = RuntimeLimits { order_keys: around.order_keys.to_vec(), ..limits(runtime, wrong) };
     let (config_map, limits_map) = (runtime::config_map_name(child_name), runtime::limits_map_name(name));
     let cordonable = !around.uncordonable.contains(child_name);
-    RuntimePod { image, config, limits, config_map, limits_map, cordonable }
+    let key_secrets = key_secrets(runtime);
+    RuntimePod { image, config, limits, config_map, limits_map, cordonable, key_secrets }
 }
 
 fn handler(handler: &Handler) -> Option<HandlerConfig> {
@@ -285,6 +287,25 @@ fn handler(handler: &Handler) -> Option<HandlerConfig> {
         .as_ref()
         .map(|http| HandlerKind::Http(HttpConfig { url: http.url.clone(), socket: http.socket.clone() }));
     exec.or(http).map(|kind| HandlerConfig { name: handler.name.clone(), kind })
+}
+
+fn encryption(spec: &EncryptionSpec) -> EncryptionConfig {
+    let key = |EncryptionKey { id, secret_key_ref }: &EncryptionKey| KeyFile {
+        id: id.clone(),
+        file: runtime::key_file(&secret_key_ref.name, &secret_key_ref.key),
+    };
+    EncryptionConfig {
+        mode: spec.mode,
+        write_key: key(&spec.write_key),
+        read_keys: spec.read_keys.iter().map(key).collect(),
+        namespaces: spec.namespaces.clone(),
+    }
+}
+
+/// Secrets with keys of payloads.
+fn key_secrets(runtime: &RuntimeSpec) -> BTreeSet<String> {
+    let keys = runtime.encryption.iter().flat_map(|spec| std::iter::once(&spec.write_key).chain(&spec.read_keys));
+    keys.map(|key| key.secret_key_ref.name.clone()).collect()
 }
 
 fn processes(handler: &Handler) -> Option<(String, u32)> {
@@ -310,6 +331,7 @@ fn limits(runtime: &RuntimeSpec, wrong: &mut Vec<String>) -> RuntimeLimits {
             .map(|queue| (queue.name.clone(), count(queue.max_concurrent_activities)))
             .collect(),
         handler_timeout_ms: timeouts,
+        encryption: runtime.encryption.as_ref().map(encryption),
         handler_processes: runtime.handlers.iter().filter_map(processes).collect(),
         drain_timeout_ms: runtime
             .drain_timeout

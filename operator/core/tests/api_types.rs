@@ -59,7 +59,7 @@ fn fields_without_behaviour_are_named_by_path() {
             vec!["spec.scaling.roles.ramping", "spec.scaling.roles.draining", "spec.scaling.roles.keepWarmForRollback"],
         ),
         (json!({ "workerOptions": options("ClusterConnection") }), vec!["spec.workerOptions.connectionRef.kind"]),
-        (json!({ "runtime": encrypted }), vec!["spec.runtime.encryption"]),
+        (json!({ "runtime": encrypted }), vec![]),
         (json!({ "sidecar": {} }), vec!["spec.sidecar"]),
     ];
     for (patch, expected) in cases {

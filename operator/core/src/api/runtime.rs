@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::connection::KeySelector;
 use super::duration::GoDuration;
 use super::schema::{DURATION, NAME};
-use crate::contract::{self, ExecMode};
+use crate::contract::{self, EncryptionMode, ExecMode};
 
 /// The shared worker runtime of a fleet.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub struct RuntimeSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 250), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub activities: Vec<ActivityRoute>,
-    /// Encryption of payloads; its behaviour comes with a later release.
+    /// Encryption of payloads; none without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<EncryptionSpec>,
     /// Time that running tasks get after SIGTERM; 30s when not set.
@@ -170,7 +170,7 @@ pub struct ActivityRoute {
     pub handler: String,
 }
 
-/// Encryption of payloads; its behaviour comes with a later release.
+/// Encryption of payloads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EncryptionSpec {
@@ -183,16 +183,10 @@ pub struct EncryptionSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
     pub read_keys: Vec<EncryptionKey>,
-}
-
-/// What happens to payloads that are not encrypted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum EncryptionMode {
-    /// They are refused.
-    #[default]
-    Require,
-    /// They are read as they are.
-    Migrate,
+    /// Temporal namespaces whose payloads are read, beside the fleet's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 255)), extend("x-kubernetes-list-type" = "set"))]
+    pub namespaces: Vec<String>,
 }
 
 /// An encryption key.

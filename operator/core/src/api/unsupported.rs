@@ -29,9 +29,6 @@ pub fn unsupported_fields(object: &WorkerDeployment) -> Vec<String> {
     if spec.worker_options.connection_ref.kind == ConnectionKind::ClusterConnection {
         paths.push("spec.workerOptions.connectionRef.kind".to_owned());
     }
-    if spec.runtime.as_ref().is_some_and(|runtime| runtime.encryption.is_some()) {
-        paths.push("spec.runtime.encryption".to_owned());
-    }
     if spec.sidecar.is_some() {
         paths.push("spec.sidecar".to_owned());
     }

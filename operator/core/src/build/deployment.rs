@@ -7,7 +7,7 @@ use super::environment::{self, WorkerIdentity};
 use super::runtime::{self, RuntimePod};
 use super::{list, object};
 use crate::build_id::{self, RUNTIME_HASH_SCHEME};
-use crate::connection::ConnectionFacts;
+use crate::connection::{Auth, ConnectionFacts};
 use crate::names;
 
 /// Everything that a child Deployment is made of.
@@ -167,13 +167,17 @@ fn finish_pod(template: &mut Value, input: &ChildInput<'_>) -> Vec<String> {
     }
     let shared = input.runtime.is_some_and(|runtime| runtime.image.is_some());
     let mut replaced = Vec::new();
-    for container in containers {
+    for (position, container) in containers.iter_mut().enumerate() {
         // Beside the shared runtime, the template's containers are the handlers': no credential reaches them.
         if shared && container["name"] != crate::contract::RUNTIME_CONTAINER {
             continue;
         }
         let name = container["name"].as_str().unwrap_or_default().to_owned();
         let names = environment::inject(container, input.connection, &worker);
+        let is_runtime = shared || input.runtime.is_some() && position == 0;
+        if is_runtime && matches!(input.connection.auth, Auth::ApiKey(_)) {
+            environment::read_api_key_from_file(container);
+        }
         replaced.extend(names.into_iter().map(|variable| format!("{name}/{variable}")));
     }
     for volume in environment::volumes(input.connection) {
@@ -181,6 +185,12 @@ fn finish_pod(template: &mut Value, input: &ChildInput<'_>) -> Vec<String> {
     }
     if let Some(runtime) = input.runtime {
         super::put_named(list(spec, "volumes"), runtime::config_volume(runtime));
+        if let Auth::ApiKey(key) = &input.connection.auth {
+            super::put_named(list(spec, "volumes"), environment::api_key_volume(key));
+        }
+        for (name, secret) in runtime::key_volumes(runtime) {
+            super::put_named(list(spec, "volumes"), json!({"name": name, "secret": {"secretName": secret}}));
+        }
         if runtime::has_services(runtime) {
             super::put_named(list(spec, "volumes"), runtime::token_volume());
         }
@@ -197,6 +207,7 @@ fn add_runtime(containers: &mut Vec<Value>, runtime: &RuntimePod) {
         // Library mode: the template's first container is built on the library.
         for worker in containers.iter_mut().take(1) {
             runtime::adopt_library(worker);
+            runtime::mount_keys(worker, runtime);
             if runtime.cordonable {
                 runtime::tell_uid(worker);
             }
@@ -209,6 +220,7 @@ fn add_runtime(containers: &mut Vec<Value>, runtime: &RuntimePod) {
         runtime::tell_uid(&mut container);
     }
     runtime::mount_config(&mut container);
+    runtime::mount_keys(&mut container, runtime);
     if runtime::has_services(runtime) {
         containers.iter_mut().for_each(runtime::read_token);
         runtime::write_token(&mut container);

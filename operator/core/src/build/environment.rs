@@ -5,13 +5,17 @@
 use serde_json::{Value, json};
 
 use super::{list, put_named};
-use crate::connection::{Auth, ConnectionFacts};
+use crate::connection::{Auth, ConnectionFacts, SecretKey};
 use crate::contract;
 
 /// Volume with the client certificate.
 const TLS_VOLUME: &str = "temporal-tls";
 /// Volume with the server's CA.
 const CA_VOLUME: &str = "temporal-tls-ca";
+
+/// Volume with the API key, and its file.
+const API_KEY_VOLUME: &str = "temporal-api-key";
+const API_KEY_FILE: &str = "api-key";
 
 /// Who a Worker is, besides its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +94,25 @@ pub fn inject(container: &mut Value, connection: &ConnectionFacts, worker: &Work
     replaced
 }
 
+/// Gives a container of the runtime the API key as a file, which changes with its Secret, in place of the variable, which
+/// lasts as long as the pod and can be read from the process's environment.
+pub fn read_api_key_from_file(container: &mut Value) {
+    let Value::Object(container) = container else { return };
+    let env = list(container, "env");
+    env.retain(|variable| variable["name"] != contract::ENV_API_KEY);
+    let path = format!("{}/{API_KEY_FILE}", contract::API_KEY_MOUNT_PATH);
+    put_named(env, json!({"name": contract::ENV_API_KEY_FILE, "value": path}));
+    let mount = json!({"name": API_KEY_VOLUME, "mountPath": contract::API_KEY_MOUNT_PATH, "readOnly": true});
+    put_named(list(container, "volumeMounts"), mount);
+}
+
+/// The volume that [`read_api_key_from_file`] needs.
+#[must_use]
+pub fn api_key_volume(key: &SecretKey) -> Value {
+    let items = [json!({"key": key.key, "path": API_KEY_FILE})];
+    json!({"name": API_KEY_VOLUME, "secret": {"secretName": key.name, "items": items}})
+}
+
 /// The volumes that [`inject`]'s mounts need.
 #[must_use]
 pub fn volumes(connection: &ConnectionFacts) -> Vec<Value> {
@@ -107,7 +130,6 @@ pub fn volumes(connection: &ConnectionFacts) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::SecretKey;
 
     fn connection(auth: Auth) -> ConnectionFacts {
         ConnectionFacts { host_port: "t:7233".into(), server_name: None, auth, ca_cert: None }

@@ -1,5 +1,6 @@
 //! The runtime's container, its configuration files, and what the other containers of its pod get.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -31,6 +32,8 @@ pub struct RuntimePod {
     pub limits_map: String,
     /// Whether the pods know their uid, so that they can be cordoned.
     pub cordonable: bool,
+    /// Names of the Secrets that hold keys of payloads.
+    pub key_secrets: BTreeSet<String>,
 }
 
 /// Name of the ConfigMap with what a version runs.
@@ -122,6 +125,26 @@ pub fn token_volume() -> Value {
     json!({"name": TOKEN_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
 }
 
+/// Where a key of a Secret is in a pod. Whole Secrets are mounted, so that a further key replaces no pod.
+#[must_use]
+pub fn key_file(secret: &str, key: &str) -> String {
+    format!("{}/{secret}/{key}", contract::KEYS_MOUNT_PATH)
+}
+
+/// Mounts the Secrets with keys of payloads into the container that polls.
+pub fn mount_keys(container: &mut Value, runtime: &RuntimePod) {
+    let Value::Object(container) = container else { return };
+    for (name, secret) in key_volumes(runtime) {
+        let path = format!("{}/{secret}", contract::KEYS_MOUNT_PATH);
+        list(container, "volumeMounts").push(json!({"name": name, "mountPath": path, "readOnly": true}));
+    }
+}
+
+/// Names of the volumes that [`mount_keys`] needs, and of their Secrets.
+pub fn key_volumes(runtime: &RuntimePod) -> impl Iterator<Item = (String, &String)> {
+    (0..).map(|number: u32| format!("temporal-worker-keys-{number}")).zip(&runtime.key_secrets)
+}
+
 /// Gives a Worker that is built on the library what the runtime's own container has: the files, where they are, and a
 /// named port for its metrics. What the user set stays.
 pub fn adopt_library(container: &mut Value) {
@@ -169,10 +192,10 @@ pub fn grace_period_seconds(limits: &RuntimeLimits) -> u64 {
     (limits.drain_timeout() + GRACE_MARGIN).as_secs()
 }
 
-/// What pods are replaced for: the files without the keys, which the runtime reads anew at each order.
+/// What pods are replaced for: the files without what the runtime reads anew while it runs.
 #[must_use]
 pub fn started_with(runtime: &RuntimePod) -> RuntimePod {
-    let limits = RuntimeLimits { order_keys: Vec::new(), ..runtime.limits.clone() };
+    let limits = RuntimeLimits { order_keys: Vec::new(), encryption: None, ..runtime.limits.clone() };
     RuntimePod { limits, ..runtime.clone() }
 }
 

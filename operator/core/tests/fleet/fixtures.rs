@@ -42,7 +42,11 @@ pub fn runtime() -> Value {
 }
 
 pub fn try_resolve(manifest: &WorkerDeployment, images: &[(&str, &str)]) -> Result<Fleet, InvalidSpec> {
-    let connection = ConnectionFacts { host_port: "t:7233".into(), server_name: None, auth: Auth::None, ca_cert: None };
+    resolve_with(manifest, Auth::None, images)
+}
+
+pub fn resolve_with(manifest: &WorkerDeployment, auth: Auth, images: &[(&str, &str)]) -> Result<Fleet, InvalidSpec> {
+    let connection = ConnectionFacts { host_port: "t:7233".into(), server_name: None, auth, ca_cert: None };
     let images = images.iter().map(|(child, image)| ((*child).into(), (*image).into())).collect();
     let around = Surroundings {
         connection: &connection,

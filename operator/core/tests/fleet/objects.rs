@@ -1,5 +1,6 @@
 //! The objects of a fleet.
 
+use operator_core::connection::{Auth, SecretKey};
 use serde_json::{Value, json};
 
 use crate::fixtures::*;
@@ -28,6 +29,29 @@ fn handlers_of_a_template_get_no_credentials_and_outlive_the_drain() {
 }
 
 #[test]
+fn the_runtime_gets_the_api_key_as_a_file_and_nobody_else_gets_it() {
+    let auth = Auth::ApiKey(SecretKey { name: "cloud".into(), key: "key".into() });
+    let pod = |patch: Value| {
+        let fleet = resolve_with(&manifest(patch), auth.clone(), &[]).unwrap();
+        fleet.child.object["spec"]["template"]["spec"].clone()
+    };
+    let shared = pod(json!({"runtime": runtime()}));
+    let environment = &shared["containers"][1]["env"].as_array().unwrap();
+    let file = json!({"name": "TEMPORAL_API_KEY_FILE", "value": "/etc/temporal/api-key/api-key"});
+    assert!(environment.contains(&file), "{environment:?}");
+    assert!(!environment.iter().any(|variable| variable["name"] == "TEMPORAL_API_KEY"), "{environment:?}");
+    let items = json!([{"key": "key", "path": "api-key"}]);
+    let volume = json!({"name": "temporal-api-key", "secret": {"secretName": "cloud", "items": items}});
+    assert!(shared["volumes"].as_array().unwrap().contains(&volume), "{shared}");
+    assert!(!shared["containers"][0].to_string().contains("api-key"), "{shared}");
+    let library = pod(json!({"runtime": {"mode": "Library", "taskQueues": [{"name": "q"}]}}));
+    assert!(library["containers"][0]["env"].as_array().unwrap().contains(&file), "{library}");
+    let other_sdk = pod(json!({}));
+    assert!(other_sdk.to_string().contains("TEMPORAL_API_KEY\""), "as ever: {other_sdk}");
+    assert!(!other_sdk.to_string().contains("TEMPORAL_API_KEY_FILE"), "{other_sdk}");
+}
+
+#[test]
 fn services_know_the_runtime_by_a_token_of_their_pod() {
     let mut runtime = runtime();
     runtime["handlers"][0] = json!({"name": "cat", "http": {"url": "http://localhost/run", "socket": "/run/app/s"}});
@@ -46,6 +70,35 @@ fn services_know_the_runtime_by_a_token_of_their_pod() {
     assert!(config.contains(r#""socket":"/run/app/s""#), "{config}");
     let programs_alone = crate::fixtures::fleet(json!({"runtime": crate::fixtures::runtime()}));
     assert!(!programs_alone.child.object.to_string().contains("temporal-worker-token"));
+}
+
+#[test]
+fn keys_are_mounted_into_the_container_that_polls_alone_and_change_without_new_pods() {
+    let key = |id: &str, secret: &str| json!({"id": id, "secretKeyRef": {"name": secret, "key": format!("{id}.key")}});
+    let fleet_of = |encryption: Value| {
+        let mut runtime = runtime();
+        runtime["encryption"] = encryption;
+        fleet(json!({"runtime": runtime}))
+    };
+    let first = fleet_of(json!({"writeKey": key("k1", "keys"), "namespaces": ["other"]}));
+    let pod = &first.child.object["spec"]["template"]["spec"];
+    let volume = json!({"name": "temporal-worker-keys-0", "secret": {"secretName": "keys"}});
+    assert!(pod["volumes"].as_array().unwrap().contains(&volume), "{pod}");
+    let mount =
+        json!({"name": "temporal-worker-keys-0", "mountPath": "/etc/temporal-worker-keys/keys", "readOnly": true});
+    assert!(pod["containers"][1]["volumeMounts"].as_array().unwrap().contains(&mount), "{pod}");
+    assert!(!pod["containers"][0].to_string().contains("temporal-worker-keys"), "{pod}");
+    let limits: Value = serde_json::from_str(first.config_maps[1]["data"]["limits.json"].as_str().unwrap()).unwrap();
+    let file = "/etc/temporal-worker-keys/keys/k1.key";
+    let expected =
+        json!({"mode": "Require", "writeKey": {"id": "k1", "file": file}, "readKeys": [], "namespaces": ["other"]});
+    assert_eq!(limits["encryption"], expected);
+
+    let rotated = fleet_of(json!({"writeKey": key("k2", "keys"), "readKeys": [key("k1", "keys")]}));
+    assert_eq!(rotated.child.object, first.child.object, "the pods see it in their files");
+    assert_ne!(rotated.config_maps, first.config_maps);
+    let moved = fleet_of(json!({"writeKey": key("k2", "other-keys"), "readKeys": [key("k1", "keys")]}));
+    assert_ne!(moved.child.object, first.child.object, "a further Secret has to be mounted");
 }
 
 #[test]

@@ -387,6 +387,22 @@ impl Worker {
         .await;
     }
 
+    /// Waits until a metric is above a value.
+    pub async fn wait_metric_above(&self, name: &str, labels: &str, value: f64) {
+        wait_for(&format!("{name}{{{labels}}} to be above {value}"), SOON, async || {
+            self.metric(name, labels).await.is_some_and(|now| now > value).then_some(())
+        })
+        .await;
+    }
+
+    /// Replaces its limits file, as the kubelet does: at once.
+    pub fn write_limits(&self, limits: &Value) -> Result<()> {
+        let file = self.folder.path().join("limits.json");
+        let unfinished = file.with_extension("new");
+        std::fs::write(&unfinished, limits.to_string())?;
+        Ok(std::fs::rename(unfinished, file)?)
+    }
+
     /// Asks it to end, as Kubernetes does.
     pub fn terminate(&self) -> Result<()> {
         Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?)
