@@ -48,7 +48,7 @@ pub struct CodecServerOptions {
     /// File with the tokens that may use it, one a line, read anew at each request.
     #[arg(long, value_name = "FILE")]
     pub tokens: PathBuf,
-    /// Origin of a Temporal UI that may use it from a browser, such as https://temporal.example.com; may be repeated.
+    /// Origin of a Temporal UI that may use it from a browser, such as `https://temporal.example.com`; may be repeated.
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Vec<String>,
     /// Address to listen on. It speaks HTTP: put TLS in front of it.

@@ -29,7 +29,7 @@ pub enum HandlerError {
         handler: String,
         /// How it ended.
         end: String,
-        /// Last [`MAX_DETAIL`] bytes of its standard error.
+        /// Last [`MAX_DETAIL`](super::MAX_DETAIL) bytes of its standard error.
         stderr: String,
     },
     /// The handler says why, in its own words.
@@ -44,7 +44,7 @@ pub enum HandlerError {
         url: String,
         /// HTTP status.
         status: u16,
-        /// Up to [`MAX_DETAIL`] bytes of its body.
+        /// Up to [`MAX_DETAIL`](super::MAX_DETAIL) bytes of its body.
         body: String,
         /// Whether the same request may succeed later.
         retryable: bool,
@@ -87,7 +87,7 @@ pub enum HandlerError {
         /// First bytes of the line.
         begin: String,
     },
-    /// The answer is larger than [`MAX_OUTPUT`].
+    /// The answer is larger than [`MAX_OUTPUT`](super::MAX_OUTPUT).
     #[error("handler {handler:?} answered more than {limit} bytes; keep the result in a store and return its address")]
     TooLarge {
         /// Handler name.
