@@ -74,7 +74,7 @@ impl Pool {
 #[derive(Debug)]
 struct Process {
     child: Child,
-    _tree: Tree,
+    tree: Tree,
     stdin: ChildStdin,
     lines: Lines<ChildStdout>,
     tail: Arc<Mutex<Tail>>,
@@ -94,11 +94,17 @@ impl Process {
         tokio::spawn(async move {
             program::read_stderr(stderr, &heard, |line| tracing::debug!(handler, "{line}")).await;
         });
-        Ok(Self { child, _tree: tree, stdin, lines: Lines::new(stdout), tail, id: 0 })
+        Ok(Self { child, tree, stdin, lines: Lines::new(stdout), tail, id: 0 })
     }
 
+    /// Whether it goes on. One that was found to have ended is collected: its id may be somebody else's from then on.
     fn lives(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        match self.child.try_wait() {
+            Ok(None) => return true,
+            Ok(Some(_)) => self.tree.ended(),
+            Err(_) => {}
+        }
+        false
     }
 
     /// Runs one task.
@@ -174,7 +180,10 @@ impl Process {
             LineError::TooLong { limit } => HandlerError::TooLarge { handler, limit },
             LineError::Closed => {
                 let end = match tokio::time::timeout(END_TIME, self.child.wait()).await {
-                    Ok(Ok(status)) => describe(status),
+                    Ok(Ok(status)) => {
+                        self.tree.ended();
+                        describe(status)
+                    }
                     _ => "closed its standard output within a task, and goes on".to_owned(),
                 };
                 HandlerError::Exited { handler, end, stderr: self.tail.lock().text() }
