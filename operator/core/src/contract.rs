@@ -113,6 +113,12 @@ pub const LABEL_TASK_TYPE: &str = "task_type";
 /// Version of [`RuntimeConfig`]'s format.
 pub const CONFIG_VERSION: u32 = 1;
 
+/// Variable of a handler's environment: index of the device that its task has, from 0.
+pub const ENV_DEVICE_INDEX: &str = "TEMPORAL_DEVICE_INDEX";
+
+/// Folder with a folder for each handler that comes from an image of its own.
+pub const HANDLERS_MOUNT_PATH: &str = "/handlers";
+
 /// Default time that running tasks get after SIGTERM before they are cancelled, in seconds.
 pub const DEFAULT_DRAIN_SECONDS: u64 = 30;
 
@@ -211,11 +217,20 @@ pub struct ActivityConfig {
 
 /// How much a pod of a runtime fleet runs, and for how long. Everything has a default, so an absent file is valid.
 /// Unknown fields are left alone: a newer operator may write them beside a running, older runtime.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RuntimeLimits {
     /// Most activities at a time, by Task Queue; [`DEFAULT_SLOTS`] where a queue is missing.
     pub max_concurrent_activities: BTreeMap<String, u32>,
+    /// What else bounds a Task Queue, by its name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub task_queues: BTreeMap<String, QueueLimits>,
+    /// How full memory and CPU may get before a Task Queue takes more than its least slots; without it slots are fixed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_targets: Option<ResourceTargets>,
+    /// Compression of calls to the server.
+    #[serde(skip_serializing_if = "GrpcCompression::is_none")]
+    pub grpc_compression: GrpcCompression,
     /// Time limit of one task in milliseconds, by handler name; none where a handler is missing: then the activity's
     /// own timeouts alone bound it.
     pub handler_timeout_ms: BTreeMap<String, u64>,
@@ -223,6 +238,12 @@ pub struct RuntimeLimits {
     /// missing.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub handler_processes: BTreeMap<String, u32>,
+    /// Most memory of all processes of one run of a handler's program, in bytes, by handler name; none where it is missing.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub handler_memory_bytes: BTreeMap<String, u64>,
+    /// Most processes and threads of one run of a handler's program, by handler name; none where it is missing.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub handler_pids: BTreeMap<String, u32>,
     /// Time that running tasks get after SIGTERM, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout_ms: Option<u64>,
@@ -233,6 +254,62 @@ pub struct RuntimeLimits {
     /// of keys replaces no pod.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub order_keys: Vec<String>,
+}
+
+/// What bounds a Task Queue beside its slots.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct QueueLimits {
+    /// Slots that resource targets never take away; 1 when not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_concurrent_activities: Option<u32>,
+    /// Activities that this process starts per second, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_activities_per_second: Option<f64>,
+    /// Activities of the Task Queue that the server hands out per second, over all Workers, at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_task_queue_activities_per_second: Option<f64>,
+    /// Number of open polls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pollers: Option<Pollers>,
+    /// Devices of the container that tasks are spread over; a handler gets the index of its own as `TEMPORAL_DEVICE_INDEX`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<u32>,
+}
+
+/// Number of open polls of a Task Queue: between these, as the server advises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pollers {
+    /// Least.
+    pub minimum: u32,
+    /// Most.
+    pub maximum: u32,
+}
+
+/// How full the container may get, as parts of 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResourceTargets {
+    /// Of its memory.
+    pub memory: f64,
+    /// Of its CPU.
+    pub cpu: f64,
+}
+
+/// Compression of calls to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(schemars::JsonSchema))]
+pub enum GrpcCompression {
+    /// None: it costs more CPU than all else that a small task needs.
+    #[default]
+    None,
+    /// gzip.
+    Gzip,
+}
+
+impl GrpcCompression {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// With what payloads are encrypted.

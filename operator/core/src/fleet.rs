@@ -337,7 +337,7 @@ fn limits(runtime: &RuntimeSpec, wrong: &mut Vec<String>) -> RuntimeLimits {
             .drain_timeout
             .as_ref()
             .map(|timeout| millis(duration(timeout, "spec.runtime.drainTimeout", wrong))),
-        order_keys: Vec::new(),
+        ..RuntimeLimits::default()
     }
 }
 
