@@ -155,11 +155,12 @@ fn expectation(name: &str, width: u32) -> anyhow::Result<Thumbnail> {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<worker_runtime::Ended> {
     worker_runtime::init_logs();
-    worker_runtime::Runtime::new()
-        .worker(WorkerOptions::new(WORKFLOWS).register_workflow::<MakeThumbnails>()?.build())
-        .worker(WorkerOptions::new(CHECKS).register_activities(Checks).build())
+    worker_runtime::Worker::builder()
+        .task_queue(WorkerOptions::new(WORKFLOWS).register_workflow::<MakeThumbnails>()?.build())
+        .task_queue(WorkerOptions::new(CHECKS).register_activities(Checks).build())
+        .build()?
         .run()
         .await
 }

@@ -24,11 +24,12 @@ use crate::stop::{Reason, Stop};
 const MAX_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What every task of a Task Queue needs.
+#[derive(Clone)]
 pub struct Tasks {
     /// Name of the Task Queue.
     pub task_queue: String,
-    /// Who runs which activity type.
-    pub handlers: Arc<HandlerTable>,
+    /// Who runs which activity type, now.
+    pub handlers: watch::Receiver<Arc<HandlerTable>>,
     /// Where ends are reported.
     pub reporter: Reporter,
     /// Where ends are counted.
@@ -121,7 +122,8 @@ impl Tasks {
     }
 
     async fn handle(&self, mut start: Start, stop: Stop, progress: watch::Sender<Option<Payload>>) -> Outcome {
-        let Some(handler) = self.handlers.get(&start.activity_type) else {
+        let handlers = self.handlers.borrow().clone();
+        let Some(handler) = handlers.get(&start.activity_type) else {
             return failed(
                 "UnknownActivityType",
                 format!(
@@ -129,7 +131,7 @@ impl Tasks {
                      start it on its own Task Queue",
                     start.activity_type,
                     self.task_queue,
-                    self.handlers.activity_types().join(", ")
+                    handlers.activity_types().join(", ")
                 ),
             );
         };

@@ -28,8 +28,8 @@ use tokio::net::TcpListener;
 
 use crate::codec::CodecError;
 use crate::encryption::Encryption;
+use crate::files::{Paths, Told};
 use crate::metrics::Metrics;
-use crate::process;
 
 /// Longest request, in bytes: what a page of a history may hold, in base64.
 const LONGEST_BODY: usize = 64 << 20;
@@ -97,7 +97,7 @@ enum Refusal {
 /// # Errors
 /// The keys, the tokens, an origin or the address can't be used; names which, and what to do.
 pub async fn serve(options: &CodecServerOptions) -> anyhow::Result<()> {
-    let (_, limits) = process::files(None, Some(&options.limits))?;
+    let Told { limits, .. } = Paths { config: None, limits: Some(options.limits.clone()) }.read()?;
     ensure!(limits.encryption.is_some(), "file {} has no encryption; name its keys there", options.limits.display());
     tokens(&options.tokens)?;
     for origin in &options.origin {

@@ -11,7 +11,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::credentials::Credentials;
 use crate::settings::{Settings, Tls};
-use crate::transport::{self, Polls};
+use crate::transport::{self, Wire};
 
 /// Time of one attempt, from DNS to the server's first answer.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,10 +40,10 @@ pub struct ConnectError {
 }
 
 /// Connects, and tries again with backoff until it works. Each failure is logged.
-pub async fn connect(settings: &Settings, polls: &Polls) -> (Connection, Credentials) {
+pub async fn connect(settings: &Settings, wire: &Wire) -> (Connection, Credentials) {
     let mut waits = backoff();
     loop {
-        match first(settings, polls).await {
+        match first(settings, wire).await {
             Ok(connected) => {
                 tracing::info!(address = settings.address, namespace = settings.namespace, "connected to Temporal");
                 return connected;
@@ -54,9 +54,9 @@ pub async fn connect(settings: &Settings, polls: &Polls) -> (Connection, Credent
     }
 }
 
-async fn first(settings: &Settings, polls: &Polls) -> Result<(Connection, Credentials), ConnectError> {
+async fn first(settings: &Settings, wire: &Wire) -> Result<(Connection, Credentials), ConnectError> {
     let credentials = Credentials::read(settings).await.map_err(|cause| failed(settings, cause, FILES))?;
-    Ok((attempt(settings, &credentials, polls).await?, credentials))
+    Ok((attempt(settings, &credentials, wire).await?, credentials))
 }
 
 fn failed(settings: &Settings, cause: String, remedy: &'static str) -> ConnectError {
@@ -67,16 +67,12 @@ fn failed(settings: &Settings, cause: String, remedy: &'static str) -> ConnectEr
 ///
 /// # Errors
 /// It did not work; says where to, why, and what to check.
-pub async fn attempt(
-    settings: &Settings,
-    credentials: &Credentials,
-    polls: &Polls,
-) -> Result<Connection, ConnectError> {
+pub async fn attempt(settings: &Settings, credentials: &Credentials, wire: &Wire) -> Result<Connection, ConnectError> {
     let failed = |cause, remedy| failed(settings, cause, remedy);
     let endpoint = endpoint(settings, credentials).map_err(|cause| failed(cause, FILES))?;
     let connected = async {
         let channel = endpoint.connect().await.map_err(|error| failed(chain(&error), UNREACHABLE))?;
-        Connection::connect(options(settings, credentials, transport::over(channel, polls.clone()))).await.map_err(
+        Connection::connect(options(settings, credentials, transport::over(channel, wire.clone()))).await.map_err(
             |error| {
                 let (cause, remedy) = explain(&error);
                 failed(cause, remedy)
@@ -181,7 +177,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_connection_names_address_namespace_and_remedy() {
         let settings = settings(&[("TEMPORAL_ADDRESS", "127.0.0.1:1"), ("TEMPORAL_NAMESPACE", "orders")]);
-        let message = first(&settings, &Polls::default()).await.err().unwrap().to_string();
+        let message = first(&settings, &Wire::default()).await.err().unwrap().to_string();
         for part in ["127.0.0.1:1", "\"orders\"", "refused", "check the address"] {
             assert!(message.contains(part), "{part} in {message}");
         }
@@ -195,7 +191,7 @@ mod tests {
             ("TEMPORAL_TLS_CLIENT_CERT_PATH", "/nowhere/tls.crt"),
             ("TEMPORAL_TLS_CLIENT_KEY_PATH", "/nowhere/tls.key"),
         ]);
-        let message = first(&settings, &Polls::default()).await.err().unwrap().to_string();
+        let message = first(&settings, &Wire::default()).await.err().unwrap().to_string();
         assert!(message.contains("/nowhere/tls.crt") && message.contains("mounted"), "{message}");
     }
 

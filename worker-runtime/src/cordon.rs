@@ -116,12 +116,19 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// The poll brought a task, which runs from now on.
-    pub fn run(&self) {
-        if !self.runs.swap(true, Ordering::SeqCst) {
+    /// The poll brought a task, which runs from now on. Says whether that is new.
+    pub fn run(&self) -> bool {
+        let new = !self.runs.swap(true, Ordering::SeqCst);
+        if new {
             self.counts.running.fetch_add(1, Ordering::SeqCst);
             self.end_poll();
         }
+        new
+    }
+
+    /// Whether it runs a task.
+    pub fn runs(&self) -> bool {
+        self.runs.load(Ordering::SeqCst)
     }
 
     fn end_poll(&self) {
@@ -133,7 +140,7 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if self.runs.load(Ordering::SeqCst) {
+        if self.runs() {
             self.counts.running.fetch_sub(1, Ordering::SeqCst);
         } else {
             self.end_poll();

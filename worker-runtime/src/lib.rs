@@ -1,6 +1,6 @@
 //! The Temporal Worker process of a fleet, once, for everyone.
 //!
-//! * As a library: [`Runtime`] hosts the Workflows and Activities of a team that writes Rust with `temporalio-sdk`.
+//! * As a library: [`Worker`] hosts the Workflows and Activities of a team that writes Rust with `temporalio-sdk`.
 //! * As a program: `worker-runtime` hosts activities in any language, by a table of handlers.
 //!
 //! Both read the contract of the operator (environment, one configuration file, one limits file), share one connection
@@ -16,9 +16,12 @@ mod core_metrics;
 mod cpu;
 mod credentials;
 mod encryption;
+mod files;
 mod handler;
+mod hosted;
 mod library;
 mod lifecycle;
+mod limits;
 mod link;
 mod metrics;
 mod options;
@@ -29,6 +32,9 @@ mod probes;
 mod process;
 mod queue;
 mod report;
+mod resources;
+mod roll;
+mod room;
 mod settings;
 mod shared;
 mod slots;
@@ -38,8 +44,9 @@ mod transport;
 mod versioning;
 
 pub use codec_server::{CodecServerOptions, serve as serve_codec};
-pub use library::Runtime;
+pub use library::{Worker, WorkerBuilder};
+pub use lifecycle::Ended;
 pub use options::Options;
-pub use probes::wait_drained;
+pub use probes::{begin_drain, wait_drained};
 pub use process::init_logs;
 pub use shared::{check, run};

@@ -1,7 +1,10 @@
 //! Where a Worker process is between start and exit, as its probes and its parts see it.
 
+use std::process::{ExitCode, Termination};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,11 +29,44 @@ pub enum Stage {
 pub struct Lifecycle {
     stage: watch::Sender<Stage>,
     abandon_tasks: CancellationToken,
+    note: Arc<Mutex<Option<String>>>,
+}
+
+/// How the work of a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Every task that was begun has ended by itself.
+    Drained,
+    /// The drain timeout was over: tasks were cancelled and handed back to the server.
+    Cancelled,
+    /// Some tasks did not even end then; their timeouts hand them to another Worker.
+    Abandoned,
+}
+
+impl Ended {
+    /// Exit code of the process: 0, 3 or 4. 1 is an error, 2 wrong arguments.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Drained => 0,
+            Self::Cancelled => 3,
+            Self::Abandoned => 4,
+        }
+    }
+}
+
+impl Termination for Ended {
+    fn report(self) -> ExitCode {
+        self.code().into()
+    }
 }
 
 impl Default for Lifecycle {
     fn default() -> Self {
-        Self { stage: watch::Sender::new(Stage::Starting), abandon_tasks: CancellationToken::new() }
+        Self {
+            stage: watch::Sender::new(Stage::Starting),
+            abandon_tasks: CancellationToken::new(),
+            note: Arc::default(),
+        }
     }
 }
 
@@ -62,6 +98,16 @@ impl Lifecycle {
     /// Cancelled once tasks that still run are given up.
     pub fn abandon_tasks(&self) -> CancellationToken {
         self.abandon_tasks.clone()
+    }
+
+    /// Keeps something that whoever looks at the process should know.
+    pub fn note(&self, note: Option<String>) {
+        *self.note.lock() = note;
+    }
+
+    /// What was kept last.
+    pub fn noted(&self) -> Option<String> {
+        self.note.lock().clone()
     }
 
     /// Drains: what still runs after `timeout` is given up. Ends [`REPORT_TIME`] later; drop it when all tasks have

@@ -11,7 +11,7 @@ use crate::connect;
 use crate::credentials::{Credentials, NOTICE};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::transport::Polls;
+use crate::transport::Wire;
 
 /// Time between two looks at the files: a new certificate or key counts within it.
 const LOOK: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ pub struct Link {
 pub struct Keeper {
     sender: watch::Sender<Connection>,
     settings: Settings,
-    polls: Polls,
+    wire: Wire,
     used: Credentials,
     gauges: Gauges,
 }
@@ -43,12 +43,12 @@ struct Gauges {
 ///
 /// # Errors
 /// Two metrics share a name; a bug.
-pub async fn open(settings: &Settings, polls: Polls, metrics: &Metrics) -> Result<(Link, Keeper), prometheus::Error> {
+pub async fn open(settings: &Settings, wire: Wire, metrics: &Metrics) -> Result<(Link, Keeper), prometheus::Error> {
     let gauges = Gauges::new(settings, metrics)?;
-    let (connection, used) = connect::connect(settings, &polls).await;
+    let (connection, used) = connect::connect(settings, &wire).await;
     gauges.see(&used);
     let (sender, receiver) = watch::channel(connection);
-    let keeper = Keeper { sender, settings: settings.clone(), polls, used, gauges };
+    let keeper = Keeper { sender, settings: settings.clone(), wire, used, gauges };
     Ok((Link { connection: receiver }, keeper))
 }
 
@@ -93,7 +93,7 @@ impl Keeper {
         if credentials == self.used {
             return Ok(());
         }
-        let connected = connect::attempt(&self.settings, &credentials, &self.polls).await;
+        let connected = connect::attempt(&self.settings, &credentials, &self.wire).await;
         let connection = connected.map_err(|error| error.to_string())?;
         tracing::info!("credentials changed: connected anew");
         self.gauges.see(&credentials);

@@ -31,6 +31,12 @@ enum Command {
     },
     /// Decrypts and encrypts payloads for Temporal's UI and CLI.
     CodecServer(CodecServerOptions),
+    /// Has the runtime in the same container drain, as SIGTERM does, and waits until it has. For its own preStop hook.
+    Drain {
+        /// Address of the runtime's probes.
+        #[arg(long, default_value_t = format!("127.0.0.1:{}", contract::PROBES_PORT))]
+        address: String,
+    },
     /// Waits until the runtime in the same pod has drained. For the preStop hook of a handler's container.
     Drained {
         /// Address of the runtime's probes.
@@ -43,19 +49,18 @@ enum Command {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     worker_runtime::init_logs();
+    let done = |()| ExitCode::SUCCESS;
     let result = match Arguments::parse().command {
-        Command::Run(options) => worker_runtime::run(&options).await,
+        Command::Run(options) => worker_runtime::run(&options).await.map(|ended| ended.code().into()),
         Command::Check { config, limits } => {
-            worker_runtime::check(&config, limits.as_deref()).map(|summary| println!("{summary}"))
+            worker_runtime::check(&config, limits.as_deref()).map(|summary| done(println!("{summary}")))
         }
-        Command::CodecServer(options) => worker_runtime::serve_codec(&options).await,
-        Command::Drained { address } => worker_runtime::wait_drained(&address).await,
+        Command::CodecServer(options) => worker_runtime::serve_codec(&options).await.map(done),
+        Command::Drain { address } => worker_runtime::begin_drain(&address).await.map(done),
+        Command::Drained { address } => worker_runtime::wait_drained(&address).await.map(done),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        ExitCode::FAILURE
+    })
 }

@@ -61,7 +61,7 @@ pub struct Metrics {
     cpu: Option<Cpu>,
 }
 
-/// Slots of one Task Queue and task type. Used and available always add up to the capacity, once a change is done.
+/// Meters of the slots of one Task Queue and task type.
 #[derive(Clone, Debug)]
 pub struct SlotMeters {
     used: IntGauge,
@@ -70,17 +70,15 @@ pub struct SlotMeters {
 }
 
 impl SlotMeters {
-    /// A slot begins to run a task.
-    pub fn occupy(&self) {
-        self.used.inc();
-        self.available.dec();
-        self.started.inc();
+    /// Shows how many slots run a task, and how many more could.
+    pub fn show(&self, used: u32, available: u32) {
+        self.used.set(used.into());
+        self.available.set(available.into());
     }
 
-    /// A slot that ran a task is free again.
-    pub fn free(&self) {
-        self.used.dec();
-        self.available.inc();
+    /// Counts a task that starts.
+    pub fn started(&self) {
+        self.started.inc();
     }
 
     #[cfg(test)]
@@ -144,17 +142,22 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// The meters of a Task Queue, with all its slots free.
-    pub fn slots(&self, task_queue: &str, task_type: TaskType, capacity: u32) -> SlotMeters {
+    /// The meters of a Task Queue.
+    pub fn slots(&self, task_queue: &str, task_type: TaskType) -> SlotMeters {
         let labels = [task_queue, task_type.label()];
-        let meters = SlotMeters {
+        SlotMeters {
             used: self.used.with_label_values(&labels),
             available: self.available.with_label_values(&labels),
             started: self.started.with_label_values(&labels),
-        };
-        meters.used.set(0);
-        meters.available.set(i64::from(capacity));
-        meters
+        }
+    }
+
+    /// Shows no slots of a Task Queue that is no longer polled.
+    pub fn forget(&self, task_queue: &str, task_type: TaskType) {
+        let labels = [task_queue, task_type.label()];
+        // Fails when they were never shown.
+        let _ = self.used.remove_label_values(&labels);
+        let _ = self.available.remove_label_values(&labels);
     }
 
     /// Times of the tasks of a Task Queue.
@@ -208,16 +211,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn used_and_available_follow_each_task() {
+    fn a_queue_that_is_no_longer_polled_has_no_slots() {
         let metrics = Metrics::new(None).unwrap();
-        let slots = metrics.slots("q", TaskType::Activity, 3);
-        slots.occupy();
-        slots.occupy();
-        slots.free();
-        assert_eq!(slots.values(), (1, 2, 2));
-        let text = metrics.render();
+        metrics.slots("q", TaskType::Activity).show(1, 2);
         let line = "temporal_worker_runtime_slots_used{task_queue=\"q\",task_type=\"activity\"} 1";
-        assert!(text.contains(line), "{text}");
+        assert!(metrics.render().contains(line), "{}", metrics.render());
+        metrics.forget("q", TaskType::Activity);
+        assert!(!metrics.render().contains("slots_used{"), "{}", metrics.render());
     }
 
     #[test]

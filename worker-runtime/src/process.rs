@@ -1,37 +1,41 @@
 //! What the program and a library Worker share: start, signals, drain, exit.
 
-use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context;
-use operator_core::contract::{RuntimeConfig, RuntimeLimits};
-use serde::de::DeserializeOwned;
 use temporalio_sdk_core::CoreRuntime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::cordon::Cordon;
 use crate::core_metrics;
 use crate::encryption::Encryption;
-use crate::lifecycle::{Lifecycle, Stage};
+use crate::files::{Files, Paths, Told};
+use crate::lifecycle::{Ended, Lifecycle, Stage};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::orders::Orders;
 use crate::probes::Ports;
 use crate::settings::Settings;
-use crate::transport::Polls;
+use crate::slots;
+use crate::transport::Wire;
 
 /// Core says at level info what every Worker does at start and end.
 const DEFAULT_LOGS: &str = "info,temporalio_sdk_core=warn,temporalio_client=warn";
+
+/// How long a process that a hook has drained waits for the signal that follows.
+const SIGNAL_FOLLOWS: Duration = Duration::from_secs(10);
 
 /// The parts that every Worker process has.
 pub struct Process {
     /// How to reach Temporal.
     pub settings: Settings,
-    /// The configuration file, when there is one.
-    pub config: Option<RuntimeConfig>,
-    /// The limits file, or the defaults.
-    pub limits: RuntimeLimits,
+    /// Where the files are.
+    pub paths: Paths,
+    /// What they say.
+    pub told: watch::Sender<Told>,
     /// Metrics, served already.
     pub metrics: Metrics,
     /// Stage, shown by the probes already.
@@ -40,6 +44,8 @@ pub struct Process {
     pub encryption: Encryption,
     /// Whether it takes new tasks; orders are taken already.
     pub cordon: Cordon,
+    /// What decides about calls.
+    pub wire: Wire,
     /// Core's runtime.
     pub runtime: Arc<CoreRuntime>,
     /// The open ports.
@@ -59,62 +65,90 @@ impl Process {
     /// A variable, a file or a port can't be used; the message names it.
     pub async fn start(options: &Options) -> anyhow::Result<Self> {
         let settings = Settings::from_environment()?;
-        let (config, limits) = files(options.config.as_deref(), options.limits.as_deref())?;
+        let paths = Paths { config: options.config.clone(), limits: options.limits.clone() };
+        let told = paths.read()?;
         let metrics = Metrics::new(settings.version.as_ref())?;
-        let encryption = Encryption::start(&settings.namespace, (&limits, options.limits.as_deref()), &metrics)?;
-        let lifecycle = Lifecycle::default();
-        let cordon = Cordon::default();
+        let source = (&told.limits, options.limits.as_deref());
+        let encryption = Encryption::start(&settings.namespace, source, &metrics)?;
+        let wire = Wire::default();
+        wire.set_compression(told.limits.grpc_compression);
+        let (lifecycle, cordon) = (wire.lifecycle.clone(), wire.cordon.clone());
         let orders = Orders::new(settings.pod_uid.clone(), options.limits.clone(), cordon.clone(), &metrics)?;
-        let ports = Ports::open(options, metrics.clone(), lifecycle.clone(), orders).await?;
-        let runtime = CoreRuntime::new_assume_tokio(core_metrics::runtime_options(&metrics)?)?;
-        Ok(Self { settings, config, limits, metrics, lifecycle, encryption, cordon, runtime: Arc::new(runtime), ports })
+        let ports = Ports::open(options, metrics.clone(), &wire, orders).await?;
+        let runtime = Arc::new(CoreRuntime::new_assume_tokio(core_metrics::runtime_options(&metrics)?)?);
+        let told = watch::Sender::new(told);
+        Ok(Self { settings, paths, told, metrics, lifecycle, encryption, cordon, wire, runtime, ports })
     }
 
-    /// Which polls may begin.
-    pub fn polls(&self) -> Polls {
-        Polls { lifecycle: self.lifecycle.clone(), cordon: self.cordon.clone() }
+    /// Watches the files.
+    ///
+    /// # Errors
+    /// Two metrics share a name; a bug.
+    pub fn files(&self) -> Result<Files, prometheus::Error> {
+        Files::new(self.paths.clone(), self.told.borrow().clone(), &self.metrics, self.lifecycle.clone())
     }
 
-    /// Runs `work` until SIGTERM or SIGINT, and then until it has drained. `work` gets no signal: it follows the
+    /// Takes over what the files say now, as far as it concerns the whole process.
+    pub fn take_over(&self, files: &mut Files, told: Told) {
+        self.wire.set_compression(told.limits.grpc_compression);
+        self.told.send_replace(told.clone());
+        files.accept(told);
+    }
+
+    /// How long polls may stay open in a drain.
+    pub fn settle_limit(&self) -> Duration {
+        slots::settle_limit(self.told.borrow().limits.drain_timeout())
+    }
+
+    /// Runs `work` until SIGTERM, SIGINT or a hook, and then until it has drained. `work` gets no signal: it follows the
     /// lifecycle.
     ///
     /// # Errors
     /// `work` failed, or the signals can't be caught.
-    pub async fn run(self, work: impl AsyncFnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    pub async fn run(self, work: impl AsyncFnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<Ended> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let drain = async {
+        let signalled = CancellationToken::new();
+        let wait = async {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            let timeout = self.limits.drain_timeout();
-            tracing::info!(?timeout, "asked to end");
+            signalled.cancel();
+            tracing::info!("asked to end");
+            self.lifecycle.reach(Stage::Draining);
+            std::future::pending::<()>().await;
+        };
+        let drain = async {
+            self.lifecycle.reached(Stage::Draining).await;
+            let timeout = self.told.borrow().limits.drain_timeout();
             self.lifecycle.drain(timeout).await;
             tracing::error!("some tasks did not end; their time-outs hand them to another Worker");
         };
-        tokio::select! {
-            result = work(&self) => result?,
-            () = drain => {}
-            () = self.cordon.keep() => {}
-            () = self.encryption.keep() => {}
-        }
-        self.lifecycle.reach(Stage::Drained);
+        let work = async {
+            tokio::select! {
+                result = work(&self) => result.map(|()| self.ended()),
+                () = drain => Ok(Ended::Abandoned),
+                () = self.cordon.keep() => Ok(Ended::Drained),
+                () = self.encryption.keep() => Ok(Ended::Drained),
+                () = self.wire.roll.keep() => Ok(Ended::Drained),
+            }
+        };
+        let ended = async {
+            let ended = work.await?;
+            self.lifecycle.reach(Stage::Drained);
+            // A pod's end begins with its hook: the signal follows.
+            let _ = tokio::time::timeout(SIGNAL_FOLLOWS, signalled.cancelled()).await;
+            anyhow::Ok(ended)
+        };
+        let ended = tokio::select! {
+            ended = ended => ended?,
+            () = wait => Ended::Drained,
+        };
         self.ports.close().await;
-        Ok(())
+        Ok(ended)
     }
-}
 
-/// The configuration, when there is one, and the limits, or the defaults.
-///
-/// # Errors
-/// A file can't be read; names it, the line and the field.
-pub fn files(config: Option<&Path>, limits: Option<&Path>) -> anyhow::Result<(Option<RuntimeConfig>, RuntimeLimits)> {
-    let config = config.map(read).transpose()?;
-    let limits = limits.filter(|path| path.exists()).map(read).transpose()?.unwrap_or_default();
-    Ok((config, limits))
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
-    let text = std::fs::read(path).with_context(|| format!("file {} can't be read", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("file {} does not follow its format", path.display()))
+    fn ended(&self) -> Ended {
+        if self.lifecycle.abandon_tasks().is_cancelled() { Ended::Cancelled } else { Ended::Drained }
+    }
 }

@@ -11,18 +11,23 @@ use std::time::Duration;
 
 use temporalio_common::worker::WorkerTaskTypes;
 use temporalio_sdk_core::{
-    ActivitySlotKind, SlotKind, SlotMarkUsedContext, SlotReleaseContext, SlotReservationContext, SlotSupplier,
-    SlotSupplierPermit, TunerBuilder, TunerHolder, WorkflowSlotKind,
+    ActivitySlotKind, LocalActivitySlotKind, SlotKind, SlotMarkUsedContext, SlotReleaseContext, SlotReservationContext,
+    SlotSupplier, SlotSupplierPermit, TunerBuilder, TunerHolder, WorkflowSlotKind,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cordon::{Cordon, Pass};
-use crate::metrics::{Metrics, SlotMeters, TaskType};
+use crate::metrics::{Metrics, TaskType};
+use crate::resources::{self, Resources};
+use crate::room::{Place, Room};
 use crate::transport::POLL_TIMEOUT;
 
 /// Workflow tasks at a time of a Task Queue. They are short, so the number bounds CPU more than throughput.
 const WORKFLOW_SLOTS: u32 = 100;
+
+/// Local activities at a time of a Task Queue, as core has it.
+const LOCAL_SLOTS: u32 = 100;
 
 /// Longest time that a closed gate waits: an open poll ends within [`POLL_TIMEOUT`], and its answer comes.
 const SETTLE_LIMIT: Duration = POLL_TIMEOUT.saturating_add(Duration::from_secs(1));
@@ -44,39 +49,72 @@ pub fn settle_limit(drain_timeout: Duration) -> Duration {
 /// poll is cut comes again after ten seconds, to nobody's harm.
 ///
 /// The [`Cordon`] of the process holds the gate too, of both kinds of tasks, but not for good.
+///
+/// Each Worker has a gate of its own, before the [`Room`] that it shares with the one that it replaces.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    permits: Arc<Semaphore>,
-    capacity: u32,
+    room: Room,
     closed: Arc<AtomicBool>,
+    inside: watch::Sender<Inside>,
     begun: CancellationToken,
+    taken: watch::Sender<u64>,
     cordon: Cordon,
+}
+
+/// Who went in through a gate and is not out again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Inside {
+    polls: u32,
+    tasks: u32,
 }
 
 /// A slot that was given out: somebody polls, or runs a task.
 #[derive(Debug)]
 struct Ticket {
     pass: Pass,
-    _permit: OwnedSemaphorePermit,
+    gate: Gate,
+    _place: Place,
 }
 
 impl Gate {
-    fn new(capacity: u32, cordon: Cordon) -> Self {
-        let permits = usize::try_from(capacity).unwrap_or(Semaphore::MAX_PERMITS);
-        Self {
-            permits: Arc::new(Semaphore::new(permits)),
-            capacity,
-            closed: Arc::default(),
-            begun: CancellationToken::new(),
-            cordon,
-        }
+    /// An open gate before a room.
+    pub fn new(room: Room, cordon: Cordon) -> Self {
+        let (inside, begun, taken) = (watch::Sender::default(), CancellationToken::new(), watch::Sender::new(0));
+        Self { room, closed: Arc::default(), inside, begun, taken, cordon }
+    }
+
+    /// Lets no further poll begin, for good.
+    pub fn shut(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was shut.
+    pub fn is_shut(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Waits until no poll is open and no task runs.
+    async fn emptied(&self) {
+        // Fails only when the sender is gone, and `self` holds it.
+        let _ = self.inside.subscribe().wait_for(|inside| *inside == Inside::default()).await;
+    }
+
+    /// Waits until no poll is open.
+    async fn unpolled(&self) {
+        let _ = self.inside.subscribe().wait_for(|inside| inside.polls == 0).await;
+    }
+
+    /// Waits, behind a gate that was shut because another Worker took over, for the end of its polls and of its tasks.
+    pub async fn retired(&self, task_queue: &str) {
+        self.unpolled().await;
+        tracing::info!(task_queue, "a Worker that was replaced polls no more");
+        self.emptied().await;
     }
 
     /// Lets no further poll begin, for good, and waits until no poll is open and no task runs, for `limit` at most.
     pub async fn close(&self, limit: Duration) {
-        self.closed.store(true, Ordering::SeqCst);
-        // Whoever has a permit polls, or runs a task.
-        let idle = tokio::time::timeout(limit, self.permits.acquire_many(self.capacity)).await.is_ok();
+        self.shut();
+        let idle = tokio::time::timeout(limit, self.emptied()).await.is_ok();
         tracing::info!(idle, "polling ends");
     }
 
@@ -85,70 +123,181 @@ impl Gate {
         self.begun.cancelled().await;
     }
 
+    /// Waits until so many activities were begun, local ones included.
+    pub async fn has_taken(&self, activities: u64) {
+        // Fails only when the sender is gone, and `self` holds it.
+        let _ = self.taken.subscribe().wait_for(|taken| *taken >= activities).await;
+    }
+
+    /// Whether a poll should be open: there is a slot for what it brings, and nothing says that none may begin.
+    pub fn wants_polls(&self) -> bool {
+        !self.is_shut() && !self.cordon.is_on() && !self.room.is_full()
+    }
+
     async fn enter(&self, sticky: bool) -> Ticket {
         loop {
             if !sticky {
                 self.cordon.lifted().await;
             }
-            let permit = self.permits.clone().acquire_owned().await;
-            if !self.closed.load(Ordering::SeqCst)
-                && let Ok(permit) = permit
-            {
-                if let Some(ticket) = self.ticket(permit, sticky) {
-                    return ticket;
-                }
-                continue;
+            self.room.vacancy().await;
+            if self.is_shut() {
+                // Core drops this future when it shuts down.
+                return future::pending().await;
             }
-            drop(permit);
-            // Core drops this future when it shuts down.
-            return future::pending().await;
+            if let Some(ticket) = self.try_enter(sticky) {
+                return ticket;
+            }
         }
     }
 
-    fn try_enter(&self, sticky: bool) -> Option<Ticket> {
-        let permit = self.permits.clone().try_acquire_owned().ok()?;
-        if self.closed.load(Ordering::SeqCst) { None } else { self.ticket(permit, sticky) }
-    }
-
     /// Counted first and looked at the cordon then: whoever sees the cordon and no open poll has seen all of them.
-    fn ticket(&self, permit: OwnedSemaphorePermit, sticky: bool) -> Option<Ticket> {
-        let ticket = Ticket { pass: self.cordon.pass(sticky), _permit: permit };
-        (sticky || !self.cordon.is_on()).then_some(ticket)
+    fn try_enter(&self, sticky: bool) -> Option<Ticket> {
+        let place = self.room.take()?;
+        self.inside.send_modify(|inside| inside.polls += 1);
+        let ticket = Ticket { pass: self.cordon.pass(sticky), gate: self.clone(), _place: place };
+        let open = !self.is_shut() && (sticky || !self.cordon.is_on());
+        open.then_some(ticket)
     }
 }
 
-/// A Task Queue and what its slots are for.
-#[derive(Clone, Copy, Debug)]
-pub struct Lane<'a> {
+impl Ticket {
+    /// The poll brought a task.
+    fn run(&self) {
+        if self.pass.run() {
+            self.gate.inside.send_modify(|inside| {
+                inside.tasks += 1;
+                inside.polls = inside.polls.saturating_sub(1);
+            });
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let runs = self.pass.runs();
+        self.gate.inside.send_modify(|inside| {
+            let counted = if runs { &mut inside.tasks } else { &mut inside.polls };
+            *counted = counted.saturating_sub(1);
+        });
+    }
+}
+
+/// A Task Queue and what its slots are for. Outlives the Workers that poll it.
+#[derive(Clone, Debug)]
+pub struct Lane {
     /// Its name.
-    pub task_queue: &'a str,
+    pub task_queue: String,
     /// The kinds of tasks that it has.
     pub kinds: WorkerTaskTypes,
-    /// Activities at a time.
-    pub activities: u32,
     /// Who counts the end of a task.
     pub ended: Ended,
+    activities: Room,
+    workflows: Room,
+    locals: Room,
+    metrics: Metrics,
+    cordon: Cordon,
 }
 
-/// Slots of one Task Queue, and the gate of its activities.
-pub fn tuner(metrics: &Metrics, cordon: &Cordon, lane: Lane<'_>) -> (TunerHolder, Gate) {
-    let Lane { task_queue, kinds, activities, ended } = lane;
-    let mut builder = TunerBuilder::default();
-    let counted = |task_type, gate: &Gate| Counted {
-        gate: gate.clone(),
-        meters: metrics.slots(task_queue, task_type, gate.capacity),
-        ended: (ended == Ended::BySlots).then(|| (metrics.clone(), task_queue.to_owned(), task_type)),
-    };
-    let gate = Gate::new(activities, cordon.clone());
-    if kinds.enable_remote_activities {
-        let counted = counted(TaskType::Activity, &gate);
-        builder.activity_slot_supplier(Arc::new(Slots::<ActivitySlotKind> { counted, kind: PhantomData }));
+impl Lane {
+    /// A Task Queue with slots for so many `activities`.
+    pub fn new(task_queue: &str, kinds: WorkerTaskTypes, activities: u32, ended: Ended, around: &Around<'_>) -> Self {
+        let Around { metrics, cordon } = around;
+        let room =
+            |enabled: bool, kind, capacity| Room::new(capacity, enabled.then(|| metrics.slots(task_queue, kind)));
+        Self {
+            task_queue: task_queue.to_owned(),
+            kinds,
+            ended,
+            activities: room(kinds.enable_remote_activities, TaskType::Activity, activities),
+            workflows: room(kinds.enable_workflows, TaskType::Workflow, WORKFLOW_SLOTS),
+            locals: Room::new(LOCAL_SLOTS, None),
+            metrics: (*metrics).clone(),
+            cordon: (*cordon).clone(),
+        }
     }
-    if kinds.enable_workflows {
-        let counted = counted(TaskType::Workflow, &Gate::new(WORKFLOW_SLOTS, cordon.clone()));
-        builder.workflow_slot_supplier(Arc::new(Slots::<WorkflowSlotKind> { counted, kind: PhantomData }));
+
+    /// Sets how many activities run at a time.
+    pub fn resize(&self, activities: u32) {
+        if self.activities.capacity() != activities {
+            tracing::info!(task_queue = self.task_queue, slots = activities, "number of slots changed");
+            self.activities.resize(activities);
+        }
     }
-    (builder.build(), gate)
+
+    /// Slots for one Worker, and the gate of its activities.
+    pub fn tuner(&self, resources: Option<&Resources>) -> (TunerHolder, Gate) {
+        let mut builder = TunerBuilder::default();
+        let counted = |kind, gate: &Gate| Counted {
+            gate: gate.clone(),
+            ended: (self.ended == Ended::BySlots).then(|| (self.metrics.clone(), self.task_queue.clone(), kind)),
+        };
+        let gate = Gate::new(self.activities.clone(), self.cordon.clone());
+        if self.kinds.enable_remote_activities {
+            let (counted, resources) = (counted(TaskType::Activity, &gate), resources.and_then(resources::activities));
+            builder.activity_slot_supplier(Arc::new(Slots::<ActivitySlotKind> {
+                counted,
+                resources,
+                kind: PhantomData,
+            }));
+        }
+        if self.kinds.enable_workflows {
+            let counted = counted(TaskType::Workflow, &Gate::new(self.workflows.clone(), self.cordon.clone()));
+            let slots = Slots::<WorkflowSlotKind> { counted, resources: None, kind: PhantomData };
+            builder.workflow_slot_supplier(Arc::new(slots));
+        }
+        if self.kinds.enable_local_activities {
+            builder
+                .local_activity_slot_supplier(Arc::new(LocalSlots { gate: gate.clone(), room: self.locals.clone() }));
+        }
+        (builder.build(), gate)
+    }
+}
+
+/// Slots of local activities: no poll brings them, and no gate holds them. They are counted by that of the others.
+struct LocalSlots {
+    gate: Gate,
+    room: Room,
+}
+
+#[async_trait::async_trait]
+impl SlotSupplier for LocalSlots {
+    type SlotKind = LocalActivitySlotKind;
+
+    async fn reserve_slot(&self, context: &dyn SlotReservationContext) -> SlotSupplierPermit {
+        loop {
+            self.room.vacancy().await;
+            if let Some(permit) = self.try_reserve_slot(context) {
+                return permit;
+            }
+        }
+    }
+
+    fn try_reserve_slot(&self, _: &dyn SlotReservationContext) -> Option<SlotSupplierPermit> {
+        self.room.take().map(SlotSupplierPermit::with_user_data)
+    }
+
+    fn mark_slot_used(&self, _: &dyn SlotMarkUsedContext<SlotKind = LocalActivitySlotKind>) {
+        self.gate.taken.send_modify(|taken| *taken += 1);
+    }
+
+    fn release_slot(&self, _: &dyn SlotReleaseContext<SlotKind = LocalActivitySlotKind>) {}
+
+    fn available_slots(&self) -> Option<usize> {
+        usize::try_from(self.room.free()).ok()
+    }
+
+    fn slot_supplier_kind(&self) -> String {
+        "Fixed".to_owned()
+    }
+}
+
+/// What the slots of a process have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// Where they are shown.
+    pub metrics: &'a Metrics,
+    /// What holds them.
+    pub cordon: &'a Cordon,
 }
 
 /// Who counts the end of a task.
@@ -162,13 +311,32 @@ pub enum Ended {
 
 struct Counted {
     gate: Gate,
-    meters: SlotMeters,
     ended: Option<(Metrics, String, TaskType)>,
 }
 
+type Supplier<K> = Arc<dyn SlotSupplier<SlotKind = K> + Send + Sync>;
+
 struct Slots<K> {
     counted: Counted,
+    /// Says whether memory and CPU allow one more; they always do without.
+    resources: Option<Supplier<K>>,
     kind: PhantomData<fn() -> K>,
+}
+
+/// Shows that there is no room, for as long as it lives.
+struct Short<'a>(&'a Room);
+
+impl<'a> Short<'a> {
+    fn of(room: &'a Room) -> Self {
+        room.set_short(true);
+        Self(room)
+    }
+}
+
+impl Drop for Short<'_> {
+    fn drop(&mut self) {
+        self.0.set_short(false);
+    }
 }
 
 #[async_trait::async_trait]
@@ -176,19 +344,39 @@ impl<K: SlotKind + Send + Sync> SlotSupplier for Slots<K> {
     type SlotKind = K;
 
     async fn reserve_slot(&self, context: &dyn SlotReservationContext) -> SlotSupplierPermit {
-        SlotSupplierPermit::with_user_data(self.counted.gate.enter(context.is_sticky()).await)
+        let Counted { gate, .. } = &self.counted;
+        loop {
+            let ticket = gate.enter(context.is_sticky()).await;
+            let Some(resources) = &self.resources else { return SlotSupplierPermit::with_user_data(ticket) };
+            if resources.try_reserve_slot(context).is_some() {
+                return SlotSupplierPermit::with_user_data(ticket);
+            }
+            // Whoever waits for memory or CPU is no open poll.
+            drop(ticket);
+            let short = Short::of(&gate.room);
+            let _ = resources.reserve_slot(context).await;
+            drop(short);
+            if let Some(ticket) = gate.try_enter(context.is_sticky()) {
+                return SlotSupplierPermit::with_user_data(ticket);
+            }
+        }
     }
 
     fn try_reserve_slot(&self, context: &dyn SlotReservationContext) -> Option<SlotSupplierPermit> {
-        self.counted.gate.try_enter(context.is_sticky()).map(SlotSupplierPermit::with_user_data)
+        let ticket = self.counted.gate.try_enter(context.is_sticky())?;
+        if let Some(resources) = &self.resources {
+            resources.try_reserve_slot(context)?;
+        }
+        Some(SlotSupplierPermit::with_user_data(ticket))
     }
 
     fn mark_slot_used(&self, context: &dyn SlotMarkUsedContext<SlotKind = K>) {
         if let Some(ticket) = context.permit().user_data::<Ticket>() {
-            ticket.pass.run();
+            ticket.run();
         }
         self.counted.gate.begun.cancel();
-        self.counted.meters.occupy();
+        self.counted.gate.taken.send_modify(|taken| *taken += 1);
+        self.counted.gate.room.occupy();
     }
 
     fn release_slot(&self, context: &dyn SlotReleaseContext<SlotKind = K>) {
@@ -196,94 +384,20 @@ impl<K: SlotKind + Send + Sync> SlotSupplier for Slots<K> {
             // The permit was only held by a poll that found no task.
             return;
         }
-        self.counted.meters.free();
+        self.counted.gate.room.vacate();
         if let Some((metrics, task_queue, task_type)) = &self.counted.ended {
             metrics.ended(task_queue, *task_type, "unreported");
         }
     }
 
     fn available_slots(&self) -> Option<usize> {
-        Some(self.counted.gate.permits.available_permits())
+        usize::try_from(self.counted.gate.room.free()).ok()
     }
 
     fn slot_supplier_kind(&self) -> String {
-        "Fixed".to_owned()
+        if self.resources.is_some() { "ResourceBased" } else { "Fixed" }.to_owned()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_closed_gate_lets_nobody_in_and_waits_for_those_inside() {
-        let gate = Gate::new(2, Cordon::default());
-        let (inside, poll) = (gate.enter(false).await, gate.try_enter(false).expect("room for two"));
-        let waits = tokio::spawn({
-            let gate = gate.clone();
-            async move { gate.enter(false).await }
-        });
-        let closed = tokio::spawn({
-            let gate = gate.clone();
-            async move { gate.close(SETTLE_LIMIT).await }
-        });
-        while !gate.closed.load(Ordering::SeqCst) {
-            tokio::task::yield_now().await;
-        }
-        drop(poll);
-        assert!(gate.try_enter(false).is_none());
-        tokio::task::yield_now().await;
-        assert!(!closed.is_finished(), "somebody is inside");
-        drop(inside);
-        closed.await.expect("no panic");
-        assert!(!waits.is_finished() && gate.try_enter(false).is_none());
-        waits.abort();
-    }
-
-    #[tokio::test]
-    async fn a_gate_waits_for_its_limit_at_most() {
-        let gate = Gate::new(1, Cordon::default());
-        let _inside = gate.enter(false).await;
-        gate.close(Duration::from_millis(50)).await;
-        assert!(gate.try_enter(false).is_none());
-    }
-
-    #[tokio::test]
-    async fn a_cordoned_gate_holds_all_but_sticky_polls_until_it_is_lifted() {
-        let cordon = Cordon::default();
-        let gate = Gate::new(3, cordon.clone());
-        let inside = gate.enter(false).await;
-        let until = crate::cordon::Until { instant: tokio::time::Instant::now(), wall: jiff::Timestamp::UNIX_EPOCH };
-        cordon.set(Some(until));
-        assert!(gate.try_enter(false).is_none());
-        let waits = tokio::spawn({
-            let gate = gate.clone();
-            async move { gate.enter(false).await }
-        });
-        tokio::task::yield_now().await;
-        assert!(!waits.is_finished());
-        drop((gate.enter(true).await, gate.try_enter(true).expect("sticky polls go on")));
-        assert_eq!((cordon.status().open_polls, gate.permits.available_permits()), (1, 2), "nobody else holds a slot");
-        cordon.set(None);
-        let entered = waits.await.expect("no panic");
-        assert_eq!(cordon.status().open_polls, 2);
-        drop((inside, entered));
-        assert_eq!((cordon.status().open_polls, gate.permits.available_permits()), (0, 3));
-    }
-
-    #[tokio::test]
-    async fn a_lifted_cordon_does_not_open_a_gate_that_was_closed() {
-        let gate = Gate::new(1, Cordon::default());
-        gate.close(SETTLE_LIMIT).await;
-        gate.cordon.set(None);
-        assert!(gate.try_enter(false).is_none());
-        let waits = tokio::time::timeout(Duration::from_millis(50), gate.enter(false)).await;
-        assert!(waits.is_err());
-    }
-
-    #[test]
-    fn polls_end_by_themselves_unless_the_drain_timeout_is_short() {
-        assert!(settle_limit(Duration::from_secs(30)) > POLL_TIMEOUT);
-        assert_eq!(settle_limit(Duration::from_secs(4)), Duration::from_secs(2));
-    }
-}
+mod tests;

@@ -2,16 +2,20 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use futures::FutureExt as _;
+use operator_core::contract::GrpcCompression;
 use prost::Message as _;
 use temporalio_client::callback_based::{CallbackBasedGrpcService, GrpcRequest, GrpcSuccessResponse};
 use temporalio_common::protos::temporal::api::enums::v1::TaskQueueKind;
-use temporalio_common::protos::temporal::api::workflowservice::v1::PollWorkflowTaskQueueRequest;
+use temporalio_common::protos::temporal::api::workflowservice::v1::{
+    PollActivityTaskQueueRequest, PollWorkflowTaskQueueRequest,
+};
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::HeaderMap;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataMap;
@@ -20,6 +24,7 @@ use tonic::{Extensions, Request, Status};
 
 use crate::cordon::Cordon;
 use crate::lifecycle::{Lifecycle, Stage};
+use crate::roll::Roll;
 
 /// Deadline of a poll. A server answers a poll that found no task one second before its deadline, so that nothing can
 /// be handed out to a poll that has ended; below ten seconds it logs a warning for each poll. Core's own deadline is
@@ -32,39 +37,78 @@ const POLL_WORKFLOWS: &str = "PollWorkflowTaskQueue";
 /// Longest message, in bytes: what core sets for its own channels.
 const MAX_MESSAGE: usize = 128 * 1024 * 1024;
 
-/// Which polls may begin.
+/// What decides about the calls of the process. Cheap to clone.
 ///
-/// Slots alone can't say it: core takes the slot of its next poll before the one that it waits for has ended, and would
-/// begin one more poll after a gate was closed.
+/// Slots alone can't say which polls may begin: core takes the slot of its next poll before the one that it waits for has
+/// ended, and would begin one more poll after a gate was closed.
 #[derive(Clone, Debug, Default)]
-pub struct Polls {
+pub struct Wire {
     /// In a drain, polls for activities begin no more.
     pub lifecycle: Lifecycle,
     /// Behind a cordon, none but sticky ones do.
     pub cordon: Cordon,
+    /// Those of a Worker that is replaced do not either.
+    pub roll: Roll,
+    /// Whether calls are compressed.
+    pub gzip: Arc<AtomicBool>,
 }
 
-impl Polls {
-    fn may_begin(&self, rpc: &str, proto: &Bytes) -> bool {
+/// A poll that core is about to begin.
+struct Poll {
+    /// Core's key of the Worker.
+    worker: String,
+    for_activities: bool,
+    sticky: bool,
+}
+
+impl Poll {
+    fn of(rpc: &str, proto: &Bytes) -> Option<Self> {
         match rpc {
-            POLL_ACTIVITIES => self.lifecycle.stage() < Stage::Draining && !self.cordon.is_on(),
-            POLL_WORKFLOWS => !self.cordon.is_on() || is_sticky(proto),
-            _ => true,
+            POLL_ACTIVITIES => {
+                let poll = PollActivityTaskQueueRequest::decode(proto.clone()).unwrap_or_default();
+                Some(Self { worker: poll.worker_instance_key, for_activities: true, sticky: false })
+            }
+            POLL_WORKFLOWS => {
+                let poll = PollWorkflowTaskQueueRequest::decode(proto.clone()).unwrap_or_default();
+                let sticky = poll.task_queue.is_some_and(|queue| queue.kind() == TaskQueueKind::Sticky);
+                Some(Self { worker: poll.worker_instance_key, for_activities: false, sticky })
+            }
+            _ => None,
         }
     }
 }
 
-fn is_sticky(poll: &Bytes) -> bool {
-    let poll = PollWorkflowTaskQueueRequest::decode(poll.clone()).unwrap_or_default();
-    poll.task_queue.is_some_and(|queue| queue.kind() == TaskQueueKind::Sticky)
+impl Wire {
+    /// Says how calls are compressed from now on.
+    pub fn set_compression(&self, compression: GrpcCompression) {
+        self.gzip.store(compression == GrpcCompression::Gzip, Ordering::Relaxed);
+    }
+
+    fn may_begin(&self, poll: &Poll) -> bool {
+        let drains = poll.for_activities && self.lifecycle.stage() >= Stage::Draining;
+        !drains && (poll.sticky || !self.cordon.is_on()) && self.roll.may_poll(&poll.worker)
+    }
 }
 
 /// All calls of a client go over `channel`; polls with [`POLL_TIMEOUT`], and only those that may begin: the others are
 /// answered here, as by a server that has no task.
-pub fn over(channel: Channel, polls: Polls) -> CallbackBasedGrpcService {
+pub fn over(channel: Channel, wire: Wire) -> CallbackBasedGrpcService {
     let callback = move |request: GrpcRequest| {
-        let (channel, may_begin) = (channel.clone(), polls.may_begin(&request.rpc, &request.proto));
-        async move { if may_begin { call(channel, request).await } else { Ok(no_task()) } }.boxed()
+        let (channel, wire) = (channel.clone(), wire.clone());
+        async move {
+            let gzip = wire.gzip.load(Ordering::Relaxed);
+            let Some(poll) = Poll::of(&request.rpc, &request.proto) else {
+                return call(channel, request, gzip, None).await;
+            };
+            if !wire.may_begin(&poll) {
+                return Ok(no_task());
+            }
+            wire.roll.beat(&poll.worker);
+            let answer = call(channel, request, gzip, Some(POLL_TIMEOUT)).await;
+            wire.roll.beat(&poll.worker);
+            answer
+        }
+        .boxed()
     };
     CallbackBasedGrpcService { callback: Arc::new(callback) }
 }
@@ -73,18 +117,29 @@ fn no_task() -> GrpcSuccessResponse {
     GrpcSuccessResponse { headers: HeaderMap::new(), proto: Vec::new() }
 }
 
-async fn call(channel: Channel, request: GrpcRequest) -> Result<GrpcSuccessResponse, Status> {
+async fn call(
+    channel: Channel,
+    request: GrpcRequest,
+    gzip: bool,
+    timeout: Option<Duration>,
+) -> Result<GrpcSuccessResponse, Status> {
     let GrpcRequest { service, rpc, headers, proto } = request;
     let path = PathAndQuery::try_from(format!("/{service}/{rpc}"))
         .map_err(|error| Status::internal(format!("{service}/{rpc} is no path: {error}")))?;
     let mut request = Request::from_parts(MetadataMap::from_headers(headers), Extensions::default(), proto);
-    if [POLL_ACTIVITIES, POLL_WORKFLOWS].contains(&rpc.as_str()) {
-        request.set_timeout(POLL_TIMEOUT);
+    if let Some(timeout) = timeout {
+        request.set_timeout(timeout);
     }
     let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
+    if gzip {
+        grpc = grpc.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
+    }
     grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let (headers, proto, _) = grpc.unary(request, path, Raw).await.map_err(as_unavailable)?.into_parts();
-    Ok(GrpcSuccessResponse { headers: headers.into_headers(), proto: proto.into() })
+    let mut headers = headers.into_headers();
+    // It is no longer compressed.
+    headers.remove("grpc-encoding");
+    Ok(GrpcSuccessResponse { headers, proto: proto.into() })
 }
 
 /// A status that the server did not send, but the connection made, as one that core tries again after: core tells them
@@ -140,32 +195,48 @@ mod tests {
 
     use super::*;
     use crate::cordon::Until;
+    use crate::room::Room;
+    use crate::slots::Gate;
 
     fn poll(kind: TaskQueueKind) -> Bytes {
         let task_queue = Some(TaskQueue { kind: kind.into(), ..TaskQueue::default() });
         PollWorkflowTaskQueueRequest { task_queue, ..Default::default() }.encode_to_vec().into()
     }
 
-    fn begins(polls: &Polls) -> [bool; 4] {
-        let begins = |rpc, proto| polls.may_begin(rpc, &proto);
+    fn begins(wire: &Wire) -> [bool; 3] {
+        let begins = |rpc, proto| wire.may_begin(&Poll::of(rpc, &proto).unwrap());
         [
             begins(POLL_ACTIVITIES, Bytes::new()),
             begins(POLL_WORKFLOWS, poll(TaskQueueKind::Normal)),
             begins(POLL_WORKFLOWS, poll(TaskQueueKind::Sticky)),
-            begins("RespondActivityTaskCompleted", Bytes::new()),
         ]
     }
 
     #[test]
     fn a_cordon_lets_only_sticky_polls_begin_and_a_drain_only_those_for_workflows() {
-        let polls = Polls::default();
-        assert_eq!(begins(&polls), [true; 4]);
+        let wire = Wire::default();
+        assert_eq!(begins(&wire), [true; 3]);
         let instant = Instant::now() + Duration::from_secs(60);
-        polls.cordon.set(Some(Until { instant, wall: jiff::Timestamp::UNIX_EPOCH }));
-        assert_eq!(begins(&polls), [false, false, true, true]);
-        polls.cordon.set(None);
-        assert_eq!(begins(&polls), [true; 4]);
-        polls.lifecycle.reach(Stage::Draining);
-        assert_eq!(begins(&polls), [false, true, true, true]);
+        wire.cordon.set(Some(Until { instant, wall: jiff::Timestamp::UNIX_EPOCH }));
+        assert_eq!(begins(&wire), [false, false, true]);
+        wire.cordon.set(None);
+        assert_eq!(begins(&wire), [true; 3]);
+        wire.lifecycle.reach(Stage::Draining);
+        assert_eq!(begins(&wire), [false, true, true]);
+        assert!(Poll::of("RespondActivityTaskCompleted", &Bytes::new()).is_none());
+    }
+
+    #[test]
+    fn a_worker_that_is_replaced_begins_no_poll() {
+        let wire = Wire::default();
+        let gate = Gate::new(Room::new(1, None), Cordon::default());
+        let _entry = wire.roll.enter("old".to_owned(), "q", gate.clone(), None);
+        let begins = |worker: &str| {
+            let request = PollActivityTaskQueueRequest { worker_instance_key: worker.to_owned(), ..Default::default() };
+            wire.may_begin(&Poll::of(POLL_ACTIVITIES, &request.encode_to_vec().into()).unwrap())
+        };
+        assert!(begins("old") && begins("new"));
+        gate.shut();
+        assert!(!begins("old") && begins("new"));
     }
 }

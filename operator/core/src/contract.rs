@@ -76,6 +76,8 @@ pub const METRICS_PORT_NAME: &str = "metrics";
 /// Path on [`PROBES_PORT`] that answers only once the runtime has drained (or at once when it does not run); the
 /// preStop hook of handler containers waits on it.
 pub const DRAINED_PATH: &str = "/drained";
+/// Path on [`PROBES_PORT`]: a POST from within the pod has the runtime drain as SIGTERM does, and is answered when it has.
+pub const DRAIN_PATH: &str = "/drain";
 /// Path on [`PROBES_PORT`]: a POST orders the Worker to take no new task, a GET asks for its [`CordonStatus`].
 pub const CORDON_PATH: &str = "/cordon";
 /// Path on [`PROBES_PORT`]: a POST orders the Worker to take tasks again.

@@ -259,7 +259,7 @@ async fn a_task_over_the_drain_timeout_is_handed_back() -> Result<()> {
     worker.wait_metric("slots_used", WORK, 1.0).await;
     let begun = Instant::now();
     worker.terminate()?;
-    assert!(worker.exit(Duration::from_secs(5)).await?.success());
+    assert_eq!(worker.exit(Duration::from_secs(5)).await?.code(), Some(3), "it says that tasks were cancelled");
     assert!(begun.elapsed() >= Duration::from_millis(1500), "the task had its time");
     let info = wait_for("the second attempt", SOON, async || {
         server.describe(&activity_id).await.ok().filter(|info| info.attempt == 2)
@@ -303,11 +303,35 @@ async fn a_result_outlives_an_outage_of_the_server() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_drained_command_does_not_wait_for_nobody() -> Result<()> {
+async fn the_commands_of_hooks_do_not_wait_for_nobody() -> Result<()> {
     // Nobody listens there, so that there is nothing to wait for.
-    let status = std::process::Command::new(runtime_support::program("worker-runtime"))
-        .args(["drained", "--address", "127.0.0.1:1"])
-        .status()?;
-    assert!(status.success());
+    for command in ["drained", "drain"] {
+        let status = Command::new(program("worker-runtime")).args([command, "--address", "127.0.0.1:1"]).status()?;
+        assert!(status.success(), "{command}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hook_drains_before_the_signal_comes() -> Result<()> {
+    let (server, gate) = (Server::start().await?, tempfile::tempdir()?);
+    let script = format!("while [ ! -e {}/open ]; do sleep 0.05; done; echo 1", gate.path().display());
+    let limits = json!({"maxConcurrentActivities": {"q": 1}});
+    let mut worker = Worker::ready(&server, exec(&["sh", "-c", &script]), limits).await?;
+    let running = server.start_activity(Activity::default()).await?;
+    worker.wait_metric("slots_used", WORK, 1.0).await;
+    let mut hook = Command::new(program("worker-runtime"))
+        .args(["drain", "--address", &worker.address("probes").await.to_string()])
+        .spawn()?;
+    worker.wait_readiness(503).await;
+    assert!(hook.try_wait()?.is_none(), "a task runs");
+    std::fs::write(gate.path().join("open"), "")?;
+    let hook = wait_for("the hook to end", SOON, async || hook.try_wait().ok()?).await;
+    assert!(hook.success());
+    assert_eq!(server.end_of(&running).await.result(), json!(1));
+    worker.terminate()?;
+    let begun = Instant::now();
+    assert_eq!(worker.exit(SOON).await?.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(2), "nothing is left to wait for");
     Ok(())
 }

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use super::first;
 use crate::settings::Settings;
-use crate::transport::Polls;
+use crate::transport::Wire;
 
 /// What the server saw of its first call.
 struct Seen {
@@ -108,7 +108,7 @@ async fn client_certificate_authority_name_and_api_key_reach_the_server() {
     let (address, served) = serve(&authority, "temporal.example").await;
     write(folder.path(), &authority.pem, &authority.sign("worker"));
     let settings = settings(address, folder.path(), &[("TEMPORAL_API_KEY", "key-1")]);
-    first(&settings, &Polls::default()).await.map(drop).unwrap();
+    first(&settings, &Wire::default()).await.map(drop).unwrap();
     let seen = served.await.unwrap().unwrap();
     assert_eq!(seen.server_name.as_deref(), Some("temporal.example"));
     assert_eq!(seen.client_certificates, 1);
@@ -120,7 +120,7 @@ async fn a_server_of_another_authority_is_refused() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
     let (address, served) = serve(&authority, "temporal.example").await;
     write(folder.path(), &Authority::new().pem, &authority.sign("worker"));
-    let message = first(&settings(address, folder.path(), &[]), &Polls::default()).await.err().unwrap().to_string();
+    let message = first(&settings(address, folder.path(), &[]), &Wire::default()).await.err().unwrap().to_string();
     assert!(message.contains("certificate") && message.contains("\"orders\""), "{message}");
     assert!(served.await.unwrap().is_none());
 }
@@ -130,7 +130,7 @@ async fn a_server_of_another_name_is_refused() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
     let (address, served) = serve(&authority, "somebody.else.example").await;
     write(folder.path(), &authority.pem, &authority.sign("worker"));
-    let message = first(&settings(address, folder.path(), &[]), &Polls::default()).await.err().unwrap().to_string();
+    let message = first(&settings(address, folder.path(), &[]), &Wire::default()).await.err().unwrap().to_string();
     assert!(message.contains("certificate"), "{message}");
     assert!(served.await.unwrap().is_none());
 }

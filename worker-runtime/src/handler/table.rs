@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use operator_core::contract::{ActivityConfig, ExecConfig, ExecMode, HandlerKind, RuntimeConfig, RuntimeLimits};
+use operator_core::contract::{
+    ActivityConfig, ExecConfig, ExecMode, HandlerConfig, HandlerKind, RuntimeConfig, RuntimeLimits,
+};
 
 use super::http::Service;
 use super::pool::Pool;
@@ -16,8 +18,24 @@ use super::{Call, End, HandlerError, exec, http, program};
 #[derive(Clone, Debug)]
 pub struct Handler {
     name: String,
-    timeout: Option<Duration>,
+    made_of: MadeOf,
     kind: Kind,
+}
+
+/// What the files say of a handler.
+#[derive(Clone, Debug, PartialEq)]
+struct MadeOf {
+    config: HandlerConfig,
+    timeout: Option<Duration>,
+    processes: Option<u32>,
+}
+
+impl MadeOf {
+    fn new(config: &HandlerConfig, limits: &RuntimeLimits) -> Self {
+        let timeout = limits.handler_timeout_ms.get(&config.name).map(|ms| Duration::from_millis(*ms));
+        let processes = limits.handler_processes.get(&config.name).copied();
+        Self { config: config.clone(), timeout, processes }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -34,6 +52,10 @@ pub struct HandlerTable {
     exact: BTreeMap<String, Arc<Handler>>,
     /// By what a type begins with, longest first.
     prefixes: Vec<(String, Arc<Handler>)>,
+    /// All of them, by name.
+    handlers: BTreeMap<String, Arc<Handler>>,
+    programs: Arc<Programs>,
+    token: Option<Arc<str>>,
 }
 
 /// Everything that is wrong with a configuration, one line each.
@@ -47,8 +69,16 @@ impl HandlerTable {
     /// # Errors
     /// All violations of the contract: fields, values and remedies.
     pub fn new(config: &RuntimeConfig, limits: &RuntimeLimits, token: Option<Arc<str>>) -> Result<Self, TableError> {
+        let (programs, handlers) = (Programs::new(), BTreeMap::new());
+        Self { exact: BTreeMap::new(), prefixes: Vec::new(), handlers, programs, token }.renewed(config, limits)
+    }
+
+    /// The table that a changed configuration states. Handlers that did not change are the same: their processes stay.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn renewed(&self, config: &RuntimeConfig, limits: &RuntimeLimits) -> Result<Self, TableError> {
         let mut problems = problems(config);
-        let programs = Programs::new();
         let mut handlers = BTreeMap::new();
         for handler in &config.handlers {
             if let HandlerKind::Exec(exec) = &handler.kind
@@ -56,36 +86,30 @@ impl HandlerTable {
             {
                 problems.push(format!("handlers[{}].exec.{field}: {problem}", handler.name));
             }
-            let kind = match &handler.kind {
-                HandlerKind::Exec(exec) if exec.mode == ExecMode::Pool => {
-                    let processes = limits.handler_processes.get(&handler.name).copied();
-                    Kind::Pool(Arc::new(Pool::new(&programs, &handler.name, exec, processes)))
-                }
-                HandlerKind::Exec(exec) => Kind::Once(exec.clone(), programs.clone()),
-                HandlerKind::Http(http) => match Service::new(http, token.clone()) {
-                    Ok(service) => Kind::Http(service),
-                    Err(problem) => {
-                        problems.push(format!("handlers[{}].http.{problem}", handler.name));
-                        continue;
-                    }
-                },
-            };
-            let timeout = limits.handler_timeout_ms.get(&handler.name).map(|ms| Duration::from_millis(*ms));
-            handlers.insert(&handler.name, Arc::new(Handler { name: handler.name.clone(), timeout, kind }));
+            let made_of = MadeOf::new(handler, limits);
+            let same = self.handlers.get(&handler.name).filter(|before| before.made_of == made_of);
+            match same.map_or_else(|| self.make(made_of).map(Arc::new), |same| Ok(same.clone())) {
+                Ok(made) => drop(handlers.insert(handler.name.clone(), made)),
+                Err(problem) => problems.push(format!("handlers[{}].http.{problem}", handler.name)),
+            }
         }
         if !problems.is_empty() {
             return Err(TableError(problems));
         }
-        let mut table = Self { exact: BTreeMap::new(), prefixes: Vec::new() };
-        for ActivityConfig { activity_type, handler } in &config.activities {
-            let Some(handler) = handlers.get(handler).cloned() else { continue };
-            match activity_type.strip_suffix('*') {
-                Some(prefix) => table.prefixes.push((prefix.to_owned(), handler)),
-                None => drop(table.exact.insert(activity_type.clone(), handler)),
+        let (exact, prefixes) = routes(config, &handlers);
+        Ok(Self { exact, prefixes, handlers, programs: self.programs.clone(), token: self.token.clone() })
+    }
+
+    fn make(&self, made_of: MadeOf) -> Result<Handler, String> {
+        let name = made_of.config.name.clone();
+        let kind = match &made_of.config.kind {
+            HandlerKind::Exec(exec) if exec.mode == ExecMode::Pool => {
+                Kind::Pool(Arc::new(Pool::new(&self.programs, &name, exec, made_of.processes)))
             }
-        }
-        table.prefixes.sort_by_key(|(prefix, _)| Reverse(prefix.len()));
-        Ok(table)
+            HandlerKind::Exec(exec) => Kind::Once(exec.clone(), self.programs.clone()),
+            HandlerKind::Http(http) => Kind::Http(Service::new(http, self.token.clone())?),
+        };
+        Ok(Handler { name, made_of, kind })
     }
 
     /// The handler of an activity type: that of the type itself, else of the longest prefix.
@@ -99,6 +123,21 @@ impl HandlerTable {
         let prefixes = self.prefixes.iter().map(|(prefix, _)| format!("{prefix}*"));
         self.exact.keys().cloned().chain(prefixes).collect()
     }
+}
+
+type Routes = (BTreeMap<String, Arc<Handler>>, Vec<(String, Arc<Handler>)>);
+
+fn routes(config: &RuntimeConfig, handlers: &BTreeMap<String, Arc<Handler>>) -> Routes {
+    let (mut exact, mut prefixes) = (BTreeMap::new(), Vec::new());
+    for ActivityConfig { activity_type, handler } in &config.activities {
+        let Some(handler) = handlers.get(handler).cloned() else { continue };
+        match activity_type.strip_suffix('*') {
+            Some(prefix) => prefixes.push((prefix.to_owned(), handler)),
+            None => drop(exact.insert(activity_type.clone(), handler)),
+        }
+    }
+    prefixes.sort_by_key(|(prefix, _): &(String, _)| Reverse(prefix.len()));
+    (exact, prefixes)
 }
 
 fn problems(config: &RuntimeConfig) -> Vec<String> {
@@ -143,7 +182,7 @@ impl Handler {
                 Kind::Once(..) | Kind::Http(_) => call.stop.asked().await,
             }
         };
-        let timeout = self.timeout.unwrap_or(Duration::MAX);
+        let timeout = self.made_of.timeout.unwrap_or(Duration::MAX);
         tokio::select! {
             end = run => end,
             reason = asked => End::Stopped(reason),
@@ -172,6 +211,33 @@ mod tests {
         .unwrap();
         assert_eq!(table.activity_types(), ["A", "B"]);
         assert!(table.get("A").is_some() && table.get("C").is_none());
+    }
+
+    #[test]
+    fn a_handler_that_did_not_change_is_the_same() {
+        let text = |timeout: &str, command: &str| {
+            let config = format!(
+                r#"{{"version":1,"taskQueues":["q"],
+                    "handlers":[{{"name":"a","exec":{{"command":["true"],"mode":"Pool"}}}},
+                                {{"name":"b","exec":{{"command":["{command}"]}}}}],
+                    "activities":[{{"type":"A","handler":"a"}},{{"type":"B","handler":"b"}}]}}"#
+            );
+            let limits = format!(r#"{{"handlerTimeoutMs":{{"a":{timeout}}}}}"#);
+            (serde_json::from_str(&config).unwrap(), serde_json::from_str(&limits).unwrap())
+        };
+        let (config, limits): (RuntimeConfig, RuntimeLimits) = text("1", "true");
+        let first = HandlerTable::new(&config, &limits, None).unwrap();
+        let same = |one: &HandlerTable, other: &HandlerTable| {
+            ["A", "B"].map(|name| Arc::ptr_eq(&one.get(name).unwrap(), &other.get(name).unwrap()))
+        };
+        assert_eq!(same(&first, &first.renewed(&config, &limits).unwrap()), [true, true]);
+        let (config, limits) = text("1", "false");
+        let second = first.renewed(&config, &limits).unwrap();
+        assert_eq!(same(&first, &second), [true, false]);
+        let (config, limits) = text("2", "false");
+        assert_eq!(same(&second, &second.renewed(&config, &limits).unwrap()), [false, true]);
+        let (config, limits) = text("2", "no-such-program");
+        assert!(second.renewed(&config, &limits).is_err());
     }
 
     #[test]

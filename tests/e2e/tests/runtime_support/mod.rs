@@ -331,7 +331,8 @@ impl Worker {
         wait_for(&format!("{text:?} in the log"), SOON, async || self.log().contains(text).then_some(())).await;
     }
 
-    async fn address(&self, what: &str) -> SocketAddr {
+    /// Address of a port: `metrics` or `probes`.
+    pub async fn address(&self, what: &str) -> SocketAddr {
         wait_for("an open port", SOON, async || {
             self.log().lines().find_map(|line| {
                 let line: Value = serde_json::from_str(line).ok()?;
@@ -395,11 +396,31 @@ impl Worker {
         .await;
     }
 
+    /// Waits until a metric without labels has a value.
+    pub async fn wait_gauge(&self, name: &str, value: f64) {
+        let url = format!("http://{}/metrics", self.address("metrics").await);
+        let line = format!("temporal_worker_runtime_{name} {value}");
+        wait_for(&format!("{name} to be {value}"), SOON, async || {
+            let text = self.http.get(&url).send().await.ok()?.text().await.ok()?;
+            text.lines().any(|found| found == line).then_some(())
+        })
+        .await;
+    }
+
     /// Replaces its limits file, as the kubelet does: at once.
     pub fn write_limits(&self, limits: &Value) -> Result<()> {
-        let file = self.folder.path().join("limits.json");
+        self.write("limits.json", limits)
+    }
+
+    /// Replaces its configuration file.
+    pub fn write_config(&self, config: &Value) -> Result<()> {
+        self.write("runtime.json", config)
+    }
+
+    fn write(&self, name: &str, content: &Value) -> Result<()> {
+        let file = self.folder.path().join(name);
         let unfinished = file.with_extension("new");
-        std::fs::write(&unfinished, limits.to_string())?;
+        std::fs::write(&unfinished, content.to_string())?;
         Ok(std::fs::rename(unfinished, file)?)
     }
 

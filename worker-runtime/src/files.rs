@@ -1,0 +1,172 @@
+//! The two files that say what the process does: read at start, and looked at again and again while it runs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use operator_core::contract::{RuntimeConfig, RuntimeLimits};
+use prometheus::{IntGauge, Opts};
+use serde::de::DeserializeOwned;
+
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+
+/// Time between two looks at the files: a change counts within it.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What the files say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// The configuration file, when there is one.
+    pub config: Option<RuntimeConfig>,
+    /// The limits file, or the defaults.
+    pub limits: RuntimeLimits,
+}
+
+/// Where the files are.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    /// Of the configuration.
+    pub config: Option<PathBuf>,
+    /// Of the limits.
+    pub limits: Option<PathBuf>,
+}
+
+impl Paths {
+    /// Reads both.
+    ///
+    /// # Errors
+    /// A file can't be read; names it, the line and the field.
+    pub fn read(&self) -> anyhow::Result<Told> {
+        let config = self.config.as_ref().map(read).transpose()?;
+        let limits = self.limits.as_ref().filter(|path| path.exists()).map(read).transpose()?.unwrap_or_default();
+        Ok(Told { config, limits })
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &PathBuf) -> anyhow::Result<T> {
+    let text = std::fs::read(path).with_context(|| format!("file {} can't be read", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("file {} does not follow its format", path.display()))
+}
+
+/// Watches the files. What can't be used changes nothing, and is said in the log, in a metric and by the readiness probe.
+#[derive(Debug)]
+pub struct Files {
+    paths: Paths,
+    used: Told,
+    said: Option<String>,
+    stale: IntGauge,
+    lifecycle: Lifecycle,
+}
+
+impl Files {
+    /// Watches `paths`, of which `used` was read.
+    ///
+    /// # Errors
+    /// Two metrics share a name; a bug.
+    pub fn new(paths: Paths, used: Told, metrics: &Metrics, lifecycle: Lifecycle) -> Result<Self, prometheus::Error> {
+        let stale = IntGauge::with_opts(Opts::new(
+            "temporal_worker_runtime_configuration_stale",
+            "1 while the configuration or the limits in the files can't be used, and older ones are.",
+        ))?;
+        metrics.register(Box::new(stale.clone()))?;
+        Ok(Self { paths, used, said: None, stale, lifecycle })
+    }
+
+    /// Waits until the files say something else than what is used. May be dropped at any time.
+    pub async fn changed(&mut self) -> Told {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            match self.paths.read() {
+                Ok(told) if told == self.used => self.say(None),
+                Ok(told) => return told,
+                Err(problem) => self.say(Some(format!("{problem:#}"))),
+            }
+        }
+    }
+
+    /// Notes that a change was taken over.
+    pub fn accept(&mut self, told: Told) {
+        tracing::info!("what the files say changed, and was taken over");
+        self.used = told;
+        self.say(None);
+    }
+
+    /// Notes that a change can't be used, and why. It is given again at the next look: what is missing may come.
+    pub fn refuse(&mut self, problem: String) {
+        self.say(Some(problem));
+    }
+
+    fn say(&mut self, problem: Option<String>) {
+        if problem == self.said {
+            return;
+        }
+        match &problem {
+            Some(problem) => tracing::error!("the process goes on with what the files said before: {problem}"),
+            None => tracing::info!("the files can be used"),
+        }
+        self.stale.set(problem.is_some().into());
+        self.lifecycle
+            .note(problem.as_ref().map(|problem| format!("goes on with what the files said before: {problem}")));
+        self.said = problem;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder {
+        folder: tempfile::TempDir,
+        metrics: Metrics,
+        files: Files,
+    }
+
+    impl Folder {
+        fn new(limits: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("limits.json");
+            std::fs::write(&path, limits).unwrap();
+            let paths = Paths { config: None, limits: Some(path) };
+            let (metrics, used) = (Metrics::new(None).unwrap(), paths.read().unwrap());
+            let files = Files::new(paths, used, &metrics, Lifecycle::default()).unwrap();
+            Self { folder, metrics, files }
+        }
+
+        fn write(&self, limits: &str) {
+            std::fs::write(self.folder.path().join("limits.json"), limits).unwrap();
+        }
+
+        fn stale(&self) -> (bool, Option<String>) {
+            let metric = self.metrics.render().contains("temporal_worker_runtime_configuration_stale 1");
+            (metric, self.files.lifecycle.noted())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_given_until_it_is_taken_over() {
+        let mut folder = Folder::new(r#"{"drainTimeoutMs": 1}"#);
+        folder.write(r#"{"drainTimeoutMs": 2}"#);
+        let told = folder.files.changed().await;
+        assert_eq!(told.limits.drain_timeout_ms, Some(2));
+        folder.files.refuse("it can't be used".to_owned());
+        assert!(folder.stale().0 && folder.stale().1.unwrap().contains("it can't be used"));
+        assert_eq!(folder.files.changed().await, told);
+        folder.files.accept(told);
+        assert_eq!(folder.stale(), (false, None));
+        let nothing = tokio::time::timeout(LOOK * 5, folder.files.changed()).await;
+        assert!(nothing.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_can_not_be_read_changes_nothing_and_is_said() {
+        let mut folder = Folder::new("{}");
+        folder.write("{");
+        assert!(tokio::time::timeout(LOOK * 3, folder.files.changed()).await.is_err());
+        let (metric, note) = folder.stale();
+        assert!(metric && note.unwrap().contains("limits.json does not follow its format"));
+        folder.write("{}");
+        assert!(tokio::time::timeout(LOOK * 3, folder.files.changed()).await.is_err());
+        assert_eq!(folder.stale(), (false, None));
+    }
+}
