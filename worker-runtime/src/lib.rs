@@ -38,6 +38,8 @@ mod transport;
 mod versioning;
 
 pub use codec_server::{CodecServerOptions, serve as serve_codec};
+#[doc(hidden)]
+pub use handler::enter_group;
 pub use library::Runtime;
 pub use options::Options;
 pub use probes::wait_drained;

@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::task::JoinSet;
 
 use crate::activity::Tasks;
-use crate::handler::HandlerTable;
+use crate::handler::{HandlerTable, Programs};
 use crate::lifecycle::Stage;
 use crate::link;
 use crate::options::Options;
@@ -23,7 +23,7 @@ use crate::{process, slots, token};
 pub fn check(config: &Path, limits: Option<&Path>) -> anyhow::Result<String> {
     let (config, limits) = process::files(Some(config), limits)?;
     let config = config.context("no configuration; name its file with --config")?;
-    let handlers = HandlerTable::new(&config, &limits, None)?;
+    let handlers = HandlerTable::new(&config, &limits, &Arc::default(), None)?;
     let queues: Vec<_> =
         config.task_queues.iter().map(|name| format!("{name} ({} slots)", limits.slots(name))).collect();
     Ok(format!("Task Queues: {}\nactivities: {}", queues.join(", "), handlers.activity_types().join(", ")))
@@ -37,7 +37,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let process = Process::start(options).await?;
     let config = process.config.as_ref().context("no configuration; name its file with --config")?;
     let token = options.token_file.as_deref().map(token::create).transpose()?;
-    let handlers = HandlerTable::new(config, &process.limits, token)?;
+    let handlers = HandlerTable::new(config, &process.limits, &Programs::open(), token)?;
     let task_queues = config.task_queues.clone();
     // Handlers run as the same user, and could otherwise read the API key from this process's environment.
     nix::sys::prctl::set_dumpable(false).context("cannot hide the environment from handlers")?;

@@ -3,10 +3,13 @@
 mod error;
 mod exec;
 mod failure;
+mod groups;
 mod http;
+mod limits;
 mod line;
 mod lines;
 mod pool;
+mod processes;
 mod program;
 mod table;
 mod tree;
@@ -15,7 +18,9 @@ use temporalio_common::protos::temporal::api::common::v1::Payload;
 use tokio::sync::watch;
 
 pub use error::HandlerError;
+pub use groups::enter as enter_group;
 pub use table::HandlerTable;
+pub use tree::Programs;
 
 use crate::stop::{Reason, Stop};
 

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use operator_core::contract::{ActivityConfig, ExecConfig, ExecMode, HandlerKind, RuntimeConfig, RuntimeLimits};
+use operator_core::contract::{ActivityConfig, ExecMode, HandlerKind, RuntimeConfig, RuntimeLimits};
 
 use super::http::Service;
+use super::limits::{self, Limits};
 use super::pool::Pool;
+use super::program::Program;
 use super::tree::Programs;
 use super::{Call, End, HandlerError, exec, http, program};
 
@@ -22,7 +24,7 @@ pub struct Handler {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Once(ExecConfig, Arc<Programs>),
+    Once(Program),
     Pool(Arc<Pool>),
     Http(Service),
 }
@@ -42,13 +44,19 @@ pub struct HandlerTable {
 pub struct TableError(pub Vec<String>);
 
 impl HandlerTable {
-    /// The table that a configuration states. Services get `token` with each request.
+    /// The table that a configuration states. Runs of programs are noted in `programs`. Services get `token` with each
+    /// request.
     ///
     /// # Errors
     /// All violations of the contract: fields, values and remedies.
-    pub fn new(config: &RuntimeConfig, limits: &RuntimeLimits, token: Option<Arc<str>>) -> Result<Self, TableError> {
+    pub fn new(
+        config: &RuntimeConfig,
+        limits: &RuntimeLimits,
+        programs: &Arc<Programs>,
+        token: Option<Arc<str>>,
+    ) -> Result<Self, TableError> {
         let mut problems = problems(config);
-        let programs = Programs::new();
+        problems.extend(limits::problems(limits));
         let mut handlers = BTreeMap::new();
         for handler in &config.handlers {
             if let HandlerKind::Exec(exec) = &handler.kind
@@ -57,11 +65,17 @@ impl HandlerTable {
                 problems.push(format!("handlers[{}].exec.{field}: {problem}", handler.name));
             }
             let kind = match &handler.kind {
-                HandlerKind::Exec(exec) if exec.mode == ExecMode::Pool => {
-                    let processes = limits.handler_processes.get(&handler.name).copied();
-                    Kind::Pool(Arc::new(Pool::new(&programs, &handler.name, exec, processes)))
+                HandlerKind::Exec(exec) => {
+                    let (name, exec, limit) = (handler.name.clone(), exec.clone(), Limits::of(limits, &handler.name));
+                    let program = Program { programs: programs.clone(), name, exec, limits: limit };
+                    match program.exec.mode {
+                        ExecMode::Once => Kind::Once(program),
+                        ExecMode::Pool => {
+                            let processes = limits.handler_processes.get(&handler.name).copied();
+                            Kind::Pool(Arc::new(Pool::new(program, processes)))
+                        }
+                    }
                 }
-                HandlerKind::Exec(exec) => Kind::Once(exec.clone(), programs.clone()),
                 HandlerKind::Http(http) => match Service::new(http, token.clone()) {
                     Ok(service) => Kind::Http(service),
                     Err(problem) => {
@@ -129,9 +143,7 @@ impl Handler {
     pub async fn run(&self, call: &Call) -> End {
         let run = async {
             match &self.kind {
-                Kind::Once(exec, programs) => {
-                    exec::run(programs, &self.name, exec, call).await.map_or_else(End::Failed, End::Result)
-                }
+                Kind::Once(program) => exec::run(program, call).await.map_or_else(End::Failed, End::Result),
                 Kind::Pool(pool) => pool.run(call).await,
                 Kind::Http(service) => http::run(&self.name, service, call).await.map_or_else(End::Failed, End::Result),
             }
@@ -159,7 +171,8 @@ mod tests {
     use super::*;
 
     fn table(config: &str) -> Result<HandlerTable, TableError> {
-        HandlerTable::new(&serde_json::from_str(config).unwrap(), &RuntimeLimits::default(), None)
+        let config = serde_json::from_str(config).unwrap();
+        HandlerTable::new(&config, &RuntimeLimits::default(), &Arc::default(), None)
     }
 
     #[test]
