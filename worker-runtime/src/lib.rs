@@ -15,6 +15,7 @@ mod cordon;
 mod core_metrics;
 mod cpu;
 mod credentials;
+mod devices;
 mod encryption;
 mod handler;
 mod library;

@@ -7,6 +7,7 @@ use anyhow::Context;
 use tokio::task::JoinSet;
 
 use crate::activity::Tasks;
+use crate::devices::Devices;
 use crate::handler::{HandlerTable, Programs};
 use crate::lifecycle::Stage;
 use crate::link;
@@ -60,12 +61,16 @@ async fn serve(process: &Process, task_queues: Vec<String>, handlers: HandlerTab
         cordon: cordon.clone(),
         settle_limit: slots::settle_limit(limits.drain_timeout()),
     });
+    let devices = Devices::default();
     let mut queues = JoinSet::new();
     let (polled, mut all_polled) = tokio::sync::mpsc::channel::<()>(1);
     for task_queue in task_queues {
         let slots = limits.slots(&task_queue);
+        let device_count = limits.task_queues.get(&task_queue).and_then(|limits| limits.devices);
         let tasks = Arc::new(Tasks {
             task_queue,
+            devices: devices.clone(),
+            device_count,
             handlers: handlers.clone(),
             reporter: reporter.clone(),
             metrics: metrics.clone(),

@@ -46,6 +46,8 @@ pub struct Call {
     pub arguments: Vec<u8>,
     /// Details of the last heartbeat of an earlier attempt, as JSON.
     pub heartbeat: Option<Vec<u8>>,
+    /// Index of its device, where its Task Queue has devices.
+    pub device: Option<u32>,
     /// When it is to stop.
     pub stop: Stop,
     /// Where details of heartbeats go.
@@ -65,14 +67,16 @@ pub enum End {
 
 impl Call {
     /// What a handler may know about the task, in the words of the environment variables and headers.
-    fn info(&self) -> [(&'static str, String); 5] {
-        [
+    fn info(&self) -> Vec<(&'static str, String)> {
+        let device = self.device.map(|index| ("DEVICE_INDEX", index.to_string()));
+        let task = [
             ("ACTIVITY_TYPE", self.activity_type.clone()),
             ("ACTIVITY_ID", self.activity_id.clone()),
             ("WORKFLOW_ID", self.workflow_id.clone()),
             ("ACTIVITY_ATTEMPT", self.attempt.to_string()),
             ("TASK_QUEUE", self.task_queue.clone()),
-        ]
+        ];
+        task.into_iter().chain(device).collect()
     }
 }
 

@@ -13,6 +13,7 @@ use super::pool::Pool;
 use super::program::Program;
 use super::tree::Programs;
 use super::{Call, End, HandlerError, exec, http, program};
+use crate::devices;
 
 /// A handler that can run.
 #[derive(Clone, Debug)]
@@ -57,6 +58,7 @@ impl HandlerTable {
     ) -> Result<Self, TableError> {
         let mut problems = problems(config);
         problems.extend(limits::problems(limits));
+        problems.extend(devices::problems(limits));
         let mut handlers = BTreeMap::new();
         for handler in &config.handlers {
             if let HandlerKind::Exec(exec) = &handler.kind
