@@ -17,6 +17,9 @@ mod cpu;
 mod credentials;
 mod devices;
 mod encryption;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 mod library;
 mod lifecycle;

@@ -3,6 +3,8 @@
 mod error;
 mod exec;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod groups;
 mod http;
 mod limits;
