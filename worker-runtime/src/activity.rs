@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::codec::CodecError;
+use crate::devices::{Device, Devices};
 use crate::encryption::Encryption;
 use crate::handler::{Call, End, HandlerTable};
 use crate::metrics::{Metrics, TaskType};
@@ -28,6 +29,10 @@ const MAX_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 pub struct Tasks {
     /// Name of the Task Queue.
     pub task_queue: String,
+    /// Devices of the container.
+    pub devices: Devices,
+    /// How many of them its tasks are spread over; none without.
+    pub device_count: Option<u32>,
     /// Who runs which activity type, now.
     pub handlers: watch::Receiver<Arc<HandlerTable>>,
     /// Where ends are reported.
@@ -142,6 +147,7 @@ impl Tasks {
             Ok(arguments) => arguments,
             Err(error) => return failed("ArgumentsInvalid", format!("{}: {error}", start.activity_type)),
         };
+        let device = self.device_count.and_then(|count| self.devices.take(count));
         let call = Call {
             activity_type: start.activity_type,
             activity_id: start.activity_id,
@@ -150,6 +156,7 @@ impl Tasks {
             task_queue: self.task_queue.clone(),
             arguments,
             heartbeat: payload::first(&start.heartbeat_details),
+            device: device.as_ref().map(Device::index),
             stop,
             progress,
         };

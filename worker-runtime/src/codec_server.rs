@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, ensure};
 use axum::extract::{DefaultBodyLimit, State};
@@ -59,6 +60,8 @@ pub struct CodecServerOptions {
 struct Desk {
     encryption: Encryption,
     tokens: PathBuf,
+    /// Whether the tokens could not be read at the last request.
+    tokenless: AtomicBool,
     origins: Vec<String>,
 }
 
@@ -84,6 +87,8 @@ enum Refusal {
     Origin(String),
     #[error("no token of the file of --tokens; send one as `Authorization: Bearer TOKEN`")]
     Token,
+    #[error("the codec server can't read its tokens now; its log says why")]
+    NoTokens,
     #[error("use POST /decode or POST /encode")]
     Method,
     #[error("the body is not temporal.api.common.v1.Payloads in JSON: {0}")]
@@ -110,7 +115,12 @@ pub async fn serve(options: &CodecServerOptions) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}; choose another --bind-address", options.bind_address))?;
     tracing::info!(address = %listener.local_addr()?, what = "codec", "listening");
-    let desk = Desk { encryption: encryption.clone(), tokens: options.tokens.clone(), origins: options.origin.clone() };
+    let desk = Desk {
+        encryption: encryption.clone(),
+        tokens: options.tokens.clone(),
+        tokenless: AtomicBool::default(),
+        origins: options.origin.clone(),
+    };
     tokio::select! {
         served = axum::serve(listener, router(desk)) => served?,
         () = encryption.keep() => {}
@@ -195,8 +205,20 @@ impl Desk {
         // Of what differs, the time says nothing but of the digests.
         let digest_of = |token: &str| digest(&SHA256, token.trim().as_bytes());
         let given = digest_of(given);
-        let known = tokens(&self.tokens).unwrap_or_default();
+        let known = self.known()?;
         known.iter().any(|token| digest_of(token).as_ref() == given.as_ref()).then_some(()).ok_or(Refusal::Token)
+    }
+
+    /// The tokens that may ask. The log says once that there are none, and once that there are some again.
+    fn known(&self) -> Result<Vec<String>, Refusal> {
+        let known = tokens(&self.tokens);
+        let tokenless = self.tokenless.swap(known.is_err(), Ordering::Relaxed);
+        match &known {
+            Err(error) if !tokenless => tracing::error!("every request is refused: {error:#}"),
+            Ok(_) if tokenless => tracing::info!("the tokens can be read again"),
+            _ => {}
+        }
+        known.map_err(|_| Refusal::NoTokens)
     }
 }
 
@@ -226,6 +248,7 @@ impl Refusal {
         let status = match self {
             Self::Origin(_) => StatusCode::FORBIDDEN,
             Self::Token => StatusCode::UNAUTHORIZED,
+            Self::NoTokens => StatusCode::SERVICE_UNAVAILABLE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Body(_) | Self::Codec(_) => StatusCode::BAD_REQUEST,
         };

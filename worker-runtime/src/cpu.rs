@@ -47,7 +47,7 @@ impl Cpu {
 }
 
 /// Folder of the group that `/proc/self/cgroup` names.
-fn folder(own: &str) -> Option<PathBuf> {
+pub fn folder(own: &str) -> Option<PathBuf> {
     let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
     Some(Path::new(CGROUPS).join(path))
 }

@@ -15,8 +15,12 @@ mod cordon;
 mod core_metrics;
 mod cpu;
 mod credentials;
+mod devices;
 mod encryption;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 mod hosted;
 mod library;
@@ -44,6 +48,8 @@ mod transport;
 mod versioning;
 
 pub use codec_server::{CodecServerOptions, serve as serve_codec};
+#[doc(hidden)]
+pub use handler::enter_group;
 pub use library::{Worker, WorkerBuilder};
 pub use lifecycle::Ended;
 pub use options::Options;

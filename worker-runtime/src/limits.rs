@@ -31,9 +31,6 @@ pub fn check(limits: &RuntimeLimits) -> Result<(), LimitsError> {
             let (minimum, maximum) = (pollers.minimum, pollers.maximum);
             say("pollers", format!("is {minimum} to {maximum}; use at least 1, and a maximum that is not below it"));
         }
-        if bounds.devices == Some(0) {
-            say("devices", "is 0; name the number of devices, or remove it".to_owned());
-        }
     }
     if let Some(targets) = limits.resource_targets {
         for (field, target) in [("memory", targets.memory), ("cpu", targets.cpu)] {
@@ -64,14 +61,13 @@ mod tests {
         let all = problems(
             r#"{"maxConcurrentActivities":{"q":0},"resourceTargets":{"memory":0,"cpu":1.5},
                 "taskQueues":{"r":{"pollers":{"minimum":3,"maximum":2},"maxActivitiesPerSecond":0,
-                                   "maxTaskQueueActivitiesPerSecond":-1,"devices":0}}}"#,
+                                   "maxTaskQueueActivitiesPerSecond":-1}}}"#,
         );
         for part in [
             "maxConcurrentActivities[q]: is 0",
             "taskQueues[r].pollers: is 3 to 2",
             "taskQueues[r].maxActivitiesPerSecond: is 0",
             "taskQueues[r].maxTaskQueueActivitiesPerSecond: is -1",
-            "taskQueues[r].devices: is 0",
             "resourceTargets.memory: is 0",
             "resourceTargets.cpu: is 1.5",
         ] {

@@ -125,7 +125,7 @@ pub async fn serve(
         number += 1;
         let turn = Turn {
             shared: shared.clone(),
-            tasks: tasks.clone(),
+            tasks: Arc::new(Tasks { device_count: wish.limits.devices, ..(*tasks).clone() }),
             lane: lane.clone(),
             polled: polled.clone(),
             retire: CancellationToken::new(),

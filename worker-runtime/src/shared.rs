@@ -12,8 +12,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::Tasks;
+use crate::devices::Devices;
 use crate::files::{Files, Paths, Told};
-use crate::handler::HandlerTable;
+use crate::handler::{HandlerTable, Programs};
 use crate::lifecycle::{Ended, Stage};
 use crate::options::Options;
 use crate::process::Process;
@@ -31,7 +32,7 @@ pub fn check(config: &Path, limits: Option<&Path>) -> anyhow::Result<String> {
     let told = paths.read()?;
     limits::check(&told.limits)?;
     let config = configuration(&told)?;
-    let handlers = HandlerTable::new(config, &told.limits, None)?;
+    let handlers = HandlerTable::new(config, &told.limits, &Arc::default(), None)?;
     let slots = |name: &String| format!("{name} ({} slots)", told.limits.slots(name));
     let queues: Vec<_> = config.task_queues.iter().map(slots).collect();
     Ok(format!("Task Queues: {}\nactivities: {}", queues.join(", "), handlers.activity_types().join(", ")))
@@ -50,7 +51,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Ended> {
     let token = options.token_file.as_deref().map(token::create).transpose()?;
     let told = process.told.borrow().clone();
     limits::check(&told.limits)?;
-    let handlers = HandlerTable::new(configuration(&told)?, &told.limits, token)?;
+    let handlers = HandlerTable::new(configuration(&told)?, &told.limits, &Programs::open(), token)?;
     // Handlers run as the same user, and could otherwise read the API key from this process's environment.
     nix::sys::prctl::set_dumpable(false).context("cannot hide the environment from handlers")?;
     process.run(async |process| serve(process, handlers).await).await
@@ -92,6 +93,8 @@ impl Queues {
         let handlers = watch::Sender::new(Arc::new(handlers));
         let tasks = Tasks {
             task_queue: String::new(),
+            devices: Devices::default(),
+            device_count: None,
             handlers: handlers.subscribe(),
             reporter: Reporter::new(link.clone(), &process.settings, process.encryption.clone()),
             metrics: process.metrics.clone(),

@@ -370,6 +370,30 @@ async fn a_codec_server_shows_payloads_to_whom_it_knows_and_to_nobody_else() -> 
 }
 
 #[tokio::test]
+async fn without_its_tokens_a_codec_server_says_so_to_everyone_and_once_in_its_log() -> Result<()> {
+    let keys = Keys::new()?;
+    let server = CodecServer::start(&keys).await?;
+    let (tokens, bearer) = (keys.0.path().join("tokens"), format!("Bearer {TOKEN}"));
+    let ask = async || server.ask("/decode", &[("authorization", &bearer)], &text_of(&[])).await;
+    assert_eq!(ask().await?.status(), 200);
+    std::fs::rename(&tokens, tokens.with_extension("away"))?;
+    for _ in 0..3 {
+        let answer = ask().await?;
+        assert_eq!(answer.status(), 503);
+        assert!(!answer.text().await?.contains(TOKEN));
+    }
+    assert_eq!(server.ask("/decode", &[], &text_of(&[])).await?.status(), 401, "no token was sent");
+    std::fs::rename(tokens.with_extension("away"), &tokens)?;
+    assert_eq!(ask().await?.status(), 200);
+    let log = std::fs::read_to_string(keys.0.path().join("codec.log"))?;
+    for (text, times) in [("every request is refused: token file", 1), ("the tokens can be read again", 1), (TOKEN, 0)]
+    {
+        assert_eq!(log.matches(text).count(), times, "{text} in {log}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_browser_is_told_which_requests_it_may_make() -> Result<()> {
     let keys = Keys::new()?;
     let server = CodecServer::start(&keys).await?;

@@ -5,8 +5,9 @@ mod runtime_support;
 use std::time::Duration;
 
 use anyhow::Result;
+use runtime_support::pids::runs;
 use runtime_support::{
-    Activity, Ended, SOON, Server, WORK, Worker, assert_says, config, exec, json_payload, payload, runs, wait_for,
+    Activity, Ended, SOON, Server, WORK, Worker, assert_says, config, exec, json_payload, payload, wait_for,
 };
 use serde_json::json;
 use temporalio_protos::temporal::api::enums::v1::ApplicationErrorCategory;

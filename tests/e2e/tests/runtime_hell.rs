@@ -3,13 +3,14 @@
 
 mod runtime_support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use runtime_support::{Activity, SOON, Server, Worker, assert_says, exec, runs, wait_for};
+use harness::process::children;
+use runtime_support::pids::{Pids, runs};
+use runtime_support::{Activity, SOON, Server, Worker, assert_says, exec, wait_for};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 /// Time limit of the handler in tests that wait for it.
 const TIMEOUT: &str = r#"{"handlerTimeoutMs": {"worker": 1500}}"#;
@@ -20,36 +21,6 @@ fn shell(script: &str) -> Value {
 
 fn limits() -> Value {
     serde_json::from_str(TIMEOUT).expect("JSON")
-}
-
-/// A file that handlers write the ids of their processes into.
-struct Pids {
-    folder: TempDir,
-}
-
-impl Pids {
-    fn new() -> Result<Self> {
-        Ok(Self { folder: tempfile::tempdir()? })
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("pids")
-    }
-
-    /// The ids, once there are as many.
-    async fn all(&self, count: usize) -> Vec<i32> {
-        wait_for("the processes to be noted", SOON, async || {
-            let text = std::fs::read_to_string(self.path()).ok()?;
-            let pids: Vec<i32> = text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
-            (pids.len() >= count).then_some(pids)
-        })
-        .await
-    }
-
-    async fn gone(&self, count: usize) {
-        let pids = self.all(count).await;
-        wait_for("the processes to be gone", SOON, async || (!pids.iter().any(|pid| runs(*pid))).then_some(())).await;
-    }
 }
 
 /// Appends the id of a process that sleeps in a session of its own to `file`.
@@ -210,18 +181,13 @@ async fn hundreds_of_tasks_leave_no_process_and_no_descriptor() -> Result<()> {
     for activity_id in &started {
         assert_eq!(server.end_of(activity_id).await.result(), json!(1));
     }
-    wait_for("all processes of handlers to be gone", SOON, async || children(worker.pid()).is_empty().then_some(()))
-        .await;
+    wait_for("all processes of handlers to be gone", SOON, async || {
+        children(worker.pid().cast_signed()).is_empty().then_some(())
+    })
+    .await;
     let after = descriptors()?;
     assert!(after <= before + 3, "{before} descriptors, then {after}");
     Ok(())
-}
-
-/// Processes whose parent is `pid`, the dead that nobody collected too.
-fn children(pid: u32) -> Vec<String> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 #[tokio::test]

@@ -6,8 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
+use runtime_support::pids::runs;
 use runtime_support::{
-    Activity, Ended, SOON, Server, WORK, Worker, assert_says, config, json_payload, project, runs, wait_for,
+    Activity, Ended, SOON, Server, WORK, Worker, assert_says, config, json_payload, project, wait_for,
 };
 use serde_json::{Value, json};
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::failure::Chosen;
+use super::limits::Limit;
 use crate::report::Terms;
 
 /// Why a handler gave no result. Retryable, unless the handler says otherwise: a new image or configuration heals it.
@@ -105,6 +106,16 @@ pub enum HandlerError {
         /// The limit.
         timeout: Duration,
     },
+    /// One run of the program used more than it may.
+    #[error(
+        "handler {handler:?} used more than its limit of {limit}, with all that it started, and was ended; have it use less, or raise the limit"
+    )]
+    LimitExceeded {
+        /// Handler name.
+        handler: String,
+        /// The limit.
+        limit: Limit,
+    },
     /// The operating system failed while the program ran.
     #[error("handler {handler:?}: {cause}")]
     System {
@@ -126,6 +137,7 @@ impl HandlerError {
             Self::NotJson { .. } | Self::NotProtocol { .. } => "HandlerOutputInvalid",
             Self::TooLarge { .. } => "HandlerOutputTooLarge",
             Self::TimedOut { .. } => "HandlerTimedOut",
+            Self::LimitExceeded { .. } => "HandlerLimitExceeded",
             Self::System { .. } => "HandlerSystemError",
         }
     }

@@ -1,28 +1,22 @@
 //! `exec` handlers that run once: a program for each task.
 
-use std::sync::Arc;
-
-use operator_core::contract::ExecConfig;
 use parking_lot::Mutex;
 use temporalio_common::protos::temporal::api::common::v1::Payload;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
-use super::program::{self, describe};
-use super::tree::Programs;
+use super::program::{self, Program, describe};
 use super::{Call, HandlerError, MAX_OUTPUT, begin, failure};
 use crate::payload;
 
-pub(super) async fn run(
-    programs: &Arc<Programs>,
-    name: &str,
-    exec: &ExecConfig,
-    call: &Call,
-) -> Result<Payload, HandlerError> {
+pub(super) async fn run(program: &Program, call: &Call) -> Result<Payload, HandlerError> {
+    let name = program.name.as_str();
     let system = |what: &str, error: std::io::Error| HandlerError::System {
         handler: name.to_owned(),
         cause: format!("{what}: {error}"),
     };
-    let (mut child, mut tree) = program::start(programs, name, exec, call.info())?;
+    let exceeded = |limit| HandlerError::LimitExceeded { handler: name.to_owned(), limit };
+    let (mut child, mut tree) = program.start(call.info())?;
+    let watch = tree.watch();
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let feed = async {
         if let Some(mut stdin) = stdin {
@@ -33,9 +27,10 @@ pub(super) async fn run(
     };
     let end = async {
         let status = child.wait().await;
+        let held = watch.held();
         // Whatever the program left behind would hold its pipes open, and outlive its task.
         tree.ended();
-        status
+        status.map(|status| (status, held))
     };
     let output = async {
         let output = read_limited(stdout).await.map_err(|error| system("cannot read its standard output", error))?;
@@ -50,7 +45,13 @@ pub(super) async fn run(
         status.map_err(|error| system("cannot wait for its end", error))
     };
     // The first error returns, which drops the tree, which kills the program.
-    let (output, status) = tokio::try_join!(output, work)?;
+    let (output, (status, held)) = tokio::select! {
+        ended = async { tokio::try_join!(output, work) } => ended?,
+        limit = watch.exceeded() => return Err(exceeded(limit)),
+    };
+    if let Some(limit) = held {
+        return Err(exceeded(limit));
+    }
     if !status.success() {
         return Err(failed(name, &output, describe(status), tail.lock().text()));
     }

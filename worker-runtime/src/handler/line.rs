@@ -49,12 +49,15 @@ fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawVa
 
 /// The line that starts a task.
 pub(super) fn start(id: u64, call: &Call) -> Vec<u8> {
-    let info = json!({
+    let mut info = json!({
         "activityId": call.activity_id,
         "workflowId": call.workflow_id,
         "attempt": call.attempt,
         "taskQueue": call.task_queue,
     });
+    if let Some(device) = call.device {
+        info["deviceIndex"] = device.into();
+    }
     let activity_type = json!(call.activity_type);
     let mut line = format!(r#"{{"id":{id},"type":{activity_type},"info":{info},"args":"#).into_bytes();
     push_on_one_line(&mut line, &call.arguments);
@@ -115,6 +118,7 @@ mod tests {
             task_queue: "q".into(),
             arguments: arguments.as_bytes().to_vec(),
             heartbeat: heartbeat.map(|details| details.as_bytes().to_vec()),
+            device: None,
             stop: Stop::new(server, CancellationToken::new()),
             progress: watch::channel(None).0,
         }
@@ -134,6 +138,9 @@ mod tests {
         assert_eq!(value["info"], json!({"activityId": "a", "workflowId": "w\n", "attempt": 2, "taskQueue": "q"}));
         let first: serde_json::Value = serde_json::from_slice(&start(1, &call("[]", None))).unwrap();
         assert!(first.get("heartbeat").is_none());
+        let with_device = start(1, &Call { device: Some(3), ..call("[]", None) });
+        let with_device: serde_json::Value = serde_json::from_slice(&with_device).unwrap();
+        assert_eq!(with_device["info"]["deviceIndex"], json!(3));
     }
 
     #[test]

@@ -24,15 +24,28 @@ pub(super) enum LineError {
 }
 
 /// Pieces that are read become lines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LineBuffer {
     /// What was read and not given out yet.
     unread: Vec<u8>,
     /// How much of it is known to hold no end of a line.
     searched: usize,
+    /// Longest line, in bytes.
+    longest: usize,
+}
+
+impl Default for LineBuffer {
+    fn default() -> Self {
+        Self::of(MAX_LINE)
+    }
 }
 
 impl LineBuffer {
+    /// For lines of at most `longest` bytes.
+    pub(super) fn of(longest: usize) -> Self {
+        Self { unread: Vec::new(), searched: 0, longest }
+    }
+
     /// Adds what was read.
     pub(super) fn push(&mut self, piece: &[u8]) {
         self.unread.extend_from_slice(piece);
@@ -43,15 +56,19 @@ impl LineBuffer {
     /// # Errors
     /// It is too long.
     pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>, LineError> {
-        if let Some(end) = self.unread[self.searched..].iter().position(|byte| *byte == b'\n') {
-            let rest = self.unread.split_off(self.searched + end + 1);
+        let end = self.unread[self.searched..].iter().position(|byte| *byte == b'\n').map(|end| self.searched + end);
+        if end.unwrap_or(self.unread.len()) > self.longest {
+            return Err(LineError::TooLong { limit: MAX_OUTPUT });
+        }
+        if let Some(end) = end {
+            let rest = self.unread.split_off(end + 1);
             let mut line = std::mem::replace(&mut self.unread, rest);
             self.searched = 0;
             line.pop();
             return Ok(Some(line));
         }
         self.searched = self.unread.len();
-        if self.unread.len() > MAX_LINE { Err(LineError::TooLong { limit: MAX_OUTPUT }) } else { Ok(None) }
+        Ok(None)
     }
 
     /// What follows the last end of a line.
@@ -111,6 +128,14 @@ mod tests {
         let mut lines = Lines::new(tokio::io::repeat(b'x'));
         assert!(matches!(lines.next().await, Err(LineError::TooLong { limit: MAX_OUTPUT })));
         assert!(lines.buffer.unread.capacity() <= 4 * MAX_LINE);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_refused_though_its_end_came_with_it() {
+        let mut lines = LineBuffer::of(3);
+        lines.push(b"one\nfour\n");
+        assert_eq!(lines.next().unwrap().unwrap(), b"one");
+        assert!(lines.next().is_err());
     }
 
     /// A pipe that gives one piece at a time.

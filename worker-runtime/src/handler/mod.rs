@@ -3,10 +3,15 @@
 mod error;
 mod exec;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod groups;
 mod http;
+mod limits;
 mod line;
 mod lines;
 mod pool;
+mod processes;
 mod program;
 mod table;
 mod tree;
@@ -15,7 +20,9 @@ use temporalio_common::protos::temporal::api::common::v1::Payload;
 use tokio::sync::watch;
 
 pub use error::HandlerError;
+pub use groups::enter as enter_group;
 pub use table::HandlerTable;
+pub use tree::Programs;
 
 use crate::stop::{Reason, Stop};
 
@@ -41,6 +48,8 @@ pub struct Call {
     pub arguments: Vec<u8>,
     /// Details of the last heartbeat of an earlier attempt, as JSON.
     pub heartbeat: Option<Vec<u8>>,
+    /// Index of its device, where its Task Queue has devices.
+    pub device: Option<u32>,
     /// When it is to stop.
     pub stop: Stop,
     /// Where details of heartbeats go.
@@ -60,14 +69,16 @@ pub enum End {
 
 impl Call {
     /// What a handler may know about the task, in the words of the environment variables and headers.
-    fn info(&self) -> [(&'static str, String); 5] {
-        [
+    fn info(&self) -> Vec<(&'static str, String)> {
+        let device = self.device.map(|index| ("DEVICE_INDEX", index.to_string()));
+        let task = [
             ("ACTIVITY_TYPE", self.activity_type.clone()),
             ("ACTIVITY_ID", self.activity_id.clone()),
             ("WORKFLOW_ID", self.workflow_id.clone()),
             ("ACTIVITY_ATTEMPT", self.attempt.to_string()),
             ("TASK_QUEUE", self.task_queue.clone()),
-        ]
+        ];
+        task.into_iter().chain(device).collect()
     }
 }
 

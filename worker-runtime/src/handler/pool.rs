@@ -3,10 +3,10 @@
 //! A process is started when a task finds none that is free. One that breaks the protocol, ends within a task, or does not
 //! stop when it is asked to, is killed with all that it started; the next task gets a new one.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use operator_core::contract::ExecConfig;
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, ChildStdin, ChildStdout};
@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::line::{self, Word};
 use super::lines::{LineError, Lines};
-use super::program::{self, Tail, describe};
-use super::tree::{Programs, Tree};
+use super::program::{self, Program, Tail, describe};
+use super::tree::Tree;
 use super::{Call, End, HandlerError, Reason, begin};
 
 /// Time that a process gets to stop its task when it is asked to.
@@ -27,20 +27,17 @@ const END_TIME: Duration = Duration::from_secs(1);
 /// The processes of one handler.
 #[derive(Debug)]
 pub(super) struct Pool {
-    programs: Arc<Programs>,
-    name: String,
-    exec: ExecConfig,
+    program: Program,
     idle: Mutex<Vec<Process>>,
     permits: Semaphore,
 }
 
 impl Pool {
     /// A pool of at most `processes`, none of which runs yet.
-    pub(super) fn new(programs: &Arc<Programs>, name: &str, exec: &ExecConfig, processes: Option<u32>) -> Self {
+    pub(super) fn new(program: Program, processes: Option<u32>) -> Self {
         let most = processes.and_then(|most| usize::try_from(most).ok()).unwrap_or(Semaphore::MAX_PERMITS);
         let permits = Semaphore::new(most.min(Semaphore::MAX_PERMITS));
-        let (programs, name, exec) = (programs.clone(), name.to_owned(), exec.clone());
-        Self { programs, name, exec, idle: Mutex::default(), permits }
+        Self { program, idle: Mutex::default(), permits }
     }
 
     /// Runs one task on a process. When it is asked to stop, the process gets some seconds to do so itself. Dropping the
@@ -50,11 +47,11 @@ impl Pool {
             permit = self.permits.acquire() => permit,
             reason = call.stop.asked() => return End::Stopped(reason),
         };
-        let mut process = match self.free().map_or_else(|| Process::start(&self.programs, &self.name, &self.exec), Ok) {
+        let mut process = match self.free().map_or_else(|| Process::start(&self.program), Ok) {
             Ok(process) => process,
             Err(error) => return End::Failed(error),
         };
-        let end = process.task(&self.name, call).await;
+        let end = process.task(&self.program.name, call).await;
         if let Ok(end) = end {
             self.idle.lock().push(process);
             drop(permit);
@@ -83,24 +80,25 @@ struct Process {
 }
 
 impl Process {
-    fn start(programs: &Arc<Programs>, name: &str, exec: &ExecConfig) -> Result<Self, HandlerError> {
-        let (mut child, tree) = program::start(programs, name, exec, [])?;
+    fn start(program: &Program) -> Result<Self, HandlerError> {
+        let (mut child, tree) = program.start([])?;
         let (Some(stdin), Some(stdout), stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             let cause = "its pipes are missing".to_owned();
-            return Err(HandlerError::System { handler: name.to_owned(), cause });
+            return Err(HandlerError::System { handler: program.name.clone(), cause });
         };
         let tail = Arc::<Mutex<Tail>>::default();
-        let (heard, handler) = (tail.clone(), name.to_owned());
+        let (heard, handler) = (tail.clone(), program.name.clone());
         tokio::spawn(async move {
             program::read_stderr(stderr, &heard, |line| tracing::debug!(handler, "{line}")).await;
         });
         Ok(Self { child, tree, stdin, lines: Lines::new(stdout), tail, id: 0 })
     }
 
-    /// Whether it goes on. One that was found to have ended is collected: its id may be somebody else's from then on.
+    /// Whether it goes on, within its limits. One that was found to have ended is collected: its id may be somebody else's
+    /// from then on.
     fn lives(&mut self) -> bool {
         match self.child.try_wait() {
-            Ok(None) => return true,
+            Ok(None) => return self.tree.watch().look().is_none(),
             Ok(Some(_)) => self.tree.ended(),
             Err(_) => {}
         }
@@ -116,6 +114,8 @@ impl Process {
         // A process that does not read is one that does not answer; its end is seen when its output closes.
         let mut unwritten = line::start(self.id, call);
         let mut stopping: Option<(Reason, Instant)> = None;
+        let watch = self.tree.watch();
+        let mut exceeded = pin!(watch.exceeded());
         loop {
             let written = write(&mut self.stdin, &mut unwritten);
             tokio::select! {
@@ -130,6 +130,9 @@ impl Process {
                     }
                 }
                 () = written => {}
+                limit = &mut exceeded => {
+                    return Err(End::Failed(HandlerError::LimitExceeded { handler: name.to_owned(), limit }));
+                }
                 reason = call.stop.asked(), if stopping.is_none() => {
                     stopping = Some((reason, Instant::now() + STOP_TIME));
                     unwritten.extend(line::cancel(self.id, reason));
@@ -181,7 +184,11 @@ impl Process {
             LineError::Closed => {
                 let end = match tokio::time::timeout(END_TIME, self.child.wait()).await {
                     Ok(Ok(status)) => {
+                        let held = self.tree.watch().held();
                         self.tree.ended();
+                        if let Some(limit) = held {
+                            return End::Failed(HandlerError::LimitExceeded { handler, limit });
+                        }
                         describe(status)
                     }
                     _ => "closed its standard output within a task, and goes on".to_owned(),

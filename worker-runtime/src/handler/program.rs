@@ -12,11 +12,29 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
+use super::limits::Limits;
 use super::tree::{MARK, Programs, Tree};
 use super::{HandlerError, MAX_DETAIL};
 
 /// Variables of the runtime's own environment that a program gets. Nothing of the connection to Temporal is among them.
 const PASSED_ON: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
+
+/// The program of a handler.
+#[derive(Clone, Debug)]
+pub(super) struct Program {
+    /// Where its runs are noted.
+    pub(super) programs: Arc<Programs>,
+    /// Name of the handler.
+    pub(super) name: String,
+    /// What is started.
+    pub(super) exec: ExecConfig,
+    /// What one run may use.
+    pub(super) limits: Limits,
+}
+
+/// This program, and its subcommand that [enters](super::groups::enter) a control group.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+const ENTER: &str = "enter-group";
 
 /// What keeps a handler's program from being started, as field and problem; nothing if it can be.
 pub(super) fn problem(exec: &ExecConfig) -> Option<(&'static str, String)> {
@@ -28,12 +46,15 @@ pub(super) fn problem(exec: &ExecConfig) -> Option<(&'static str, String)> {
     }
     let program = exec.command.first().filter(|program| !program.is_empty())?;
     let remedy = "put the program into the handler's image, with execute permission, or correct the field";
+    obstacle(program, exec).map(|cause| ("command[0]", format!("is {program:?}, and {cause}; {remedy}")))
+}
+
+/// Why a program can't be started, if so.
+fn obstacle(program: &str, exec: &ExecConfig) -> Option<String> {
     match find(program, exec) {
         Some(path) if access(&path, AccessFlags::X_OK).is_ok() => None,
-        Some(path) => {
-            Some(("command[0]", format!("is {program:?}, and {} can't be executed; {remedy}", path.display())))
-        }
-        None => Some(("command[0]", format!("is {program:?}, which is not there; {remedy}"))),
+        Some(path) => Some(format!("{} can't be executed", path.display())),
+        None => Some("it is not there".to_owned()),
     }
 }
 
@@ -50,45 +71,59 @@ fn find(program: &str, exec: &ExecConfig) -> Option<PathBuf> {
     executable.or(found.first()).cloned()
 }
 
-/// Starts a handler's program, as the leader of a process group of its own and with what it may know of a task.
-pub(super) fn start<'a>(
-    programs: &Arc<Programs>,
-    name: &str,
-    exec: &ExecConfig,
-    info: impl IntoIterator<Item = (&'a str, String)>,
-) -> Result<(Child, Tree), HandlerError> {
-    let not_started = |field, value: &str, cause: String| HandlerError::NotStarted {
-        handler: name.to_owned(),
-        field,
-        value: value.to_owned(),
-        cause,
-    };
-    if let Some(dir) = &exec.working_dir
-        && !Path::new(dir).is_dir()
-    {
-        return Err(not_started("workingDir", dir, "it is not a folder".to_owned()));
+impl Program {
+    /// Starts it, as the leader of a process group of its own and with what it may know of a task.
+    pub(super) fn start<'a>(
+        &self,
+        info: impl IntoIterator<Item = (&'a str, String)>,
+    ) -> Result<(Child, Tree), HandlerError> {
+        let Self { programs, exec, limits, .. } = self;
+        if let Some(dir) = exec.working_dir.as_ref().filter(|dir| !Path::new(dir).is_dir()) {
+            return Err(self.not_started("workingDir", dir, "it is not a folder".to_owned()));
+        }
+        let program = exec.command.first().map_or("", String::as_str);
+        let mark = programs.mark();
+        let group = programs.group(&mark, *limits).map_err(|error| self.no_group(&error))?;
+        let mut command = match &group {
+            None => Command::new(program),
+            Some(group) => {
+                // What enters the group could tell it on standard error only.
+                if let Some(cause) = obstacle(program, exec) {
+                    return Err(self.not_started("command[0]", program, cause));
+                }
+                let mut command = Command::new(OWN_PROGRAM);
+                command.arg(ENTER).arg(group.folder()).args(["--", program]);
+                command
+            }
+        };
+        command
+            .args(exec.command.iter().skip(1))
+            .env_clear()
+            .envs(PASSED_ON.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))))
+            .envs(&exec.env)
+            .env(MARK, &mark)
+            .envs(info.into_iter().map(|(key, value)| (format!("TEMPORAL_{key}"), value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        if let Some(dir) = &exec.working_dir {
+            command.current_dir(dir);
+        }
+        let child = command.spawn().map_err(|error| self.not_started("command[0]", program, error.to_string()))?;
+        let tree = programs.track(mark, child.id(), *limits, group);
+        Ok((child, tree))
     }
-    let program = exec.command.first().map_or("", String::as_str);
-    let mark = programs.mark();
-    let mut command = Command::new(program);
-    command
-        .args(exec.command.iter().skip(1))
-        .env_clear()
-        .envs(PASSED_ON.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))))
-        .envs(&exec.env)
-        .env(MARK, &mark)
-        .envs(info.into_iter().map(|(key, value)| (format!("TEMPORAL_{key}"), value)))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    if let Some(dir) = &exec.working_dir {
-        command.current_dir(dir);
+
+    fn not_started(&self, field: &'static str, value: &str, cause: String) -> HandlerError {
+        HandlerError::NotStarted { handler: self.name.clone(), field, value: value.to_owned(), cause }
     }
-    let child = command.spawn().map_err(|error| not_started("command[0]", program, error.to_string()))?;
-    let tree = programs.track(mark, child.id());
-    Ok((child, tree))
+
+    fn no_group(&self, error: &std::io::Error) -> HandlerError {
+        let cause = format!("cannot make a control group for its program: {error}");
+        HandlerError::System { handler: self.name.clone(), cause }
+    }
 }
 
 /// The end of a handler's standard error.

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use operator_core::contract::{
-    ActivityConfig, ExecConfig, ExecMode, HandlerConfig, HandlerKind, RuntimeConfig, RuntimeLimits,
-};
+use operator_core::contract::{ActivityConfig, ExecMode, HandlerConfig, HandlerKind, RuntimeConfig, RuntimeLimits};
 
 use super::http::Service;
+use super::limits::{self, Limits};
 use super::pool::Pool;
+use super::program::Program;
 use super::tree::Programs;
 use super::{Call, End, HandlerError, exec, http, program};
+use crate::devices;
 
 /// A handler that can run.
 #[derive(Clone, Debug)]
@@ -28,19 +29,20 @@ struct MadeOf {
     config: HandlerConfig,
     timeout: Option<Duration>,
     processes: Option<u32>,
+    limits: Limits,
 }
 
 impl MadeOf {
     fn new(config: &HandlerConfig, limits: &RuntimeLimits) -> Self {
         let timeout = limits.handler_timeout_ms.get(&config.name).map(|ms| Duration::from_millis(*ms));
         let processes = limits.handler_processes.get(&config.name).copied();
-        Self { config: config.clone(), timeout, processes }
+        Self { config: config.clone(), timeout, processes, limits: Limits::of(limits, &config.name) }
     }
 }
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Once(ExecConfig, Arc<Programs>),
+    Once(Program),
     Pool(Arc<Pool>),
     Http(Service),
 }
@@ -64,12 +66,18 @@ pub struct HandlerTable {
 pub struct TableError(pub Vec<String>);
 
 impl HandlerTable {
-    /// The table that a configuration states. Services get `token` with each request.
+    /// The table that a configuration states. Runs of programs are noted in `programs`. Services get `token` with each
+    /// request.
     ///
     /// # Errors
     /// All violations of the contract: fields, values and remedies.
-    pub fn new(config: &RuntimeConfig, limits: &RuntimeLimits, token: Option<Arc<str>>) -> Result<Self, TableError> {
-        let (programs, handlers) = (Programs::new(), BTreeMap::new());
+    pub fn new(
+        config: &RuntimeConfig,
+        limits: &RuntimeLimits,
+        programs: &Arc<Programs>,
+        token: Option<Arc<str>>,
+    ) -> Result<Self, TableError> {
+        let (programs, handlers) = (programs.clone(), BTreeMap::new());
         Self { exact: BTreeMap::new(), prefixes: Vec::new(), handlers, programs, token }.renewed(config, limits)
     }
 
@@ -79,6 +87,8 @@ impl HandlerTable {
     /// As [`Self::new`].
     pub fn renewed(&self, config: &RuntimeConfig, limits: &RuntimeLimits) -> Result<Self, TableError> {
         let mut problems = problems(config);
+        problems.extend(limits::problems(limits));
+        problems.extend(devices::problems(limits));
         let mut handlers = BTreeMap::new();
         for handler in &config.handlers {
             if let HandlerKind::Exec(exec) = &handler.kind
@@ -103,10 +113,14 @@ impl HandlerTable {
     fn make(&self, made_of: MadeOf) -> Result<Handler, String> {
         let name = made_of.config.name.clone();
         let kind = match &made_of.config.kind {
-            HandlerKind::Exec(exec) if exec.mode == ExecMode::Pool => {
-                Kind::Pool(Arc::new(Pool::new(&self.programs, &name, exec, made_of.processes)))
+            HandlerKind::Exec(exec) => {
+                let (programs, limits) = (self.programs.clone(), made_of.limits);
+                let program = Program { programs, name: name.clone(), exec: exec.clone(), limits };
+                match exec.mode {
+                    ExecMode::Once => Kind::Once(program),
+                    ExecMode::Pool => Kind::Pool(Arc::new(Pool::new(program, made_of.processes))),
+                }
             }
-            HandlerKind::Exec(exec) => Kind::Once(exec.clone(), self.programs.clone()),
             HandlerKind::Http(http) => Kind::Http(Service::new(http, self.token.clone())?),
         };
         Ok(Handler { name, made_of, kind })
@@ -168,9 +182,7 @@ impl Handler {
     pub async fn run(&self, call: &Call) -> End {
         let run = async {
             match &self.kind {
-                Kind::Once(exec, programs) => {
-                    exec::run(programs, &self.name, exec, call).await.map_or_else(End::Failed, End::Result)
-                }
+                Kind::Once(program) => exec::run(program, call).await.map_or_else(End::Failed, End::Result),
                 Kind::Pool(pool) => pool.run(call).await,
                 Kind::Http(service) => http::run(&self.name, service, call).await.map_or_else(End::Failed, End::Result),
             }
@@ -198,7 +210,8 @@ mod tests {
     use super::*;
 
     fn table(config: &str) -> Result<HandlerTable, TableError> {
-        HandlerTable::new(&serde_json::from_str(config).unwrap(), &RuntimeLimits::default(), None)
+        let config = serde_json::from_str(config).unwrap();
+        HandlerTable::new(&config, &RuntimeLimits::default(), &Arc::default(), None)
     }
 
     #[test]
@@ -226,7 +239,7 @@ mod tests {
             (serde_json::from_str(&config).unwrap(), serde_json::from_str(&limits).unwrap())
         };
         let (config, limits): (RuntimeConfig, RuntimeLimits) = text("1", "true");
-        let first = HandlerTable::new(&config, &limits, None).unwrap();
+        let first = HandlerTable::new(&config, &limits, &Arc::default(), None).unwrap();
         let same = |one: &HandlerTable, other: &HandlerTable| {
             ["A", "B"].map(|name| Arc::ptr_eq(&one.get(name).unwrap(), &other.get(name).unwrap()))
         };
