@@ -64,6 +64,7 @@ pub fn scaling_changed(
         dry_run(old.scaling.as_ref(), scaling),
         told(ConditionType::ScalingLimited, "True", limited),
         told(ConditionType::MetricsStale, "True", "MetricsStale"),
+        told(ConditionType::GracePeriodTooShort, "True", "GracePeriodTooShort"),
         stalled(old.scaling.as_ref(), scaling),
         missed.filter(|_| since_missed.is_none_or(|time| time >= SLO_MISSED_INTERVAL)),
     ];

@@ -1,6 +1,8 @@
 //! From a WorkerDeployment and its Connection to the fleet that is to run: defaults applied, names derived, objects built.
 
+mod limits;
 mod policy;
+mod runtime;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,17 +10,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::api::{
-    EncryptionKey, EncryptionSpec, GoDuration, Handler, RolloutStrategy, RuntimeMode, RuntimeSpec, TaskQueueType,
-    Versioning, WorkerDeployment, unsupported_fields,
+    GoDuration, RolloutStrategy, RuntimeMode, TaskQueueType, Versioning, WorkerDeployment, unsupported_fields,
 };
+use crate::build;
 use crate::build::deployment::{self, Child, ChildInput, Owner};
-use crate::build::runtime::{self, RuntimePod};
+use crate::build::runtime::RuntimePod;
 use crate::build_id::{self, RuntimeInputs};
 use crate::connection::ConnectionFacts;
-use crate::contract::{
-    ActivityConfig, CONFIG_VERSION, EncryptionConfig, ExecConfig, HandlerConfig, HandlerKind, HttpConfig, KeyFile,
-    RuntimeConfig, RuntimeLimits,
-};
 use crate::names;
 use crate::observed::{LaneKey, TaskType};
 use crate::scaling::DEFAULT_GRACE;
@@ -58,6 +56,15 @@ pub struct Fleet {
     pub promotion: Promotion,
     /// Paths of fields whose behaviour this release does not have.
     pub unsupported: Vec<String>,
+}
+
+impl Fleet {
+    /// Whether its pods are Workers on an SDK, without the runtime.
+    #[must_use]
+    pub fn runs_an_sdk(&self) -> bool {
+        // The runtime alone is configured by files.
+        self.config_maps.is_empty()
+    }
 }
 
 /// What the manifest says of the Task Queues.
@@ -119,7 +126,8 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         Versioning::Disabled => None,
     };
     let child_name = build_id.as_ref().map_or_else(|| name.clone(), |id| names::child_deployment_name(&name, id));
-    let runtime = spec.runtime.as_ref().map(|runtime| runtime_pod(runtime, around, &name, &child_name, &mut wrong));
+    let context = runtime::Context { around, name: &name, child_name: &child_name, template: &template };
+    let runtime = spec.runtime.as_ref().map(|runtime| runtime::pod(runtime, &context, &mut wrong));
     let template_hash = template_hash(&template, &mut wrong);
     if !wrong.is_empty() {
         return Err(InvalidSpec(wrong));
@@ -146,7 +154,7 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         grace: grace(&child),
         temporal_namespace: spec.worker_options.temporal_namespace.clone(),
         replicas: spec.replicas.map(count),
-        declared: declared(object),
+        declared: declared(object, runtime.as_ref()),
         promotion: promotion(object),
         unsupported: unsupported_fields(object),
         namespace,
@@ -238,119 +246,16 @@ fn template_hash(template: &Value, wrong: &mut Vec<String>) -> String {
     }
 }
 
-fn runtime_image(runtime: &RuntimeSpec, child_name: &str, around: &Surroundings<'_>) -> Option<String> {
-    (runtime.mode == RuntimeMode::Shared).then(|| {
-        let kept = || around.runtime_images.get(child_name).cloned();
-        runtime.image.clone().or_else(kept).unwrap_or_else(|| around.default_runtime_image.to_owned())
-    })
-}
-
-fn runtime_pod(
-    runtime: &RuntimeSpec,
-    around: &Surroundings<'_>,
-    name: &str,
-    child_name: &str,
-    wrong: &mut Vec<String>,
-) -> RuntimePod {
-    let image = runtime_image(runtime, child_name, around);
-    let config = RuntimeConfig {
-        version: CONFIG_VERSION,
-        task_queues: runtime.task_queues.iter().map(|queue| queue.name.clone()).collect(),
-        handlers: runtime.handlers.iter().filter_map(handler).collect(),
-        activities: runtime
-            .activities
-            .iter()
-            .map(|route| ActivityConfig { activity_type: route.activity_type.clone(), handler: route.handler.clone() })
-            .collect(),
-    };
-    if runtime.mode == RuntimeMode::Shared {
-        wrong.extend(config.violations().into_iter().map(|violation| format!("spec.runtime.{violation}.")));
-    }
-    let limits = RuntimeLimits { order_keys: around.order_keys.to_vec(), ..limits(runtime, wrong) };
-    let (config_map, limits_map) = (runtime::config_map_name(child_name), runtime::limits_map_name(name));
-    let cordonable = !around.uncordonable.contains(child_name);
-    let key_secrets = key_secrets(runtime);
-    RuntimePod { image, config, limits, config_map, limits_map, cordonable, key_secrets }
-}
-
-fn handler(handler: &Handler) -> Option<HandlerConfig> {
-    let exec = handler.exec.as_ref().map(|exec| {
-        HandlerKind::Exec(ExecConfig {
-            command: exec.command.clone(),
-            mode: exec.mode.unwrap_or_default(),
-            working_dir: exec.working_dir.clone(),
-            env: exec.env.clone(),
-        })
-    });
-    let http = handler
-        .http
-        .as_ref()
-        .map(|http| HandlerKind::Http(HttpConfig { url: http.url.clone(), socket: http.socket.clone() }));
-    exec.or(http).map(|kind| HandlerConfig { name: handler.name.clone(), kind })
-}
-
-fn encryption(spec: &EncryptionSpec) -> EncryptionConfig {
-    let key = |EncryptionKey { id, secret_key_ref }: &EncryptionKey| KeyFile {
-        id: id.clone(),
-        file: runtime::key_file(&secret_key_ref.name, &secret_key_ref.key),
-    };
-    EncryptionConfig {
-        mode: spec.mode,
-        write_key: key(&spec.write_key),
-        read_keys: spec.read_keys.iter().map(key).collect(),
-        namespaces: spec.namespaces.clone(),
-    }
-}
-
-/// Secrets with keys of payloads.
-fn key_secrets(runtime: &RuntimeSpec) -> BTreeSet<String> {
-    let keys = runtime.encryption.iter().flat_map(|spec| std::iter::once(&spec.write_key).chain(&spec.read_keys));
-    keys.map(|key| key.secret_key_ref.name.clone()).collect()
-}
-
-fn processes(handler: &Handler) -> Option<(String, u32)> {
-    let processes = handler.exec.as_ref()?.processes?;
-    Some((handler.name.clone(), count(processes)))
-}
-
-fn limits(runtime: &RuntimeSpec, wrong: &mut Vec<String>) -> RuntimeLimits {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let mut timeouts = BTreeMap::new();
-    for handler in &runtime.handlers {
-        let exec = handler.exec.as_ref().and_then(|exec| exec.timeout.as_ref());
-        let timeout = exec.or(handler.http.as_ref().and_then(|http| http.timeout.as_ref()));
-        if let Some(timeout) = timeout {
-            let field = format!("spec.runtime.handlers[{}].timeout", handler.name);
-            timeouts.insert(handler.name.clone(), millis(duration(timeout, &field, wrong)));
-        }
-    }
-    RuntimeLimits {
-        max_concurrent_activities: runtime
-            .task_queues
-            .iter()
-            .map(|queue| (queue.name.clone(), count(queue.max_concurrent_activities)))
-            .collect(),
-        handler_timeout_ms: timeouts,
-        encryption: runtime.encryption.as_ref().map(encryption),
-        handler_processes: runtime.handlers.iter().filter_map(processes).collect(),
-        drain_timeout_ms: runtime
-            .drain_timeout
-            .as_ref()
-            .map(|timeout| millis(duration(timeout, "spec.runtime.drainTimeout", wrong))),
-        ..RuntimeLimits::default()
-    }
-}
-
 /// The version's configuration never changes under it; with versioning off it does, and so do the limits.
 fn config_maps(owner: Owner<'_>, runtime: &RuntimePod, immutable: bool) -> Vec<Value> {
-    let [(config_map, config_file, config), (limits_map, limits_file, limits)] = runtime::files(runtime);
+    let [(config_map, config_file, config), (limits_map, limits_file, limits)] = build::runtime::files(runtime);
     vec![
         deployment::config_map(owner, config_map, config_file, &config, immutable),
         deployment::config_map(owner, limits_map, limits_file, &limits, false),
     ]
 }
 
-fn declared(object: &WorkerDeployment) -> Declared {
+fn declared(object: &WorkerDeployment, runtime: Option<&RuntimePod>) -> Declared {
     let mut declared = Declared::default();
     let lane = |task_queue: &str, task_type| LaneKey { task_queue: task_queue.to_owned(), task_type };
     for queue in object.spec.scaling.iter().flat_map(|scaling| &scaling.task_queues) {
@@ -367,8 +272,8 @@ fn declared(object: &WorkerDeployment) -> Declared {
                 declared.lanes.extend([activities, lane(&queue.name, TaskType::Workflow)]);
             }
             _ => {
-                let slots = u64::from(count(queue.max_concurrent_activities));
-                declared.slots.insert(activities.clone(), slots);
+                let slots = runtime.map(|runtime| u64::from(runtime.limits.slots(&queue.name)));
+                declared.slots.extend(slots.map(|slots| (activities.clone(), slots)));
                 declared.lanes.insert(activities);
             }
         }

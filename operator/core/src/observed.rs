@@ -368,6 +368,8 @@ pub struct Waiting {
     pub reason: String,
     /// The kubelet's words.
     pub message: String,
+    /// What the container said when it last ended, if it said anything.
+    pub last_words: Option<String>,
 }
 
 /// Everything seen of a fleet on the Kubernetes side.

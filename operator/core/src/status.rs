@@ -114,6 +114,7 @@ pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
         (ConditionType::Stalled, stalled.or_else(|| scaling::stalled(input))),
         (ConditionType::Unsupported, unsupported(input)),
         (ConditionType::OldVersionsKept, old_versions(input)),
+        (ConditionType::GracePeriodTooShort, short_grace(input)),
     ];
     for (type_, holds) in optional {
         match holds {
@@ -188,6 +189,18 @@ fn old_versions(input: &StatusInput<'_>) -> Option<(Reason, String)> {
         );
         (Reason::SunsetNotSupported, message)
     })
+}
+
+/// The runtime stops what outlasts its drain, and gives it back to the server; an SDK's Worker is killed with it.
+fn short_grace(input: &StatusInput<'_>) -> Option<(Reason, String)> {
+    let (fleet, plan) = input.planned.filter(|(fleet, plan)| fleet.runs_an_sdk() && plan.decision.is_some())?;
+    let lane = plan.scaling.outlasting(fleet.grace)?;
+    let message = format!(
+        "{lane}: tasks run longer than the {} s that a pod gets to end. Those that run when a pod goes are lost, and tried \
+         again only after their timeout: set spec.template.spec.terminationGracePeriodSeconds above the longest task.",
+        fleet.grace.as_secs()
+    );
+    Some((Reason::TasksOutlastGracePeriod, message))
 }
 
 fn child<'a>(fleet: &Fleet, kube: &'a KubeState) -> Option<&'a ChildState> {

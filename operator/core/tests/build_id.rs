@@ -226,7 +226,8 @@ fn a_runtime_build_id_starts_with_what_names_the_version() {
 
 #[test]
 fn a_runtime_build_id_changes_with_what_a_version_does() {
-    let changes: [(&str, Value); 9] = [
+    let changes: [(&str, Value); 10] = [
+        ("/handlers/0/image", json!("acme/handler:1")),
         ("/image", json!("runtime:2")),
         ("/mode", json!("Library")),
         ("/taskQueues/0/name", json!("other")),
@@ -251,11 +252,15 @@ fn a_runtime_build_id_changes_with_what_a_version_does() {
 
 #[test]
 fn a_runtime_build_id_keeps_with_what_changes_hot() {
-    let changes: [(&str, Value); 8] = [
+    let changes: [(&str, Value); 12] = [
         ("/taskQueues/0/maxConcurrentActivities", json!(500)),
         ("/handlers/0/exec/timeout", json!("1h")),
         ("/handlers/0/exec/mode", json!("Once")),
         ("/handlers/0/exec/processes", json!(7)),
+        ("/handlers/0/exec/limits", json!({"memory": "1Gi", "pids": 9})),
+        ("/taskQueues/0/slotsPer", json!("nvidia.com/gpu")),
+        ("/resourceTargets", json!({"memory": 80, "cpu": 90})),
+        ("/grpcCompression", json!("Gzip")),
         ("/handlers/1/http/timeout", Value::Null),
         ("/drainTimeout", json!("5m")),
         ("/encryption", json!({"writeKey": {"id": "k2"}})),

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{ContainerPort, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use operator_core::api::PodMetrics;
+use operator_core::last_words::last_words;
 use operator_core::observed::{ChildState, Waiting};
 use operator_core::{contract, names};
 
@@ -251,7 +252,13 @@ fn stuck(status: &ContainerStatus) -> Option<Waiting> {
         image: status.image.clone(),
         reason,
         message: waiting.message.clone().unwrap_or_default(),
+        last_words: ended(status).and_then(last_words),
     })
+}
+
+/// The message of the container's last end.
+fn ended(status: &ContainerStatus) -> Option<&str> {
+    status.last_state.as_ref()?.terminated.as_ref()?.message.as_deref()
 }
 
 #[cfg(test)]
@@ -321,5 +328,14 @@ mod tests {
         };
         assert_eq!(waiting("ImagePullBackOff").unwrap().image, "nowhere/x:1");
         assert_eq!(waiting("ContainerCreating"), None);
+    }
+
+    #[test]
+    fn a_container_that_crashes_again_and_again_is_seen_with_its_last_words() {
+        let view = pod(json!({"metadata": {}, "spec": {"containers": []}, "status": {"containerStatuses": [{
+            "name": "w", "image": "x:1", "imageID": "", "ready": false, "restartCount": 4,
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": 1, "message": "first\nthe port is taken\n"}}}]}}));
+        assert_eq!(view.waiting.unwrap().last_words.as_deref(), Some("the port is taken"));
     }
 }

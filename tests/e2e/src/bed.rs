@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::programs::{self, OPERATOR_IMAGE, Profile, Programs};
-use harness::{AuditEvent, Cluster, ClusterOptions, TemporalOptions, TemporalServer};
+use harness::{AuditEvent, Cluster, ClusterOptions, ImageSpec, TemporalOptions, TemporalServer};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
@@ -20,6 +20,8 @@ use crate::wait::eventually;
 
 /// The runtime's image with a shell on top, for handlers.
 pub const HANDLERS_IMAGE: &str = "e2e-handlers:dev";
+/// An image with a program `/bin/echo` alone, for a handler that comes with an image of its own.
+pub const TOOL_IMAGE: &str = "e2e-tool:dev";
 /// Kubernetes namespace of the operator, and name of its release.
 pub const OPERATOR: &str = "temporal-worker-operator";
 /// Name of the operator's container.
@@ -41,7 +43,8 @@ impl Environment for ClusterBed {
             tokio::join!(Programs::build(Profile::own()), Cluster::start(ClusterOptions::default()));
         let (programs, cluster) = (programs?, cluster?);
         let server = TemporalServer::start_in(&cluster, TemporalOptions::default()).await?;
-        let images = [programs.operator_image()?, handlers_image(&programs)?];
+        let tool = ImageSpec::new(TOOL_IMAGE, ["/bin/echo"]).program(Path::new("/bin/echo"), "/bin/echo");
+        let images = [programs.operator_image()?, handlers_image(&programs)?, tool];
         let (cluster, loaded) = tokio::task::spawn_blocking(move || {
             let loaded = programs::load(&cluster, &images).and_then(|()| install(&cluster));
             (cluster, loaded)
@@ -186,9 +189,9 @@ fn namespace_of(scenario: &str) -> String {
     name.replace('_', "-").trim_end_matches('-').to_owned()
 }
 
-fn handlers_image(programs: &Programs) -> Result<harness::ImageSpec> {
+fn handlers_image(programs: &Programs) -> Result<ImageSpec> {
     let mut image = programs.runtime_image(HANDLERS_IMAGE)?;
-    for program in ["/bin/bash", "/bin/sleep"] {
+    for program in ["/bin/bash", "/bin/sleep", "/usr/bin/perl"] {
         image = image.program(Path::new(program), program);
     }
     Ok(image)

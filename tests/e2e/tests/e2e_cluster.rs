@@ -5,7 +5,8 @@ mod cluster;
 use std::process::ExitCode;
 
 use cluster::{
-    bad_pods, drain, faults, futile, life, recording, replicas, rest, secrets, shrink, signals, steady, versions,
+    bad_pods, drain, faults, futile, handlers, life, recording, replicas, rest, secrets, shrink, signals, steady,
+    versions,
 };
 use e2e::{ClusterBed, scenario, suite};
 
@@ -24,6 +25,9 @@ fn main() -> ExitCode {
         scenario!(life::from_one_to_zero_to_many_and_back),
         scenario!(drain::idle_pods_go_first),
         scenario!(drain::a_rolling_restart_finishes_what_runs),
+        scenario!(drain::an_evicted_pod_finishes_what_it_runs),
+        scenario!(handlers::one_pod_runs_five_task_queues_and_every_kind_of_handler),
+        scenario!(handlers::each_task_has_a_device_of_its_pod),
         scenario!(versions::a_changed_fleet_is_a_new_version_and_the_old_one_is_left_alone),
         scenario!(replicas::without_scaling_replicas_stay_as_they_are),
         scenario!(replicas::a_fleet_without_versioning_is_one_deployment),

@@ -53,6 +53,8 @@ words! {
         Unsupported,
         /// Old versions still run, because this release does not scale them down; present only while true.
         OldVersionsKept,
+        /// Tasks run longer than a pod gets to end; present only while true.
+        GracePeriodTooShort,
         /// Deprecated, kept for alerts on it: the Temporal server could be asked.
         ConnectionHealthy,
         /// Deprecated, kept for alerts on it: the target version was current once.
@@ -107,6 +109,8 @@ words! {
         FieldNotSupported,
         /// Old versions run on, because scaling them down comes with a later release.
         SunsetNotSupported,
+        /// Tasks that run when a pod goes are lost, and tried again after their timeout.
+        TasksOutlastGracePeriod,
         /// The autoscaler has fresh signals.
         SignalsFresh,
         /// The autoscaler's signals are old or missing: it does not scale down.

@@ -28,8 +28,8 @@ pub use duration::{DurationError, GoDuration};
 pub use reference::reference_markdown;
 pub use rollout::{GateInputSource, GateSpec, RolloutSpec, RolloutStep, RolloutStrategy, SunsetSpec};
 pub use runtime::{
-    ActivityRoute, EncryptionKey, EncryptionSpec, ExecHandler, Handler, HttpHandler, RuntimeMode, RuntimeSpec,
-    RuntimeTaskQueue,
+    ActivityRoute, EncryptionKey, EncryptionSpec, ExecHandler, ExecLimits, Handler, HttpHandler, PollerRange,
+    ResourceTargets, RuntimeMode, RuntimeSpec, RuntimeTaskQueue,
 };
 pub use scaling::{
     AUTO, DEFAULT_METRICS_PATH, PodMetrics, RoleFloor, ScalingMode, ScalingPause, ScalingRamp, ScalingRoles,

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::connection::KeySelector;
 use super::duration::GoDuration;
-use super::schema::{DURATION, NAME};
-use crate::contract::{self, EncryptionMode, ExecMode};
+use super::schema::{DURATION, EXTENDED_RESOURCE, NAME, QUANTITY};
+use crate::contract::{self, EncryptionMode, ExecMode, GrpcCompression};
 
 /// The shared worker runtime of a fleet.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new(
@@ -24,6 +24,12 @@ use crate::contract::{self, EncryptionMode, ExecMode};
         "!has(self.activities) || self.activities.all(a, has(self.handlers) && self.handlers.exists(h, h.name == a.handler))"
     )
     .message("activities[].handler must be the name of an entry of handlers"),
+    validation = Rule::new("self.mode == 'Shared' || !has(self.handlers) || self.handlers.all(h, !has(h.image))")
+        .message("handlers[].image needs mode Shared: it is mounted into the operator's runtime container"),
+    validation = Rule::new(
+        "has(self.resourceTargets) || !has(self.taskQueues) || self.taskQueues.all(q, !has(q.minConcurrentActivities))"
+    )
+    .message("taskQueues[].minConcurrentActivities needs resourceTargets; without them the slots are maxConcurrentActivities"),
     validation = Rule::new("!has(self.drainTimeout) || duration(self.drainTimeout) > duration('0s')")
         .message("drainTimeout must be longer than 0s")
 )]
@@ -47,6 +53,13 @@ pub struct RuntimeSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 250), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub activities: Vec<ActivityRoute>,
+    /// How full memory and CPU of a pod may get before its Task Queues take more than their least; slots are fixed when not
+    /// set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_targets: Option<ResourceTargets>,
+    /// Compression of calls to the Temporal server; None when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc_compression: Option<GrpcCompression>,
     /// Encryption of payloads; none without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<EncryptionSpec>,
@@ -67,16 +80,67 @@ pub enum RuntimeMode {
 }
 
 /// A Task Queue that the runtime polls.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(
+        "!has(self.minConcurrentActivities) || self.minConcurrentActivities <= self.maxConcurrentActivities"
+    )
+    .message("minConcurrentActivities must not be more than maxConcurrentActivities")
+)]
 pub struct RuntimeTaskQueue {
     /// Name of the Task Queue.
     #[schemars(length(min = 1, max = 1000))]
     pub name: String,
-    /// Most activities that a pod runs at a time.
+    /// Most activities that a pod runs at a time; with slotsPer, for each unit of that resource.
     #[serde(default = "default_slots")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_concurrent_activities: i32,
+    /// Activities that a pod runs at a time however full it is, counted as maxConcurrentActivities; 1 when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub min_concurrent_activities: Option<i32>,
+    /// Extended resource, such as nvidia.com/gpu, of whose units in the runtime's container each gets
+    /// maxConcurrentActivities slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 317), extend("pattern" = EXTENDED_RESOURCE))]
+    pub slots_per: Option<String>,
+    /// Activities that a pod starts a second, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.001, max = 1_000_000))]
+    pub max_activities_per_second: Option<f64>,
+    /// Activities of the Task Queue that the server hands out a second, to all pods together, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.001, max = 1_000_000))]
+    pub max_task_queue_activities_per_second: Option<f64>,
+    /// Open polls of a pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pollers: Option<PollerRange>,
+}
+
+/// Open polls of a Task Queue: between these, as the server advises.
+#[derive(KubeSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("self.minimum <= self.maximum").message("pollers.minimum must not be more than pollers.maximum")
+)]
+pub struct PollerRange {
+    /// Least.
+    #[schemars(range(min = 1, max = 1000))]
+    pub minimum: i32,
+    /// Most.
+    #[schemars(range(min = 1, max = 1000))]
+    pub maximum: i32,
+}
+
+/// How full a pod may get, in percent of its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ResourceTargets {
+    /// Memory.
+    #[schemars(range(min = 1, max = 100))]
+    pub memory: i32,
+    /// CPU.
+    #[schemars(range(min = 1, max = 100))]
+    pub cpu: i32,
 }
 
 fn default_slots() -> i32 {
@@ -86,11 +150,20 @@ fn default_slots() -> i32 {
 /// A program or a local service that runs activities.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.exec) != has(self.http)").message("exactly one of exec and http must be set"))]
+#[x_kube(
+    validation = Rule::new("has(self.exec) != has(self.http)").message("exactly one of exec and http must be set"),
+    validation = Rule::new("!has(self.image) || has(self.exec)")
+        .message("image needs exec: it holds the handler's program; a service's image is that of its container in template")
+)]
 pub struct Handler {
     /// Name that activities refer to.
     #[schemars(length(max = 63), extend("pattern" = NAME))]
     pub name: String,
+    /// Image that holds the program and what it needs, mounted read-only at /handlers/ and the handler's name; the program is
+    /// in the runtime's own image, or on a volume, when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub image: Option<String>,
     /// A program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<ExecHandler>,
@@ -132,6 +205,22 @@ pub struct ExecHandler {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub env: BTreeMap<String, String>,
+    /// What one run of the program may use; the pod's limits alone when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ExecLimits>,
+}
+
+/// What one run of a program may use, with all that it starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExecLimits {
+    /// Memory, such as 512Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), extend("pattern" = QUANTITY))]
+    pub memory: Option<String>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_194_304))]
+    pub pids: Option<i32>,
 }
 
 /// A local service: arguments as a JSON array in a POST, the result as JSON in the answer.

@@ -11,6 +11,13 @@ pub(super) const DURATION_OR_AUTO: &str = r"^(Auto|0|([0-9]+(\.[0-9]*)?(ns|us|µ
 /// Pattern of names that other fields refer to.
 pub(super) const NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
+/// Pattern of names of extended resources: a domain and a name.
+pub(super) const EXTENDED_RESOURCE: &str =
+    r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
+
+/// Pattern of quantities of bytes, more than none.
+pub(super) const QUANTITY: &str = r"^[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";
+
 /// Any JSON value.
 pub(super) fn any_json(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "x-kubernetes-preserve-unknown-fields": true })

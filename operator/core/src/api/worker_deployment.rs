@@ -14,7 +14,7 @@ use super::template::PodTemplate;
 pub const DEFAULT_PROGRESS_DEADLINE_SECONDS: i32 = 600;
 
 /// A fleet of Temporal Workers.
-#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "temporal.io",
     version = "v1alpha1",

@@ -1,13 +1,13 @@
 //! The child Deployment of one version.
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::environment::{self, WorkerIdentity};
 use super::runtime::{self, RuntimePod};
 use super::{list, object};
 use crate::build_id::{self, RUNTIME_HASH_SCHEME};
 use crate::connection::{Auth, ConnectionFacts};
+use crate::contract;
 use crate::names;
 
 /// Everything that a child Deployment is made of.
@@ -169,7 +169,7 @@ fn finish_pod(template: &mut Value, input: &ChildInput<'_>) -> Vec<String> {
     let mut replaced = Vec::new();
     for (position, container) in containers.iter_mut().enumerate() {
         // Beside the shared runtime, the template's containers are the handlers': no credential reaches them.
-        if shared && container["name"] != crate::contract::RUNTIME_CONTAINER {
+        if shared && container["name"] != contract::RUNTIME_CONTAINER {
             continue;
         }
         let name = container["name"].as_str().unwrap_or_default().to_owned();
@@ -194,10 +194,11 @@ fn finish_pod(template: &mut Value, input: &ChildInput<'_>) -> Vec<String> {
         if runtime::has_services(runtime) {
             super::put_named(list(spec, "volumes"), runtime::token_volume());
         }
+        for (name, (_, image)) in runtime::image_volumes(runtime) {
+            super::put_named(list(spec, "volumes"), json!({"name": name, "image": {"reference": image}}));
+        }
         spec.entry("terminationGracePeriodSeconds")
             .or_insert_with(|| runtime::grace_period_seconds(&runtime.limits).into());
-        let annotations = object_in(object(template, "metadata"), "annotations");
-        annotations.insert(runtime::CONFIG_HASH_ANNOTATION.into(), config_hash(runtime).into());
     }
     replaced
 }
@@ -214,30 +215,21 @@ fn add_runtime(containers: &mut Vec<Value>, runtime: &RuntimePod) {
         }
         return;
     };
+    let own = containers.iter().position(|container| container["name"] == contract::RUNTIME_CONTAINER);
+    let own = own.map_or(Value::Null, |position| containers.remove(position));
     containers.iter_mut().for_each(runtime::wait_for_drain);
-    let mut container = runtime::container(image);
+    let mut container = runtime::container(own, image);
     if runtime.cordonable {
         runtime::tell_uid(&mut container);
     }
     runtime::mount_config(&mut container);
     runtime::mount_keys(&mut container, runtime);
+    runtime::mount_images(&mut container, runtime);
     if runtime::has_services(runtime) {
         containers.iter_mut().for_each(runtime::read_token);
         runtime::write_token(&mut container);
     }
-    super::put_named(containers, container);
-}
-
-/// Pods of one version are replaced when their configuration changes: hash of both files.
-fn config_hash(runtime: &RuntimePod) -> String {
-    let mut hash = Sha256::new();
-    for (_, file, text) in runtime::files(&runtime::started_with(runtime)) {
-        hash.update(file);
-        hash.update([0]);
-        hash.update(text);
-        hash.update([0]);
-    }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    containers.push(container);
 }
 
 fn object_in<'a>(parent: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {

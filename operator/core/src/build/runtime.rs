@@ -1,6 +1,6 @@
 //! The runtime's container, its configuration files, and what the other containers of its pod get.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::list;
 use crate::contract::{self, HandlerConfig, HandlerKind, RuntimeConfig, RuntimeLimits};
 
-/// Annotation on pods, our own: hash of the configuration that they were started with.
-pub const CONFIG_HASH_ANNOTATION: &str = "temporal.io/runtime-config-hash";
 /// Volume with the configuration files.
 const CONFIG_VOLUME: &str = "temporal-worker-config";
 /// Volume with the token of the pod.
 const TOKEN_VOLUME: &str = "temporal-worker-token";
+/// Begins the drain of the runtime in the same container, and returns when no task is left.
+const DRAIN: [&str; 2] = ["/worker-runtime", "drain"];
 /// Time between the end of the drain and the end of the pod's grace period.
 const GRACE_MARGIN: Duration = Duration::from_secs(15);
 
@@ -34,6 +34,8 @@ pub struct RuntimePod {
     pub cordonable: bool,
     /// Names of the Secrets that hold keys of payloads.
     pub key_secrets: BTreeSet<String>,
+    /// Images of handlers that come with one, by the handler's name.
+    pub handler_images: BTreeMap<String, String>,
 }
 
 /// Name of the ConfigMap with what a version runs.
@@ -48,29 +50,42 @@ pub fn limits_map_name(fleet: &str) -> String {
     format!("{fleet}-runtime-limits")
 }
 
-/// The runtime's container, without the variables that reach the server.
+/// The runtime's container, without the variables that reach the server. `own` is the container of that name in the user's
+/// template, or null. Of ours it gets the image, arguments, probes, ports and `POD_NAME`; what else the user set stays, and
+/// what is left out has our defaults.
 #[must_use]
-pub fn container(image: &str) -> Value {
+pub fn container(own: Value, image: &str) -> Value {
     let file = |name: &str| format!("{}/{name}", contract::CONFIG_MOUNT_PATH);
     let probe = |path: &str, period: u32, failures: u32| json!({"httpGet": {"path": path, "port": contract::PROBES_PORT}, "periodSeconds": period, "failureThreshold": failures});
-    json!({
-        "name": contract::RUNTIME_CONTAINER,
-        "image": image,
-        "args": ["run", "--config", file(contract::CONFIG_FILE), "--limits", file(contract::LIMITS_FILE)],
-        "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
-        "ports": [
-            {"name": contract::METRICS_PORT_NAME, "containerPort": contract::METRICS_PORT, "protocol": "TCP"},
-            {"name": contract::PROBES_PORT_NAME, "containerPort": contract::PROBES_PORT, "protocol": "TCP"},
-        ],
-        "readinessProbe": probe("/readyz", 2, 3),
-        "livenessProbe": probe("/healthz", 10, 6),
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "capabilities": {"drop": ["ALL"]},
-            "runAsNonRoot": true,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-    })
+    let mut container = own;
+    let fields = super::as_map(&mut container);
+    fields.insert("name".into(), contract::RUNTIME_CONTAINER.into());
+    fields.insert("image".into(), image.into());
+    fields.insert(
+        "args".into(),
+        json!(["run", "--config", file(contract::CONFIG_FILE), "--limits", file(contract::LIMITS_FILE)]),
+    );
+    fields.insert("readinessProbe".into(), probe("/readyz", 2, 3));
+    fields.insert("livenessProbe".into(), probe("/healthz", 10, 6));
+    // What the runtime says last, as when its configuration can't be used, is then in the pod's status.
+    fields.entry("terminationMessagePolicy").or_insert("FallbackToLogsOnError".into());
+    let pod_name = json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
+    super::put_named(list(fields, "env"), pod_name);
+    let ports = list(fields, "ports");
+    let own_ports =
+        [(contract::METRICS_PORT_NAME, contract::METRICS_PORT), (contract::PROBES_PORT_NAME, contract::PROBES_PORT)];
+    for (name, port) in own_ports {
+        ports.retain(|other| other["name"] != name && other["containerPort"] != port);
+        ports.push(json!({"name": name, "containerPort": port, "protocol": "TCP"}));
+    }
+    let security = super::object(&mut container, "securityContext");
+    security.entry("allowPrivilegeEscalation").or_insert(false.into());
+    security.entry("capabilities").or_insert_with(|| json!({"drop": ["ALL"]}));
+    security.entry("runAsNonRoot").or_insert(true.into());
+    security.entry("seccompProfile").or_insert_with(|| json!({"type": "RuntimeDefault"}));
+    // The drain begins with the hook, so that it has all of the pod's grace period.
+    super::object(&mut container, "lifecycle").entry("preStop").or_insert_with(|| json!({"exec": {"command": DRAIN}}));
+    container
 }
 
 /// Tells a container the uid of its pod: orders have to name it. What the user set stays.
@@ -84,10 +99,15 @@ pub fn tell_uid(container: &mut Value) {
 
 /// Mounts the configuration files into a container.
 pub fn mount_config(container: &mut Value) {
-    if let Value::Object(container) = container {
-        list(container, "volumeMounts")
-            .push(json!({"name": CONFIG_VOLUME, "mountPath": contract::CONFIG_MOUNT_PATH, "readOnly": true}));
-    }
+    mount(container, CONFIG_VOLUME, contract::CONFIG_MOUNT_PATH);
+}
+
+/// Mounts a volume read-only, in place of what is mounted there.
+fn mount(container: &mut Value, volume: &str, path: &str) {
+    let Value::Object(container) = container else { return };
+    let mounts = list(container, "volumeMounts");
+    mounts.retain(|other| other["mountPath"] != path);
+    mounts.push(json!({"name": volume, "mountPath": path, "readOnly": true}));
 }
 
 /// Whether services in the pod are asked to run activities.
@@ -102,7 +122,7 @@ pub fn write_token(container: &mut Value) {
     mount_token(container, false);
     let Value::Object(container) = container else { return };
     let path = format!("{}/{}", contract::TOKEN_MOUNT_PATH, contract::TOKEN_FILE);
-    list(container, "env").push(json!({"name": contract::ENV_TOKEN_FILE, "value": path}));
+    super::put_named(list(container, "env"), json!({"name": contract::ENV_TOKEN_FILE, "value": path}));
 }
 
 /// Mounts the folder with the token into another container. What the user mounted there stays.
@@ -133,16 +153,27 @@ pub fn key_file(secret: &str, key: &str) -> String {
 
 /// Mounts the Secrets with keys of payloads into the container that polls.
 pub fn mount_keys(container: &mut Value, runtime: &RuntimePod) {
-    let Value::Object(container) = container else { return };
     for (name, secret) in key_volumes(runtime) {
-        let path = format!("{}/{secret}", contract::KEYS_MOUNT_PATH);
-        list(container, "volumeMounts").push(json!({"name": name, "mountPath": path, "readOnly": true}));
+        mount(container, &name, &format!("{}/{secret}", contract::KEYS_MOUNT_PATH));
     }
 }
 
 /// Names of the volumes that [`mount_keys`] needs, and of their Secrets.
 pub fn key_volumes(runtime: &RuntimePod) -> impl Iterator<Item = (String, &String)> {
     (0..).map(|number: u32| format!("temporal-worker-keys-{number}")).zip(&runtime.key_secrets)
+}
+
+/// Mounts each handler's image into the runtime's container, at the folder of the handler's name.
+pub fn mount_images(container: &mut Value, runtime: &RuntimePod) {
+    for (volume, (handler, _)) in image_volumes(runtime) {
+        mount(container, &volume, &format!("{}/{handler}", contract::HANDLERS_MOUNT_PATH));
+    }
+}
+
+/// Names of the volumes that [`mount_images`] needs, with their handlers' names and images.
+pub fn image_volumes(runtime: &RuntimePod) -> impl Iterator<Item = (String, (&String, &String))> {
+    // A handler's name may be as long as a volume's.
+    (0..).map(|number: u32| format!("temporal-worker-handler-{number}")).zip(&runtime.handler_images)
 }
 
 /// Gives a Worker that is built on the library what the runtime's own container has: the files, where they are, and a
@@ -190,13 +221,6 @@ pub fn wait_for_drain(container: &mut Value) {
 #[must_use]
 pub fn grace_period_seconds(limits: &RuntimeLimits) -> u64 {
     (limits.drain_timeout() + GRACE_MARGIN).as_secs()
-}
-
-/// What pods are replaced for: the files without what the runtime reads anew while it runs.
-#[must_use]
-pub fn started_with(runtime: &RuntimePod) -> RuntimePod {
-    let limits = RuntimeLimits { order_keys: Vec::new(), encryption: None, ..runtime.limits.clone() };
-    RuntimePod { limits, ..runtime.clone() }
 }
 
 /// The ConfigMaps' data as `(name, file, text)`.

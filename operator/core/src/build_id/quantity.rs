@@ -47,6 +47,24 @@ pub(super) fn canonical(text: &str) -> Option<String> {
     Some(if number == "0" || !parts.negative { number } else { format!("-{number}") })
 }
 
+/// The whole number that `text` stands for, rounded up; `None` when it is no quantity, negative, or too large.
+#[must_use]
+pub fn value(text: &str) -> Option<u64> {
+    let parts = split(text.trim())?;
+    let (exponent, format) = suffix(parts.suffix)?;
+    let mut digits: Vec<u8> = parts.whole.bytes().chain(parts.fraction.bytes()).map(|digit| digit - b'0').collect();
+    let fraction = i64::try_from(parts.fraction.len()).ok()?;
+    let power = match format {
+        Format::Binary => {
+            (0..exponent / 10).for_each(|_| multiply(&mut digits, 1024));
+            -fraction
+        }
+        Format::Decimal | Format::Exponent => exponent - fraction,
+    };
+    let whole = nanos(round_to_nano((digits, power))).div_ceil(GIGA);
+    u64::try_from(whole).ok().filter(|_| !parts.negative)
+}
+
 /// The pieces of a quantity's text.
 struct Parts<'a> {
     negative: bool,
@@ -204,4 +222,21 @@ fn nanos((digits, power): Number) -> u128 {
     let scaled = digits.iter().try_fold(0_u128, |sum, digit| sum.checked_mul(10)?.checked_add(u128::from(*digit)));
     let factor = u32::try_from(power - NANO).ok().and_then(|power| 10_u128.checked_pow(power));
     scaled.zip(factor).and_then(|(scaled, factor)| scaled.checked_mul(factor)).unwrap_or(u128::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::value;
+
+    #[test]
+    fn a_quantity_is_a_whole_number_rounded_up() {
+        let table =
+            [("2", 2), ("512Mi", 536_870_912), ("1.5Gi", 1_610_612_736), ("1k", 1000), ("1e3", 1000), ("1500m", 2)];
+        for (text, number) in table {
+            assert_eq!(value(text), Some(number), "{text}");
+        }
+        for text in ["", "-1", "lots", "16Ei", "1e40"] {
+            assert_eq!(value(text), None, "{text}");
+        }
+    }
 }

@@ -19,6 +19,9 @@ const DEFAULT_MODE: &str = "Shared";
 /// `spec.runtime.handlers[].exec.mode` when it is not set.
 const DEFAULT_EXEC_MODE: &str = "Once";
 
+/// Fields of a handler's `exec` and `http` that bound it, and change nothing of what it does.
+const LIMITS: [&str; 3] = ["timeout", "processes", "limits"];
+
 /// What the Build ID of a runtime fleet is computed from.
 #[derive(Clone, Copy, Debug)]
 pub struct RuntimeInputs<'a> {
@@ -76,7 +79,7 @@ fn handler(handler: &Value) -> Value {
     let mut handler = without_empty(handler);
     for kind in ["exec", "http"] {
         if let Some(kind) = handler.get_mut(kind).and_then(Value::as_object_mut) {
-            kind.retain(|field, value| !matches!(field.as_str(), "timeout" | "processes") && !is_default(field, value));
+            kind.retain(|field, value| !LIMITS.contains(&field.as_str()) && !is_default(field, value));
         }
     }
     handler

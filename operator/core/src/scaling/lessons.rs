@@ -66,6 +66,8 @@ const TAIL_ENOUGH: f64 = 100.0;
 const TAIL_MEMORY: f64 = 5_000.0;
 /// Most of the tasks that may have run longer than the grace period.
 const TAIL_MAYBE: f64 = 0.02;
+/// Fewest of the tasks that did, to be said to somebody.
+const TAIL_SURELY: f64 = 0.01;
 
 impl Tail {
     /// Notes ends.
@@ -79,6 +81,11 @@ impl Tail {
     /// Whether no task is seen to outlast the grace period; none if too few were seen.
     pub fn ends_in_time(&self) -> Option<bool> {
         (self.ended >= TAIL_ENOUGH).then_some(self.longer < 0.01 && self.maybe_longer <= TAIL_MAYBE * self.ended)
+    }
+
+    /// Whether tasks are seen to outlast the grace period again and again.
+    pub fn outlast(&self) -> bool {
+        self.ended >= TAIL_ENOUGH && self.longer >= TAIL_SURELY * self.ended
     }
 }
 

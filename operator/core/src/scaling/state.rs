@@ -108,6 +108,15 @@ impl State {
         next
     }
 
+    /// The first lane whose tasks are known to run longer than `grace`: in the mean, or one of a hundred.
+    #[must_use]
+    pub fn outlasting(&self, grace: Duration) -> Option<&LaneKey> {
+        let outlasts = |lesson: &Lesson| {
+            lesson.tail.outlast() || lesson.service.known().is_some_and(|seconds| seconds > grace.as_secs_f64())
+        };
+        self.learned.lanes.iter().find(|(_, lesson)| outlasts(lesson)).map(|(lane, _)| lane)
+    }
+
     /// Time from the order of a pod until it is Ready, for three of four.
     #[must_use]
     pub fn start_up(&self) -> Duration {

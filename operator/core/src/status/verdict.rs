@@ -123,8 +123,9 @@ fn pods_fail(fleet: &Fleet, kube: &KubeState) -> Option<(Reason, String)> {
         } else {
             (Reason::PodStartFailed, "correct the image, its pull secret or the container's configuration")
         };
+        let said = waiting.last_words.as_ref().map(|said| format!(" It said: {said}")).unwrap_or_default();
         let message = format!(
-            "Pod {}: container {} with image {:?} does not start ({}: {}); {remedy}.",
+            "Pod {}: container {} with image {:?} does not start ({}: {}); {remedy}.{said}",
             pod.name, waiting.container, waiting.image, waiting.reason, waiting.message
         );
         return Some((reason, message));

@@ -3,4 +3,5 @@
 mod fixtures;
 mod objects;
 mod plan;
+mod runtime;
 mod status;

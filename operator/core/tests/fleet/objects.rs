@@ -127,26 +127,6 @@ fn no_object_of_a_fleet_ever_holds_replicas() {
 }
 
 #[test]
-fn limits_change_without_a_new_version_and_handlers_do_not() {
-    let build_id = |change: &dyn Fn(&mut Value)| {
-        let mut runtime = runtime();
-        change(&mut runtime);
-        let fleet = fleet(json!({"template": null, "runtime": runtime}));
-        (fleet.build_id.unwrap(), fleet.child.object["spec"]["template"]["metadata"]["annotations"].clone())
-    };
-    let (first, annotations) = build_id(&|_| {});
-    let (same, other_annotations) = build_id(&|runtime| {
-        runtime["taskQueues"][0]["maxConcurrentActivities"] = 9.into();
-        runtime["handlers"][0]["exec"]["timeout"] = "5s".into();
-        runtime["drainTimeout"] = "10m".into();
-    });
-    assert_eq!(first, same);
-    assert_ne!(annotations, other_annotations, "the pods are replaced, to read the new limits");
-    let (other, _) = build_id(&|runtime| runtime["handlers"][0]["exec"]["command"] = json!(["dog"]));
-    assert_ne!(first, other);
-}
-
-#[test]
 fn the_configuration_of_a_version_is_immutable_unless_the_user_names_the_version() {
     let immutable = |patch: Value| fleet(patch).config_maps[0]["immutable"].clone();
     assert_eq!(immutable(json!({"runtime": runtime()})), json!(true));

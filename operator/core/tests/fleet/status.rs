@@ -60,11 +60,30 @@ fn pods_that_can_not_start_are_named_with_their_image() {
         image: "nowhere/x:1".into(),
         reason: "ImagePullBackOff".into(),
         message: "not found".into(),
+        last_words: None,
     });
     let status = status(&fleet, &kube, &server(&fleet, 0), None);
     assert_eq!(words(&status, ConditionType::Stalled), says("True", Reason::PodStartFailed));
     let message = &status.condition(ConditionType::Ready).unwrap().message;
     assert!(["pod-0", "container w", "nowhere/x:1", "ImagePullBackOff"].iter().all(|word| message.contains(word)));
+}
+
+#[test]
+fn what_a_crashing_container_said_last_is_in_the_condition() {
+    let fleet = fleet(json!({"runtime": runtime(), "scaling": {}}));
+    let mut kube = cluster(&fleet, 1, 0);
+    kube.children[0].ready_replicas = 0;
+    kube.pods[0].waiting = Some(Waiting {
+        container: "temporal-worker-runtime".into(),
+        image: "runtime:v9".into(),
+        reason: "CrashLoopBackOff".into(),
+        message: "back-off".into(),
+        last_words: Some("handlers[y].exec.command[0]: \"/y\" is not there".into()),
+    });
+    let status = status(&fleet, &kube, &server(&fleet, 0), None);
+    assert_eq!(words(&status, ConditionType::Stalled), says("True", Reason::PodCrashLooping));
+    let message = &status.condition(ConditionType::Ready).unwrap().message;
+    assert!(message.ends_with("It said: handlers[y].exec.command[0]: \"/y\" is not there"), "{message}");
 }
 
 #[test]

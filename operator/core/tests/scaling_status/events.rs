@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use operator_core::api::WorkerDeploymentStatus;
+use operator_core::api::{ConditionType, WorkerDeploymentStatus};
 use operator_core::events::{EventData, SLO_MISSED_INTERVAL, scaling_changed};
+use operator_core::fleet::Fleet;
 use operator_core::observed::Observation;
-use operator_core::scaling::Limit;
+use operator_core::scaling::{Limit, State};
 use operator_core::status::STALE_GRACE;
 use serde_json::json;
 
@@ -55,4 +56,24 @@ fn a_dry_run_says_what_it_would_have_done() {
     assert_eq!(words(&scaling_changed(&first, &scene.status(), None)), ["DryRunScaledToZero"]);
     let same = Scene { fleet: fleet(json!({})), ..scene };
     assert!(scaling_changed(&first, &same.status(), None).is_empty(), "a real one is said when it is carried out");
+}
+
+#[test]
+fn tasks_that_outlast_the_grace_period_of_an_sdks_worker_are_said_with_the_remedy() {
+    // A hundred tasks that took so many seconds each.
+    let seen = |seconds: f64| -> State {
+        let lesson = json!({"service": {"busy": 100.0 * seconds, "ended": 100.0}});
+        serde_json::from_value(json!({"lanes": [[lane(), lesson]]})).unwrap()
+    };
+    let status = |seconds| Scene { scaling: seen(seconds), ..Scene::new(json!({})) }.status();
+    let (short, long) = (status(20.0), status(40.0));
+    assert_eq!(said(&short, ConditionType::GracePeriodTooShort), "");
+    let message = said(&long, ConditionType::GracePeriodTooShort);
+    assert!(message.starts_with("True TasksOutlastGracePeriod: "), "{message}");
+    assert!(message.contains("the 30 s") && message.contains("terminationGracePeriodSeconds"), "{message}");
+    assert_eq!(words(&scaling_changed(&short, &long, None)), ["GracePeriodTooShort"]);
+    assert!(scaling_changed(&long, &long, None).is_empty(), "said twice");
+    let learned = Scene { scaling: seen(400.0), ..Scene::new(json!({})) };
+    let patient = Scene { fleet: Fleet { grace: Duration::from_secs(600), ..learned.fleet.clone() }, ..learned };
+    assert_eq!(said(&patient.status(), ConditionType::GracePeriodTooShort), "");
 }

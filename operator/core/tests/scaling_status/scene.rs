@@ -10,7 +10,7 @@ use operator_core::observed::{
     ChildState, KubeState, LaneKey, LaneStats, Observation, PodLoad, PodState, TaskType, TemporalState,
 };
 use operator_core::plan::Plan;
-use operator_core::scaling::{Decision, LaneReport, Limit, Outcome, Report, Slo};
+use operator_core::scaling::{Decision, LaneReport, Limit, Outcome, Report, Slo, State};
 use operator_core::status::{StatusInput, compute};
 use serde_json::{Value, json};
 
@@ -108,6 +108,7 @@ pub fn decision() -> Decision {
 pub struct Scene {
     pub fleet: Fleet,
     pub decision: Decision,
+    pub scaling: State,
     pub kube: KubeState,
     pub temporal: TemporalState,
     pub stale_for: Option<Duration>,
@@ -120,6 +121,7 @@ impl Scene {
         Self {
             fleet: fleet(options),
             decision: decision(),
+            scaling: State::default(),
             kube: cluster(),
             temporal: server(),
             stale_for: None,
@@ -142,7 +144,7 @@ impl Scene {
     }
 
     pub fn status(&self) -> WorkerDeploymentStatus {
-        let plan = Plan { decision: Some(self.decision.clone()), ..Plan::default() };
+        let plan = Plan { decision: Some(self.decision.clone()), scaling: self.scaling.clone(), ..Plan::default() };
         compute(&StatusInput {
             generation: 3,
             previous: &self.previous,

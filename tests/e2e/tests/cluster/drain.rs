@@ -9,8 +9,10 @@ use e2e::load::{all_run, running_in};
 use e2e::tasks::Order;
 use e2e::{ClusterBed, eventually};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt as _;
-use kube::api::{Patch, PatchParams};
+use kube::api::{EvictParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 pub async fn idle_pods_go_first(bed: Arc<ClusterBed>) -> Result<()> {
@@ -82,4 +84,39 @@ pub async fn a_rolling_restart_finishes_what_runs(bed: Arc<ClusterBed>) -> Resul
     .await?;
     tasks.finish_once_each(&burst, Duration::from_secs(120)).await?;
     eventually("the new pods are there", async || ground.settled_at(FLEET, 2).await).await
+}
+
+pub async fn an_evicted_pod_finishes_what_it_runs(bed: Arc<ClusterBed>) -> Result<()> {
+    const FLEET: &str = "evicted";
+    let ground = bed.ground("an_evicted_pod_finishes_what_it_runs").await?;
+    let mut fleet = runtime_fleet(FLEET, FLEET, 2);
+    fleet["spec"]["scaling"] = json!({"minReplicas": 1, "maxReplicas": 1});
+    fleet["spec"]["runtime"]["drainTimeout"] = json!("60s");
+    ground.apply(&fleet).await?;
+    ground.is_current(FLEET).await?;
+    let tasks = bed.tasks()?;
+    let burst = tasks.start(&Order::work(FLEET, 2, 15.0)).await?;
+    all_run(&tasks, &burst).await?;
+
+    let pods = ground.pods(FLEET).await?;
+    ensure!(pods.len() == 1, "{} pods", pods.len());
+    let name = pods[0].name_any();
+    ground.api::<Pod>().evict(&name, &EvictParams::default()).await?;
+    let pending = tasks.pending(&burst).await?;
+    ensure!(pending.running == 2, "{pending:?}: they ended before the pod was to go");
+    tasks.finish_once_each(&burst, Duration::from_secs(90)).await?;
+    eventually("the pod is gone, and another one is there", async || {
+        let pods = ground.pods(FLEET).await?;
+        ensure!(
+            pods.len() == 1 && pods[0].name_any() != name,
+            "{:?}",
+            pods.iter().map(Pod::name_any).collect::<Vec<_>>()
+        );
+        Ok(())
+    })
+    .await?;
+    let events = ground.api::<Event>().list(&ListParams::default()).await?.items;
+    let failed = events.iter().find(|event| event.reason.as_deref() == Some("FailedPreStopHook"));
+    ensure!(failed.is_none(), "the runtime's preStop hook failed: {failed:?}");
+    Ok(())
 }

@@ -4,6 +4,7 @@ pub mod bad_pods;
 pub mod drain;
 pub mod faults;
 pub mod futile;
+pub mod handlers;
 pub mod life;
 pub mod recording;
 pub mod replicas;
