@@ -10,6 +10,7 @@ use axum::routing::{get, post};
 use operator_core::contract::{DRAIN_PATH, DRAINED_PATH};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::lifecycle::{Lifecycle, Stage};
@@ -88,7 +89,7 @@ fn probes(wire: &Wire) -> Router {
     let (ready, drains) = (lifecycle.clone(), lifecycle.clone());
     let drain = async move |ConnectInfo(peer): ConnectInfo<SocketAddr>| drain(&drains, peer).await;
     Router::new()
-        .route("/healthz", get(async move || liveness(roll.stuck())))
+        .route("/healthz", get(async move || liveness(roll.stuck(Instant::now()))))
         .route("/readyz", get(async move || readiness(ready.stage(), ready.noted())))
         .route(DRAINED_PATH, get(async move || drained(&lifecycle, DRAIN_BEGINS_WITHIN).await))
         .route(DRAIN_PATH, post(drain))

@@ -51,20 +51,20 @@ impl Roll {
     }
 
     /// Notes that a poll of a Worker begins or ends.
-    pub fn beat(&self, key: &str) {
+    pub fn beat(&self, key: &str, now: Instant) {
         if let Some(polling) = self.0.lock().get_mut(key) {
-            polling.at = Instant::now();
+            polling.at = now;
         }
     }
 
     /// A Task Queue that should be polled and has not been for too long, and for how long.
-    pub fn stuck(&self) -> Option<(String, Duration)> {
+    pub fn stuck(&self, now: Instant) -> Option<(String, Duration)> {
         let mut roll = self.0.lock();
         roll.values_mut().find_map(|polling| {
             if !polling.gate.wants_polls() {
-                polling.at = Instant::now();
+                polling.at = now;
             }
-            let silence = polling.at.elapsed();
+            let silence = now.saturating_duration_since(polling.at);
             (silence > polling.patience).then(|| (polling.task_queue.clone(), silence))
         })
     }
@@ -73,7 +73,7 @@ impl Roll {
     pub async fn keep(&self) {
         loop {
             tokio::time::sleep(LOOK).await;
-            if let Some((task_queue, silence)) = self.stuck() {
+            if let Some((task_queue, silence)) = self.stuck(Instant::now()) {
                 tracing::error!(
                     task_queue,
                     seconds = silence.as_secs(),
@@ -96,30 +96,31 @@ mod tests {
     use crate::cordon::Cordon;
     use crate::room::Room;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_worker_that_should_poll_and_does_not_is_stuck() {
+    #[test]
+    fn a_worker_that_should_poll_and_does_not_is_stuck() {
+        const SECOND: Duration = Duration::from_secs(1);
         let (roll, room) = (Roll::default(), Room::new(1, None));
         let gate = Gate::new(room.clone(), Cordon::default());
-        let entry = roll.enter("w".to_owned(), "q", gate.clone(), None);
-        tokio::time::advance(PATIENCE).await;
-        assert_eq!(roll.stuck(), None);
-        roll.beat("w");
-        tokio::time::advance(PATIENCE).await;
-        assert_eq!(roll.stuck(), None, "a poll is progress");
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(roll.stuck().map(|(queue, _)| queue).as_deref(), Some("q"));
+        let entry = roll.enter("w".to_owned(), "q", gate, None);
+        let mut now = Instant::now();
+        roll.beat("w", now);
+        assert_eq!(roll.stuck(now + PATIENCE), None);
+        now += PATIENCE;
+        roll.beat("w", now);
+        assert_eq!(roll.stuck(now + PATIENCE), None, "a poll is progress");
+        assert_eq!(roll.stuck(now + PATIENCE + SECOND), Some(("q".to_owned(), PATIENCE + SECOND)));
         room.occupy();
-        tokio::time::advance(PATIENCE * 2).await;
-        assert_eq!(roll.stuck(), None, "with every slot taken it need not");
+        now += PATIENCE * 2;
+        assert_eq!(roll.stuck(now), None, "with every slot taken it need not");
         room.vacate();
-        assert_eq!(roll.stuck(), None, "and then it has its time");
+        assert_eq!(roll.stuck(now + PATIENCE), None, "and then it has its time");
+        assert!(roll.stuck(now + PATIENCE + SECOND).is_some());
         drop(entry);
-        tokio::time::advance(PATIENCE * 2).await;
-        assert_eq!(roll.stuck(), None);
+        assert_eq!(roll.stuck(now + PATIENCE * 2), None);
     }
 
-    #[tokio::test]
-    async fn a_worker_with_a_shut_gate_may_not_poll() {
+    #[test]
+    fn a_worker_with_a_shut_gate_may_not_poll() {
         let roll = Roll::default();
         let gate = Gate::new(Room::new(1, None), Cordon::default());
         let _entry = roll.enter("w".to_owned(), "q", gate.clone(), Some(0.01));

@@ -14,6 +14,7 @@ use temporalio_common::protos::temporal::api::enums::v1::TaskQueueKind;
 use temporalio_common::protos::temporal::api::workflowservice::v1::{
     PollActivityTaskQueueRequest, PollWorkflowTaskQueueRequest,
 };
+use tokio::time::Instant;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::HeaderMap;
@@ -103,9 +104,9 @@ pub fn over(channel: Channel, wire: Wire) -> CallbackBasedGrpcService {
             if !wire.may_begin(&poll) {
                 return Ok(no_task());
             }
-            wire.roll.beat(&poll.worker);
+            wire.roll.beat(&poll.worker, Instant::now());
             let answer = call(channel, request, gzip, Some(POLL_TIMEOUT)).await;
-            wire.roll.beat(&poll.worker);
+            wire.roll.beat(&poll.worker, Instant::now());
             answer
         }
         .boxed()
@@ -190,13 +191,11 @@ impl Decoder for Raw {
 mod tests {
     use std::time::Duration;
 
-    use temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueue;
-    use tokio::time::Instant;
-
     use super::*;
     use crate::cordon::Until;
     use crate::room::Room;
     use crate::slots::Gate;
+    use temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueue;
 
     fn poll(kind: TaskQueueKind) -> Bytes {
         let task_queue = Some(TaskQueue { kind: kind.into(), ..TaskQueue::default() });
