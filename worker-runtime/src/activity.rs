@@ -1,8 +1,9 @@
 //! One activity task: argument decoding, the handler, heartbeats, cancellation, and the report of its end.
 
+use std::collections::HashMap;
 use std::mem::take;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use temporalio_common::protos::coresdk::activity_result::ActivityExecutionResult;
 use temporalio_common::protos::coresdk::activity_task::Start;
@@ -20,6 +21,7 @@ use crate::metrics::{Metrics, TaskType};
 use crate::payload;
 use crate::report::{Failed, Outcome, Reporter, Terms};
 use crate::stop::{Reason, Stop};
+use crate::trace::{self, Facts, Traces};
 
 /// Longest time between two heartbeats, so that a cancellation arrives within it.
 const MAX_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
@@ -41,6 +43,8 @@ pub struct Tasks {
     pub metrics: Metrics,
     /// With what payloads are encrypted.
     pub encryption: Encryption,
+    /// Where spans go.
+    pub traces: Traces,
     /// Cancelled once the drain time is over.
     pub abandon: CancellationToken,
 }
@@ -54,23 +58,25 @@ impl Tasks {
         start: Start,
         asked: watch::Receiver<Option<Reason>>,
     ) {
+        let (facts, begun) = (facts(&start), Instant::now());
+        let trace = self.traces.begin(&self.trace_fields(&start), &self.task_queue, &facts);
         let stop = Stop::new(asked, self.abandon.clone());
         let (progress, details) = watch::channel(None);
         let interval = heartbeat_interval(&start);
         let heartbeats = self.heartbeats(worker, &task_token, interval, details);
         let outcome = tokio::select! {
-            outcome = self.handle(start, stop.clone(), progress) => outcome,
+            outcome = self.handle(start, (stop.clone(), progress, trace.fields())) => outcome,
             () = heartbeats => unreachable!("heartbeats have no end"),
         };
-        if let Outcome::Failed(failed) = &outcome {
-            self.note(failed);
-        }
+        self.note(&outcome, &facts, begun.elapsed(), &trace.id());
         tokio::select! {
             () = self.reporter.report(&task_token, &outcome) => {}
             // After a time-out nobody waits for the result.
             () = stop.forgotten() => {}
         }
         self.metrics.ended(&self.task_queue, TaskType::Activity, outcome.label());
+        let reason = if let Outcome::Failed(failed) = &outcome { Some(failed.reason) } else { None };
+        trace.end(outcome.label(), reason);
         // The server knows; core has to free the slot and forget the task.
         let result = Some(ActivityExecutionResult::will_complete_async());
         if let Err(error) = worker.complete_activity_task(ActivityTaskCompletion { task_token, result }).await {
@@ -78,17 +84,46 @@ impl Tasks {
         }
     }
 
-    /// A benign failure is nothing that somebody has to look at. Where payloads are encrypted, a message is for who has the
-    /// keys: it may quote one.
-    fn note(&self, failed: &Failed) {
-        let Failed { reason, message, terms } = failed;
+    /// One line of the log. A benign failure is nothing that somebody has to look at. Where payloads are encrypted, a
+    /// message is for who has the keys: it may quote one.
+    fn note(&self, outcome: &Outcome, facts: &Facts, took: Duration, trace_id: &str) {
+        let (task_queue, outcome_label) = (self.task_queue.as_str(), outcome.label());
+        let Facts { activity_type, activity_id, workflow_id, attempt, .. } = facts;
+        let seconds = took.as_secs_f64();
+        // The level of a line is fixed where it stands.
+        macro_rules! line {
+            ($level:ident, $reason:expr, $message:expr) => {
+                tracing::$level!(
+                    task_queue,
+                    activity_type,
+                    activity_id,
+                    workflow_id,
+                    attempt,
+                    outcome = outcome_label,
+                    reason = $reason,
+                    seconds,
+                    trace_id,
+                    "{}",
+                    $message
+                )
+            };
+        }
+        let Outcome::Failed(failed) = outcome else { return line!(debug, None::<&str>, "activity ended") };
+        let Failed { reason, message, terms } = failed.as_ref();
         let message = if self.encryption.is_on() { "(the message is encrypted)" } else { message.as_str() };
         if terms.benign {
-            tracing::debug!(task_queue = self.task_queue, reason, "activity failed, as may be: {message}");
+            line!(debug, *reason, format!("activity failed, as may be: {message}"));
         } else {
-            tracing::info!(task_queue = self.task_queue, reason, "activity failed: {message}");
-            self.metrics.failed(&self.task_queue, reason);
+            line!(info, *reason, format!("activity failed: {message}"));
+            self.metrics.failed(task_queue, reason);
         }
+    }
+
+    /// Fields of the trace context that came with a task; none where it can't be read: no task fails for it.
+    fn trace_fields(&self, start: &Start) -> HashMap<String, String> {
+        let field = start.header_fields.get(trace::HEADER).cloned();
+        let opened = field.and_then(|field| self.encryption.open(vec![field]).ok()).unwrap_or_default();
+        opened.first().and_then(|field| serde_json::from_slice(&field.data).ok()).unwrap_or_default()
     }
 
     /// Says for the handler that it runs, and hands on what it tells of its progress: the server notices a lost pod, keeps the
@@ -126,7 +161,7 @@ impl Tasks {
         Ok(())
     }
 
-    async fn handle(&self, mut start: Start, stop: Stop, progress: watch::Sender<Option<Payload>>) -> Outcome {
+    async fn handle(&self, mut start: Start, (stop, progress, trace): ForCall) -> Outcome {
         let handlers = self.handlers.borrow().clone();
         let Some(handler) = handlers.get(&start.activity_type) else {
             return failed(
@@ -157,6 +192,7 @@ impl Tasks {
             arguments,
             heartbeat: payload::first(&start.heartbeat_details),
             device: device.as_ref().map(Device::index),
+            trace,
             stop,
             progress,
         };
@@ -168,6 +204,20 @@ impl Tasks {
             }
             End::Stopped(reason) => stopped(reason),
         }
+    }
+}
+
+/// What a call has beside what came with its task: its stop, where its progress goes, and its trace context.
+type ForCall = (Stop, watch::Sender<Option<Payload>>, Vec<(&'static str, String)>);
+
+fn facts(start: &Start) -> Facts {
+    let execution = start.workflow_execution.clone().unwrap_or_default();
+    Facts {
+        activity_type: start.activity_type.clone(),
+        activity_id: start.activity_id.clone(),
+        workflow_id: execution.workflow_id,
+        run_id: execution.run_id,
+        attempt: start.attempt,
     }
 }
 

@@ -44,6 +44,7 @@ mod shared;
 mod slots;
 mod stop;
 mod token;
+mod trace;
 mod transport;
 mod versioning;
 

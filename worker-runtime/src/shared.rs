@@ -21,6 +21,7 @@ use crate::process::Process;
 use crate::queue::{self, Shared, Wish};
 use crate::report::Reporter;
 use crate::resources::Controllers;
+use crate::trace::Traces;
 use crate::{limits, link, token};
 
 /// Checks files as [`run`] does at its start, without connecting, and says in words what would run.
@@ -54,17 +55,20 @@ pub async fn run(options: &Options) -> anyhow::Result<Ended> {
     let handlers = HandlerTable::new(configuration(&told)?, &told.limits, &Programs::open(), token)?;
     // Handlers run as the same user, and could otherwise read the API key from this process's environment.
     nix::sys::prctl::set_dumpable(false).context("cannot hide the environment from handlers")?;
-    process.run(async |process| serve(process, handlers).await).await
+    let traces = Traces::start()?;
+    let ended = process.run(async |process| serve(process, handlers, &traces).await).await;
+    traces.flush().await;
+    ended
 }
 
-async fn serve(process: &Process, handlers: HandlerTable) -> anyhow::Result<()> {
+async fn serve(process: &Process, handlers: HandlerTable, traces: &Traces) -> anyhow::Result<()> {
     let lifecycle = &process.lifecycle;
     let (link, keeper) = tokio::select! {
         opened = link::open(&process.settings, process.wire.clone(), &process.metrics) => opened?,
         () = lifecycle.reached(Stage::Draining) => return Ok(()),
     };
     let mut files = process.files()?;
-    let mut queues = Queues::new(process, link, handlers);
+    let mut queues = Queues::new(process, link, handlers, traces.clone());
     queues.apply(&process.told.borrow());
     let polled: Vec<_> = queues.polled().collect();
     let ready = async {
@@ -89,7 +93,7 @@ struct Queues {
 }
 
 impl Queues {
-    fn new(process: &Process, link: link::Link, handlers: HandlerTable) -> Self {
+    fn new(process: &Process, link: link::Link, handlers: HandlerTable, traces: Traces) -> Self {
         let handlers = watch::Sender::new(Arc::new(handlers));
         let tasks = Tasks {
             task_queue: String::new(),
@@ -99,6 +103,7 @@ impl Queues {
             reporter: Reporter::new(link.clone(), &process.settings, process.encryption.clone()),
             metrics: process.metrics.clone(),
             encryption: process.encryption.clone(),
+            traces,
             abandon: process.lifecycle.abandon_tasks(),
         };
         let shared = Arc::new(Shared {

@@ -15,7 +15,7 @@ pub(super) async fn run(program: &Program, call: &Call) -> Result<Payload, Handl
         cause: format!("{what}: {error}"),
     };
     let exceeded = |limit| HandlerError::LimitExceeded { handler: name.to_owned(), limit };
-    let (mut child, mut tree) = program.start(call.info())?;
+    let (mut child, mut tree) = program.start(call.environment())?;
     let watch = tree.watch();
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let feed = async {

@@ -66,6 +66,7 @@ pub fn task(given: &[u8]) {
         arguments: given.to_vec(),
         heartbeat: Some(given.to_vec()),
         device: Some(1),
+        trace: Vec::new(),
         stop: Stop::new(watch::channel(None).1, CancellationToken::new()),
         progress: watch::channel(None).0,
     };

@@ -85,6 +85,9 @@ pub(super) async fn run(name: &str, service: &Service, call: &Call) -> Result<Pa
     for (key, value) in call.info() {
         request = request.header(format!("temporal-{}", key.to_ascii_lowercase().replace('_', "-")), encode(&value));
     }
+    for (name, value) in &call.trace {
+        request = request.header(*name, value);
+    }
     if let Some(token) = &service.token {
         request = request.bearer_auth(token);
     }

@@ -58,6 +58,9 @@ pub(super) fn start(id: u64, call: &Call) -> Vec<u8> {
     if let Some(device) = call.device {
         info["deviceIndex"] = device.into();
     }
+    for (name, value) in &call.trace {
+        info[*name] = value.as_str().into();
+    }
     let activity_type = json!(call.activity_type);
     let mut line = format!(r#"{{"id":{id},"type":{activity_type},"info":{info},"args":"#).into_bytes();
     push_on_one_line(&mut line, &call.arguments);
@@ -119,6 +122,7 @@ mod tests {
             arguments: arguments.as_bytes().to_vec(),
             heartbeat: heartbeat.map(|details| details.as_bytes().to_vec()),
             device: None,
+            trace: Vec::new(),
             stop: Stop::new(server, CancellationToken::new()),
             progress: watch::channel(None).0,
         }

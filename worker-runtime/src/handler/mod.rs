@@ -50,6 +50,8 @@ pub struct Call {
     pub heartbeat: Option<Vec<u8>>,
     /// Index of its device, where its Task Queue has devices.
     pub device: Option<u32>,
+    /// Fields of its trace context.
+    pub trace: Vec<(&'static str, String)>,
     /// When it is to stop.
     pub stop: Stop,
     /// Where details of heartbeats go.
@@ -79,6 +81,13 @@ impl Call {
             ("TASK_QUEUE", self.task_queue.clone()),
         ];
         task.into_iter().chain(device).collect()
+    }
+
+    /// The same as variables of an environment, and the trace context.
+    fn environment(&self) -> Vec<(String, String)> {
+        let info = self.info().into_iter().map(|(name, value)| (format!("TEMPORAL_{name}"), value));
+        let trace = self.trace.iter().map(|(name, value)| (name.to_ascii_uppercase(), value.clone()));
+        info.chain(trace).collect()
     }
 }
 

@@ -81,7 +81,7 @@ struct Process {
 
 impl Process {
     fn start(program: &Program) -> Result<Self, HandlerError> {
-        let (mut child, tree) = program.start([])?;
+        let (mut child, tree) = program.start(Vec::new())?;
         let (Some(stdin), Some(stdout), stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             let cause = "its pipes are missing".to_owned();
             return Err(HandlerError::System { handler: program.name.clone(), cause });

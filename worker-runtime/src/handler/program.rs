@@ -72,11 +72,8 @@ fn find(program: &str, exec: &ExecConfig) -> Option<PathBuf> {
 }
 
 impl Program {
-    /// Starts it, as the leader of a process group of its own and with what it may know of a task.
-    pub(super) fn start<'a>(
-        &self,
-        info: impl IntoIterator<Item = (&'a str, String)>,
-    ) -> Result<(Child, Tree), HandlerError> {
+    /// Starts it, as the leader of a process group of its own and with the variables of its task.
+    pub(super) fn start(&self, task: Vec<(String, String)>) -> Result<(Child, Tree), HandlerError> {
         let Self { programs, exec, limits, .. } = self;
         if let Some(dir) = exec.working_dir.as_ref().filter(|dir| !Path::new(dir).is_dir()) {
             return Err(self.not_started("workingDir", dir, "it is not a folder".to_owned()));
@@ -104,7 +101,7 @@ impl Program {
             .envs(PASSED_ON.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))))
             .envs(&exec.env)
             .env(MARK, &mark)
-            .envs(info.into_iter().map(|(key, value)| (format!("TEMPORAL_{key}"), value)))
+            .envs(task)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
