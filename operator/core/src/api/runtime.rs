@@ -107,11 +107,11 @@ pub struct RuntimeTaskQueue {
     pub slots_per: Option<String>,
     /// Activities that a pod starts a second, at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0.001, max = 1_000_000))]
+    #[schemars(range(min = 0, max = 1_000_000), extend("exclusiveMinimum" = true))]
     pub max_activities_per_second: Option<f64>,
     /// Activities of the Task Queue that the server hands out a second, to all pods together, at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0.001, max = 1_000_000))]
+    #[schemars(range(min = 0, max = 1_000_000), extend("exclusiveMinimum" = true))]
     pub max_task_queue_activities_per_second: Option<f64>,
     /// Open polls of a pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
