@@ -36,7 +36,7 @@ pub(super) fn pod(runtime: &RuntimeSpec, context: &Context<'_>, wrong: &mut Vec<
     let Context { around, name, child_name, template } = *context;
     let image = runtime_image(runtime, child_name, around);
     wrong.extend(image.as_deref().and_then(|image| other_image(template, image)));
-    let config = RuntimeConfig {
+    let mut config = RuntimeConfig {
         version: CONFIG_VERSION,
         task_queues: runtime.task_queues.iter().map(|queue| queue.name.clone()).collect(),
         handlers: runtime.handlers.iter().filter_map(handler).collect(),
@@ -46,6 +46,10 @@ pub(super) fn pod(runtime: &RuntimeSpec, context: &Context<'_>, wrong: &mut Vec<
             .map(|route| ActivityConfig { activity_type: route.activity_type.clone(), handler: route.handler.clone() })
             .collect(),
     };
+    // Their order is no part of the version, whose configuration can't change.
+    config.task_queues.sort_unstable();
+    config.handlers.sort_by(|one, other| one.name.cmp(&other.name));
+    config.activities.sort_by(|one, other| one.activity_type.cmp(&other.activity_type));
     if runtime.mode == RuntimeMode::Shared {
         wrong.extend(config.violations().into_iter().map(|violation| format!("spec.runtime.{violation}.")));
     }

@@ -248,3 +248,24 @@ fn without_versions_a_change_of_what_runs_needs_no_new_pods_either() {
     assert_eq!(of("cat").child, of("dog").child);
     assert_ne!(of("cat").config_maps[0], of("dog").config_maps[0]);
 }
+
+#[test]
+fn the_order_of_queues_handlers_and_activities_changes_nothing() {
+    let turned = |reverse: bool| {
+        let mut runtime = runtime();
+        runtime["taskQueues"].as_array_mut().unwrap().push(json!({"name": "another"}));
+        let handler = json!({"name": "another", "exec": {"command": ["cat"]}});
+        runtime["handlers"].as_array_mut().unwrap().push(handler);
+        runtime["activities"].as_array_mut().unwrap().push(json!({"type": "Another", "handler": "another"}));
+        for list in ["taskQueues", "handlers", "activities"] {
+            let list = runtime[list].as_array_mut().unwrap();
+            if reverse {
+                list.reverse();
+            }
+        }
+        fleet(json!({"runtime": runtime}))
+    };
+    let (one, other) = (turned(false), turned(true));
+    assert_eq!(one.config_maps[0], other.config_maps[0], "it can't change: it is immutable");
+    assert_eq!(one.child.object, other.child.object);
+}
