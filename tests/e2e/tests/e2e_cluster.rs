@@ -5,8 +5,8 @@ mod cluster;
 use std::process::ExitCode;
 
 use cluster::{
-    bad_pods, drain, faults, futile, handlers, life, recording, replicas, rest, secrets, shrink, signals, steady,
-    versions,
+    bad_pods, changes, drain, faults, futile, handlers, life, recording, replicas, rest, secrets, shrink, signals,
+    steady, versions,
 };
 use e2e::{ClusterBed, scenario, suite};
 
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         scenario!(faults::the_server_is_cut_off_in_a_burst, minutes 8),
         scenario!(shrink::without_cordon_no_busy_pod_is_removed),
         scenario!(futile::a_rate_limited_queue_gets_no_useless_pods),
+        scenario!(changes::running_pods_take_a_change_over_and_a_killed_one_loses_nothing, minutes 6),
         scenario!(steady::a_busy_queue_without_backlog_never_goes_to_zero),
         scenario!(signals::pods_whose_metrics_are_cut_off_are_kept),
         scenario!(futile::an_image_that_never_starts_gets_no_more_pods),

@@ -1,6 +1,7 @@
 //! The scenarios, a file a capability.
 
 pub mod bad_pods;
+pub mod changes;
 pub mod drain;
 pub mod faults;
 pub mod futile;

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use temporalio_protos::temporal::api::activity::v1::{ActivityExecutionInfo, activity_execution_outcome};
-use temporalio_protos::temporal::api::common::v1::{ActivityType, Payload, Payloads, RetryPolicy};
+use temporalio_protos::temporal::api::common::v1::{ActivityType, Header, Payload, Payloads, RetryPolicy};
 use temporalio_protos::temporal::api::failure::v1::ApplicationFailureInfo;
 use temporalio_protos::temporal::api::failure::v1::failure::FailureInfo;
 use temporalio_protos::temporal::api::taskqueue::v1::TaskQueue;
@@ -84,6 +84,7 @@ pub struct Activity<'a> {
     pub heartbeat: Option<Duration>,
     pub attempts: i32,
     pub retry_interval: Option<Duration>,
+    pub header: Vec<(&'static str, Payload)>,
 }
 
 impl Default for Activity<'_> {
@@ -96,6 +97,7 @@ impl Default for Activity<'_> {
             heartbeat: None,
             attempts: 1,
             retry_interval: None,
+            header: Vec::new(),
         }
     }
 }
@@ -168,6 +170,9 @@ impl Server {
                 ..Default::default()
             }),
             input: Some(Payloads { payloads: activity.input }),
+            header: Some(Header {
+                fields: activity.header.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            }),
             ..Default::default()
         };
         self.client.clone().start_activity_execution(request).await?;
