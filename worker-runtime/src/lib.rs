@@ -16,6 +16,7 @@ mod core_metrics;
 mod cpu;
 mod credentials;
 mod encryption;
+mod gather;
 mod handler;
 mod library;
 mod lifecycle;
