@@ -70,8 +70,12 @@ pub(super) fn start<'a>(
     }
     let program = exec.command.first().map_or("", String::as_str);
     let mark = programs.mark();
-    let mut command = Command::new(program);
+    // With a path, no copy of this process is made for the start (`posix_spawn` in place of `fork`): a third of what a short
+    // program costs.
+    let path = if program.contains('/') { None } else { find(program, exec) };
+    let mut command = Command::new(path.as_deref().unwrap_or(Path::new(program)));
     command
+        .arg0(program)
         .args(exec.command.iter().skip(1))
         .env_clear()
         .envs(PASSED_ON.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))))
