@@ -18,7 +18,8 @@ impl Echo {
     }
 }
 
-#[tokio::main]
+// One thread: activities that wait for nothing gain nothing by more.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     worker_runtime::init_logs();
     let task_queue = std::env::var("TASK_QUEUE").context("TASK_QUEUE is not set; name the Task Queue to poll")?;

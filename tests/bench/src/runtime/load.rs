@@ -25,31 +25,24 @@ const BATCH: usize = 100;
 const CALL_LIMIT: Duration = Duration::from_secs(20);
 const ACTIVITY_LIMIT: Duration = Duration::from_secs(120);
 
-/// Gives tasks to Workers.
-pub struct Load {
+/// Has as many activities run on a Task Queue, each with an argument of so many bytes of JSON.
+///
+/// # Errors
+/// One did not give back its argument, on its first attempt.
+pub async fn run(host_port: &str, task_queue: &str, bytes: usize, tasks: usize) -> Result<()> {
+    // A connection for each time: the server closes every one after five minutes.
+    let channel = Endpoint::from_shared(format!("http://{host_port}"))?.connect().await?;
+    let load = Load { client: WorkflowServiceClient::new(channel).max_decoding_message_size(64 << 20) };
+    let batches = (0..tasks.div_ceil(BATCH)).map(|number| BATCH.min(tasks - number * BATCH));
+    try_join_all(batches.map(|tasks| load.batch(task_queue, bytes, tasks))).await?;
+    Ok(())
+}
+
+struct Load {
     client: WorkflowServiceClient<Channel>,
 }
 
 impl Load {
-    /// Connects to the server.
-    ///
-    /// # Errors
-    /// It does not answer.
-    pub async fn connect(host_port: &str) -> Result<Self> {
-        let channel = Endpoint::from_shared(format!("http://{host_port}"))?.connect().await?;
-        Ok(Self { client: WorkflowServiceClient::new(channel).max_decoding_message_size(64 << 20) })
-    }
-
-    /// Has as many activities run on a Task Queue, each with an argument of so many bytes of JSON.
-    ///
-    /// # Errors
-    /// One did not give back its argument, on its first attempt.
-    pub async fn run(&self, task_queue: &str, bytes: usize, tasks: usize) -> Result<()> {
-        let batches = (0..tasks.div_ceil(BATCH)).map(|number| BATCH.min(tasks - number * BATCH));
-        try_join_all(batches.map(|tasks| self.batch(task_queue, bytes, tasks))).await?;
-        Ok(())
-    }
-
     async fn batch(&self, task_queue: &str, bytes: usize, tasks: usize) -> Result<()> {
         // A Task Queue of its own, so that nobody else's Workflow Task comes.
         let id = format!("load-{:016x}", rand::random::<u64>());

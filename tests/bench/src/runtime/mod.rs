@@ -15,7 +15,6 @@ use harness::{TemporalOptions, TemporalServer};
 use rand::seq::SliceRandom as _;
 use serde::Serialize;
 
-use self::load::Load;
 use self::report::Report;
 use self::workers::{Scene, Variant};
 use crate::figures;
@@ -71,11 +70,12 @@ pub async fn run(rounds: u32) -> Result<()> {
 
 /// Gives the Workers tasks in turns, each round in an order of its own, so that the noise of the machine meets all of them.
 async fn measure(scene: &Scene, rounds: u32) -> Result<BTreeMap<&'static str, Measured>> {
-    let load = Load::connect(&scene.host_port).await?;
     let mut workers = Vec::new();
     for variant in workers::all(scene) {
         let worker = scene.start(&variant.host, variant.name)?;
-        load.run(variant.name, variant.bytes, WARM_UP).await.with_context(|| format!("warm {} up", variant.name))?;
+        load::run(&scene.host_port, variant.name, variant.bytes, WARM_UP)
+            .await
+            .with_context(|| format!("warm {} up", variant.name))?;
         workers.push((variant, worker));
     }
     let mut spent = BTreeMap::<_, Vec<Cpu>>::new();
@@ -85,7 +85,7 @@ async fn measure(scene: &Scene, rounds: u32) -> Result<BTreeMap<&'static str, Me
         for number in &order {
             let (Variant { name, bytes, .. }, worker) = &workers[*number];
             let before = Cpu::of(worker.pid())?;
-            load.run(name, *bytes, TASKS).await.with_context(|| format!("{name}, round {round}"))?;
+            load::run(&scene.host_port, name, *bytes, TASKS).await.with_context(|| format!("{name}, round {round}"))?;
             tokio::time::sleep(SETTLE).await;
             let cpu = Cpu::of(worker.pid())?.since(before);
             let [own, handlers] = [cpu.own + cpu.ended, cpu.running].map(a_task);
