@@ -70,8 +70,7 @@ pub(super) fn start<'a>(
     }
     let program = exec.command.first().map_or("", String::as_str);
     let mark = programs.mark();
-    // With a path, no copy of this process is made for the start (`posix_spawn` in place of `fork`): a third of what a short
-    // program costs.
+    // With a path, the standard library need not copy this process for the start (`posix_spawn` in place of `fork`).
     let path = if program.contains('/') { None } else { find(program, exec) };
     let mut command = Command::new(path.as_deref().unwrap_or(Path::new(program)));
     command
