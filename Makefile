@@ -94,3 +94,7 @@ bench-autoscale: build ## Play recorded traffic on the real cluster, beside the 
 .PHONY: bench-detection
 bench-detection: build ## Measure how soon a task on an idle Task Queue is seen; TRIALS=n (docs/benchmarks.md)
 	$(PROGRAMS)/bench detection $(if $(TRIALS),--trials $(TRIALS))
+
+.PHONY: bench-runtime
+bench-runtime: build ## Measure the CPU time of a task on the runtime beside Workers on the Go SDK; ROUNDS=n (docs/benchmarks.md)
+	$(PROGRAMS)/bench runtime $(if $(ROUNDS),--rounds $(ROUNDS))

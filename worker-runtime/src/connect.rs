@@ -10,6 +10,7 @@ use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::credentials::Credentials;
+use crate::gather::Connector;
 use crate::settings::{Settings, Tls};
 use crate::transport::{self, Wire};
 
@@ -71,7 +72,10 @@ pub async fn attempt(settings: &Settings, credentials: &Credentials, wire: &Wire
     let failed = |cause, remedy| failed(settings, cause, remedy);
     let endpoint = endpoint(settings, credentials).map_err(|cause| failed(cause, FILES))?;
     let connected = async {
-        let channel = endpoint.connect().await.map_err(|error| failed(chain(&error), UNREACHABLE))?;
+        let channel = endpoint
+            .connect_with_connector(Connector::new(ATTEMPT_TIMEOUT))
+            .await
+            .map_err(|error| failed(chain(&error), UNREACHABLE))?;
         Connection::connect(options(settings, credentials, transport::over(channel, wire.clone()))).await.map_err(
             |error| {
                 let (cause, remedy) = explain(&error);

@@ -21,6 +21,7 @@ mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gather;
 mod handler;
 mod hosted;
 mod library;

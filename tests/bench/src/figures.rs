@@ -99,7 +99,11 @@ pub fn table(figures: &[Figure]) -> String {
 }
 
 fn shown(value: f64) -> String {
-    if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+    match value {
+        ..10.0 => format!("{value:.2}"),
+        10.0..100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
 }
 
 /// Mean number of runnable processes over the last minute.

@@ -13,6 +13,7 @@ mod figures;
 mod fleet;
 mod leader;
 mod push;
+mod runtime;
 mod stage;
 mod tasks;
 mod trials;
@@ -64,6 +65,12 @@ enum Benchmark {
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..))]
         trials: u32,
     },
+    /// CPU time of a task on the runtime, beside Workers on the Go SDK. Needs no cluster.
+    Runtime {
+        /// How often each Worker is measured, in turns.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
     /// One scaling decision, on lanes taken from simulated runs. Needs no cluster.
     Decision,
 }
@@ -75,6 +82,7 @@ impl Benchmark {
             Self::Autoscale { seconds, profile } => autoscale::run(Duration::from_secs(seconds), profile).await,
             Self::Detection { trials } => detection::run(trials).await,
             Self::Push { trials } => push::run(trials).await,
+            Self::Runtime { rounds } => runtime::run(rounds).await,
             Self::Decision => decision::run(),
         }
     }

