@@ -2,6 +2,7 @@
 
 mod runtime_support;
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,14 +13,14 @@ use serde_json::{Value, json};
 const PICTURES: &str = "3";
 
 fn example(server: &Server, config: &Value, environment: &[(&str, &str)]) -> Result<Worker> {
+    limited_example(server, config, environment, json!({}))
+}
+
+fn limited_example(server: &Server, config: &Value, environment: &[(&str, &str)], limits: Value) -> Result<Worker> {
     let command = Command::new(program("pictures"));
-    Worker::start_program(
-        command,
-        &server.temporal.host_port(),
-        config,
-        &json!({"drainTimeoutMs": 90_000}),
-        environment,
-    )
+    let mut all = json!({"drainTimeoutMs": 90_000});
+    all.as_object_mut().context("an object")?.extend(limits.as_object().cloned().unwrap_or_default());
+    Worker::start_program(command, &server.temporal.host_port(), config, &all, environment)
 }
 
 fn queues() -> Value {
@@ -28,6 +29,10 @@ fn queues() -> Value {
 
 /// The fleet that makes thumbnails.
 async fn thumbnails(server: &Server, folder: &std::path::Path) -> Result<Worker> {
+    limited_thumbnails(server, folder, json!({})).await
+}
+
+async fn limited_thumbnails(server: &Server, folder: &std::path::Path, limits: Value) -> Result<Worker> {
     let made = Command::new(program("thumbnail")).arg("--make-pictures").arg(folder).arg(PICTURES).status()?;
     assert!(made.success());
     let command = [program("thumbnail").display().to_string(), folder.display().to_string()];
@@ -37,7 +42,9 @@ async fn thumbnails(server: &Server, folder: &std::path::Path) -> Result<Worker>
         "handlers": [{"name": "thumbnail", "exec": {"command": command}}],
         "activities": [{"type": "Thumbnail", "handler": "thumbnail"}],
     });
-    Worker::ready(server, config, json!({"maxConcurrentActivities": {"thumbnails": 2}})).await
+    let mut all = json!({"maxConcurrentActivities": {"thumbnails": 2}});
+    all.as_object_mut().context("an object")?.extend(limits.as_object().cloned().unwrap_or_default());
+    Worker::ready(server, config, all).await
 }
 
 fn start_workflow(server: &Server, pictures: u32) -> Result<()> {
@@ -156,5 +163,51 @@ async fn task_queues_that_differ_from_the_configuration_are_refused() -> Result<
     let mut example = example(&server, &json!({"version": 1, "taskQueues": ["pictures-workflows"]}), &[])?;
     assert_eq!(example.exit(Duration::from_secs(10)).await?.code(), Some(1));
     assert!(example.log().contains("pictures-local") && example.log().contains("make them equal"), "{}", example.log());
+    Ok(())
+}
+
+/// Encodings of all payloads of the history, but for the input that whoever started the Workflow gave it.
+fn encodings(server: &Server) -> Result<BTreeSet<String>> {
+    fn collect(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(object) => {
+                found.extend(object.get("encoding").and_then(Value::as_str).map(str::to_owned));
+                object.values().for_each(|value| collect(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| collect(value, found)),
+            _ => {}
+        }
+    }
+    let history = server.cli(&["workflow", "show", "--workflow-id", "make"])?;
+    let mut found = BTreeSet::new();
+    for event in history["events"].as_array().context("no events")?.iter().skip(1) {
+        collect(event, &mut found);
+    }
+    Ok(found)
+}
+
+/// Runs the example to its end, and says how its payloads are encoded.
+async fn encodings_with(limits: Value) -> Result<BTreeSet<String>> {
+    let (server, folder) = (Server::start().await?, tempfile::tempdir()?);
+    let _fleet = limited_thumbnails(&server, folder.path(), limits.clone()).await?;
+    let example = limited_example(&server, &queues(), &[], limits)?;
+    example.wait_ready().await;
+    start_workflow(&server, 3)?;
+    result(&server).await;
+    encodings(&server)
+}
+
+#[tokio::test]
+async fn a_rust_workflow_and_its_activities_encrypt_what_they_say() -> Result<()> {
+    // In Base64, as the command shows them: `json/plain`.
+    const PLAIN: &str = "anNvbi9wbGFpbg==";
+    let keys = tempfile::tempdir()?;
+    let key = json!({"id": "k1", "file": keys.path().join("k1")});
+    std::fs::write(keys.path().join("k1"), [1; 32])?;
+    // The input comes from somebody without a key.
+    let encrypted = encodings_with(json!({"encryption": {"mode": "Migrate", "writeKey": key}})).await?;
+    assert!(!encrypted.is_empty() && !encrypted.contains(PLAIN), "{encrypted:?}");
+    let plain = encodings_with(json!({})).await?;
+    assert!(plain.contains(PLAIN), "the control finds nothing: {plain:?}");
     Ok(())
 }
