@@ -145,7 +145,8 @@ mod tests {
         }
 
         fn stale(&self) -> (bool, Option<String>) {
-            let metric = self.metrics.render().contains("temporal_worker_runtime_configuration_stale 1");
+            let line = "\ntemporal_worker_runtime_configuration_stale 1\n";
+            let metric = self.metrics.render().contains(line);
             (metric, self.files.lifecycle.noted())
         }
     }

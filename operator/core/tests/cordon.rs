@@ -205,10 +205,9 @@ fn a_change_of_keys_reaches_the_pods_and_replaces_none() {
     assert_eq!(old.child, new.child);
     assert!(new.config_maps[1]["data"]["limits.json"].as_str().unwrap().contains(r#""orderKeys":["k1","k2"]"#));
     assert_eq!(old.config_maps[0], new.config_maps[0], "what a version runs never changes");
-    // The same limits do replace them when they change.
-    let queues = json!([{"name": "q", "maxConcurrentActivities": 3}]);
+    // A limit that only a new pod can have does replace them: the grace period follows from it.
     let mut patch = json!({"runtime": manifest(&json!({})).spec.runtime});
-    patch["runtime"]["taskQueues"] = queues;
+    patch["runtime"]["drainTimeout"] = json!("77s");
     assert_ne!(old.child, fleet_with(&patch, &["k1"], &[]).child);
 }
 

@@ -52,8 +52,10 @@ pub(super) struct Lane {
     pub live_read: Option<Every>,
     /// How its statistics are read, if they are.
     pub stats_read: Option<Every>,
-    /// Its rate limit, and when it was last told.
-    rate_limit: Option<(RateLimit, Instant)>,
+    /// Its rate limit.
+    rate_limit: Option<RateLimit>,
+    /// First of the readings in a row that did not tell it.
+    limit_untold: Option<Instant>,
     /// The last reading did not tell it.
     pub limit_in_doubt: bool,
 }
@@ -80,23 +82,23 @@ impl Lane {
             live_read: None,
             stats_read: None,
             rate_limit: None,
+            limit_untold: None,
             limit_in_doubt: false,
         }
     }
 
     /// Its rate limit, if it has one.
     pub(super) fn rate_limit(&self) -> Option<RateLimit> {
-        self.rate_limit.map(|(limit, _)| limit)
+        self.rate_limit
     }
 
-    /// Takes the limit that a reading told. One without it does not end a limit that was told a moment before: a limit was
-    /// seen to vanish for 0.2 s, just after the first Workers of a queue came, and the fleet got pods that did not help.
+    /// Takes the limit that a reading told. One without it does not end a limit, however long ago that was told: a limit was
+    /// seen to vanish for 0.2 s, just after the first Workers of a queue came, and the fleet got pods that did not help. It
+    /// ends when no reading has told it for a while.
     pub(super) fn take_rate_limit(&mut self, told: Option<RateLimit>, asked: Instant) {
-        let stands = |told_at: Instant| asked.saturating_duration_since(told_at) < LIMIT_STANDS;
-        self.rate_limit = match told {
-            Some(limit) => Some((limit, asked)),
-            None => self.rate_limit.filter(|(_, told_at)| stands(*told_at)),
-        };
+        self.limit_untold = told.is_none().then(|| self.limit_untold.unwrap_or(asked));
+        let stands = |untold: Instant| asked.saturating_duration_since(untold) < LIMIT_STANDS;
+        self.rate_limit = told.or(self.rate_limit.filter(|_| self.limit_untold.is_none_or(stands)));
         self.limit_in_doubt = told.is_none() && self.rate_limit.is_some();
     }
 

@@ -236,6 +236,8 @@ async fn a_rate_limit_that_one_reading_leaves_out_stands_and_is_asked_for_again(
     let mut bed = Bed::new();
     bed.set(Some("d"), &["b1"], Phase::AtZero);
     bed.run(Duration::from_secs(5), with(Some(limit)));
+    // However long ago it was told.
+    bed.now += Duration::from_secs(20);
     bed.set(Some("d"), &["b1"], Phase::Running);
     let made = bed.run(Duration::from_secs(2), with(None));
     assert_eq!((count(&made, |job| matches!(job, Job::Stats { .. })) > 0, seen(&bed)), (true, Some(limit)));
