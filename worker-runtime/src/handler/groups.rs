@@ -1,8 +1,8 @@
 //! Control groups of the runtime's own, version 2: one for each run of a handler's program, where it may make them.
 //!
 //! A group with processes can't hand controllers on to groups below it, so the runtime first moves into one of those itself.
-//! A program with limits [enters](enter) its group before it starts, and one without is [taken in](Group::take) as soon as it
-//! runs. So all that it starts is in there too, whatever it does to its session, its parent or its environment.
+//! A program [enters](enter) its group before it starts, so all that it starts is in there too, whatever it does to its session,
+//! its parent or its environment.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -116,14 +116,6 @@ impl Group {
     /// Its folder.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// Takes a process in. One that has ended already is no loss; a child that it has started meanwhile stays outside, and is
-    /// found as those are that have no group.
-    pub(super) fn take(&self, process: u32) {
-        if let Err(error) = self.set("cgroup.procs", &process.to_string()) {
-            tracing::debug!(process, %error, "not taken into its control group");
-        }
     }
 
     /// Which limits the kernel holds it to.

@@ -81,9 +81,7 @@ impl Program {
         let program = exec.command.first().map_or("", String::as_str);
         let mark = programs.mark();
         let group = programs.group(&mark, *limits).map_err(|error| self.no_group(&error))?;
-        // What has limits must be in its group before it starts another process; what has none costs less without a detour.
-        let enters = group.as_ref().filter(|_| *limits != Limits::default());
-        let mut command = match enters {
+        let mut command = match &group {
             None => Command::new(program),
             Some(group) => {
                 // What enters the group could tell it on standard error only.
@@ -111,9 +109,6 @@ impl Program {
             command.current_dir(dir);
         }
         let child = command.spawn().map_err(|error| self.not_started("command[0]", program, error.to_string()))?;
-        if let (Some(group), None, Some(process)) = (&group, enters, child.id()) {
-            group.take(process);
-        }
         let tree = programs.track(mark, child.id(), *limits, group);
         Ok((child, tree))
     }

@@ -300,10 +300,10 @@ async fn a_version_that_does_not_register_is_asked_for_less_and_less() {
     let reads =
         |made: Vec<(Instant, Job)>| made.iter().filter(|(_, job)| matches!(job, Job::Deployment { .. })).count();
     let first = reads(bed.run(Duration::from_secs(60), absent));
-    assert!((55..=61).contains(&first), "{first} in the first minute");
+    assert!((54..=66).contains(&first), "{first} in the first minute");
     bed.run(Duration::from_secs(120), absent);
     let later = reads(bed.run(Duration::from_secs(60), absent));
-    assert!((10..=13).contains(&later), "{later} in a later minute");
+    assert!((9..=15).contains(&later), "{later} in a later minute");
 }
 
 #[tokio::test]
