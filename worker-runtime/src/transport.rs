@@ -48,7 +48,7 @@ pub struct Wire {
     pub lifecycle: Lifecycle,
     /// Behind a cordon, none but sticky ones do.
     pub cordon: Cordon,
-    /// Those of a Worker that is replaced do not either.
+    /// Those for activities of a Worker that is replaced do not either.
     pub roll: Roll,
     /// Whether calls are compressed.
     pub gzip: Arc<AtomicBool>,
@@ -86,8 +86,9 @@ impl Wire {
     }
 
     fn may_begin(&self, poll: &Poll) -> bool {
-        let drains = poll.for_activities && self.lifecycle.stage() >= Stage::Draining;
-        !drains && (poll.sticky || !self.cordon.is_on()) && self.roll.may_poll(&poll.worker)
+        // Polls for Workflows go on until their Worker ends: no gate holds them, so that they would be refused without end.
+        let ends = || self.lifecycle.stage() >= Stage::Draining || !self.roll.may_poll(&poll.worker);
+        !(poll.for_activities && ends()) && (poll.sticky || !self.cordon.is_on())
     }
 }
 
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_is_replaced_begins_no_poll() {
+    fn a_worker_that_is_replaced_begins_no_poll_for_activities() {
         let wire = Wire::default();
         let gate = Gate::new(Room::new(1, None), Cordon::default());
         let _entry = wire.roll.enter("old".to_owned(), "q", gate.clone(), None);
@@ -234,8 +235,13 @@ mod tests {
             let request = PollActivityTaskQueueRequest { worker_instance_key: worker.to_owned(), ..Default::default() };
             wire.may_begin(&Poll::of(POLL_ACTIVITIES, &request.encode_to_vec().into()).unwrap())
         };
+        let begins_for_workflows = |worker: &str| {
+            let request = PollWorkflowTaskQueueRequest { worker_instance_key: worker.to_owned(), ..Default::default() };
+            wire.may_begin(&Poll::of(POLL_WORKFLOWS, &request.encode_to_vec().into()).unwrap())
+        };
         assert!(begins("old") && begins("new"));
         gate.shut();
         assert!(!begins("old") && begins("new"));
+        assert!(begins_for_workflows("old"), "its Workflows go on, and core would ask again and again");
     }
 }
