@@ -54,6 +54,7 @@ fn read<T: DeserializeOwned>(path: &PathBuf) -> anyhow::Result<T> {
 pub struct Files {
     paths: Paths,
     used: Told,
+    had_limits: bool,
     said: Option<String>,
     stale: IntGauge,
     lifecycle: Lifecycle,
@@ -70,7 +71,8 @@ impl Files {
             "1 while the configuration or the limits in the files can't be used, and older ones are.",
         ))?;
         metrics.register(Box::new(stale.clone()))?;
-        Ok(Self { paths, used, said: None, stale, lifecycle })
+        let had_limits = paths.limits.as_ref().is_some_and(|path| path.exists());
+        Ok(Self { paths, used, had_limits, said: None, stale, lifecycle })
     }
 
     /// Waits until the files say something else than what is used. May be dropped at any time.
@@ -84,12 +86,30 @@ impl Files {
     }
 
     fn look(&mut self) -> Option<Told> {
-        match self.paths.read() {
+        match self.read() {
             Ok(told) if told == self.used => self.say(None),
             Ok(told) => return Some(told),
             Err(problem) => self.say(Some(format!("{problem:#}"))),
         }
         None
+    }
+
+    /// What the files say now. A file that was there is not to be missing, and a Task Queue that a newer version no longer has,
+    /// so that the limits of the fleet leave it out, keeps those that it had.
+    fn read(&self) -> anyhow::Result<Told> {
+        let gone = self.paths.limits.as_ref().filter(|path| self.had_limits && !path.exists());
+        if let Some(path) = gone {
+            anyhow::bail!("file {} is gone; bring it back", path.display());
+        }
+        let mut told = self.paths.read()?;
+        let RuntimeLimits { max_concurrent_activities, task_queues, .. } = &self.used.limits;
+        for (queue, slots) in max_concurrent_activities {
+            if !told.limits.max_concurrent_activities.contains_key(queue) {
+                told.limits.max_concurrent_activities.insert(queue.clone(), *slots);
+                told.limits.task_queues.extend(task_queues.get(queue).map(|limits| (queue.clone(), limits.clone())));
+            }
+        }
+        Ok(told)
     }
 
     /// Notes that a change was taken over.
@@ -163,6 +183,32 @@ mod tests {
         folder.files.accept(told);
         assert_eq!(folder.stale(), (false, None));
         assert_eq!(folder.files.look(), None);
+    }
+
+    #[test]
+    fn a_task_queue_that_the_limits_no_longer_name_keeps_what_it_had() {
+        let mut folder = Folder::new(
+            r#"{"maxConcurrentActivities": {"q": 2, "r": 3}, "taskQueues": {"q": {"maxActivitiesPerSecond": 1.5}}}"#,
+        );
+        folder.write(r#"{"maxConcurrentActivities": {"r": 4}}"#);
+        let limits = folder.files.look().unwrap().limits;
+        assert_eq!((limits.slots("q"), limits.slots("r")), (2, 4));
+        assert_eq!(limits.task_queues["q"].max_activities_per_second, Some(1.5));
+        folder.write(r#"{"maxConcurrentActivities": {"q": 5, "r": 4}}"#);
+        let limits = folder.files.look().unwrap().limits;
+        assert_eq!(
+            (limits.slots("q"), limits.task_queues.is_empty()),
+            (5, true),
+            "one that is named has what is said of it"
+        );
+    }
+
+    #[test]
+    fn limits_that_are_gone_change_nothing_and_are_said() {
+        let mut folder = Folder::new(r#"{"drainTimeoutMs": 1}"#);
+        std::fs::remove_file(folder.folder.path().join("limits.json")).unwrap();
+        assert_eq!(folder.files.look(), None);
+        assert!(folder.stale().0 && folder.stale().1.unwrap().contains("limits.json is gone"));
     }
 
     #[test]

@@ -107,20 +107,29 @@ enum QueueError {
 }
 
 /// Polls a Task Queue until the process drains, or nobody wishes it any more, and returns when its tasks have ended.
-/// `polled` is cancelled when the server lists its polls.
+/// `polled` is cancelled when the server lists its polls. Gives back the Task Queue's name.
 pub async fn serve(
     shared: Arc<Shared>,
     tasks: Arc<Tasks>,
     mut wishes: watch::Receiver<Option<Wish>>,
     polled: CancellationToken,
-) {
-    let Some(wish) = wishes.borrow().clone() else { return };
+) -> String {
+    let Some(wish) = wishes.borrow().clone() else { return tasks.task_queue.clone() };
     let around = Around { metrics: &tasks.metrics, cordon: &shared.wire.cordon };
     let kinds = WorkerTaskTypes::activity_only();
     let lane = Lane::new(&tasks.task_queue, kinds, wish.slots, Ended::ByRunner, &around);
     let (mut waits, mut turns, mut number) = (connect::backoff(), JoinSet::new(), 0_u64);
     while !shared.draining() {
-        let Some(wish) = wishes.borrow_and_update().clone() else { break };
+        let Some(wish) = wishes.borrow_and_update().clone() else {
+            // What runs ends, unless somebody wishes the Task Queue again before.
+            tokio::select! {
+                () = all_ended(&mut turns) => break,
+                changed = wishes.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => break,
+                },
+            }
+        };
         lane.resize(wish.slots);
         number += 1;
         let turn = Turn {
@@ -149,8 +158,13 @@ pub async fn serve(
             () = changed(&mut wishes, &wish, &lane) => {}
         }
     }
-    while turns.join_next().await.is_some() {}
+    all_ended(&mut turns).await;
     tasks.metrics.forget(&tasks.task_queue, TaskType::Activity);
+    tasks.task_queue.clone()
+}
+
+async fn all_ended(turns: &mut JoinSet<(u64, Result<(), QueueError>)>) {
+    while turns.join_next().await.is_some() {}
 }
 
 /// Waits for the end of a turn; those of others are of no interest.

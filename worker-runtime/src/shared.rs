@@ -89,7 +89,7 @@ struct Queues {
     handlers: watch::Sender<Arc<HandlerTable>>,
     tasks: Tasks,
     wishes: BTreeMap<String, (watch::Sender<Option<Wish>>, CancellationToken)>,
-    running: JoinSet<()>,
+    running: JoinSet<String>,
 }
 
 impl Queues {
@@ -122,7 +122,10 @@ impl Queues {
         loop {
             tokio::select! {
                 ended = self.running.join_next() => match ended {
-                    Some(ended) => ended.context("a Task Queue's task ended in a panic")?,
+                    Some(ended) => {
+                        let task_queue = ended.context("a Task Queue's task ended in a panic")?;
+                        self.ended(&task_queue, process);
+                    }
                     None => return Ok(()),
                 },
                 told = files.changed() => match self.prepare(&told) {
@@ -146,16 +149,22 @@ impl Queues {
     /// Polls what is new, no longer polls what is gone, and tells the others their limits.
     fn apply(&mut self, told: &Told) {
         let wanted = told.config.as_ref().map_or(&[][..], |config| &config.task_queues);
-        self.wishes.retain(|task_queue, (wish, _)| {
-            let stays = wanted.contains(task_queue);
-            if !stays {
+        for (task_queue, (wish, _)) in self.wishes.iter().filter(|(task_queue, _)| !wanted.contains(task_queue)) {
+            if wish.send_replace(None).is_some() {
                 tracing::info!(task_queue, "no longer polled");
-                wish.send_replace(None);
             }
-            stays
-        });
+        }
         for task_queue in wanted {
             self.wish(task_queue, &told.limits);
+        }
+    }
+
+    /// Forgets a Task Queue that is no longer served; it may be wished again by now.
+    fn ended(&mut self, task_queue: &str, process: &Process) {
+        self.wishes.remove(task_queue);
+        if process.lifecycle.stage() < Stage::Draining {
+            let told = process.told.borrow().clone();
+            self.apply(&told);
         }
     }
 

@@ -44,6 +44,16 @@ async fn queues_and_handlers_change_while_tasks_run() -> Result<()> {
     worker.write_config(&changed)?;
     worker.wait_log("no longer polled").await;
     worker.wait_log("polls no more").await;
+    // Wished again while it still runs a task, it is one Task Queue with the slots of one.
+    changed["taskQueues"] = json!(["r", "q"]);
+    worker.write_config(&changed)?;
+    assert_eq!(server.run(Activity::default()).await?.result(), json!(2));
+    worker.wait_metric("slots_used", WORK, 1.0).await;
+    assert_eq!(worker.metric("slots_available", WORK).await, Some(9.0));
+    changed["taskQueues"] = json!(["r"]);
+    worker.write_config(&changed)?;
+    wait_for("it to be left again", SOON, async || (worker.log().matches("polls no more").count() >= 2).then_some(()))
+        .await;
     let later = server.start_activity(Activity::default()).await?;
     std::fs::write(gate.path().join("open"), "")?;
     assert_eq!(server.end_of(&before).await.result(), json!(1));
