@@ -11,6 +11,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use operator_core::contract::CordonStatus;
 use operator_core::cordon::{Order, OrderKey, SEED_LENGTH, Verb};
+use runtime_support::stream::stream;
 use runtime_support::{Activity, SOON, Server, Worker, exec, program, wait_for};
 use serde_json::{Value, json};
 use temporalio_protos::temporal::api::enums::v1::PendingActivityState;
@@ -161,7 +162,8 @@ async fn cordons_under_a_stream_of_tasks_lose_none() -> Result<()> {
     let server = Arc::new(Server::start().await?);
     let pods = [Pod::start(&server, None, &exec(&["true"])).await?, Pod::start(&server, None, &exec(&["true"])).await?];
     let stop = Arc::new(AtomicBool::new(false));
-    let starters: Vec<_> = (0..3).map(|_| tokio::spawn(stream(server.clone(), stop.clone()))).collect();
+    let starters: Vec<_> =
+        (0..3).map(|_| tokio::spawn(stream(server.clone(), stop.clone(), Duration::from_millis(20)))).collect();
     for round in 0..4 {
         let (cordoned, other) = (&pods[round % 2], &pods[(round + 1) % 2]);
         cordoned.close().await?;
@@ -181,19 +183,6 @@ async fn cordons_under_a_stream_of_tasks_lose_none() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Starts one activity after the other until told to stop.
-async fn stream(server: Arc<Server>, stop: Arc<AtomicBool>) -> Result<Vec<String>> {
-    let mut activities = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        // A task that a cut poll took with it would come back after this time, on its second attempt.
-        let activity = Activity { start_to_close: Duration::from_secs(10), attempts: 0, ..Activity::default() };
-        activities.push(server.start_activity(activity).await?);
-        // No more than one Worker can do.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(activities)
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use runtime_support::stream::stream;
 use runtime_support::{Activity, SOON, Server, WORK, Worker, assert_says, config, exec, program, wait_for};
 use serde_json::json;
 use temporalio_protos::temporal::api::enums::v1::PendingActivityState;
@@ -214,7 +215,7 @@ async fn drains_under_a_stream_of_tasks_lose_none() -> Result<()> {
     let (configuration, limits) = (exec(&["true"]), json!({"maxConcurrentActivities": {"q": 50}}));
     let mut old = Worker::ready(&server, configuration.clone(), limits.clone()).await?;
     let stop = Arc::new(AtomicBool::new(false));
-    let starters: Vec<_> = (0..3).map(|_| tokio::spawn(stream(server.clone(), stop.clone()))).collect();
+    let starters: Vec<_> = (0..3).map(|_| tokio::spawn(stream(server.clone(), stop.clone(), Duration::ZERO))).collect();
     for _ in 0..3 {
         // Both serve, so that tasks and polls meet at any moment of the drain.
         let new = Worker::ready(&server, configuration.clone(), limits.clone()).await?;
@@ -237,17 +238,6 @@ async fn drains_under_a_stream_of_tasks_lose_none() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Starts one activity after the other until told to stop.
-async fn stream(server: Arc<Server>, stop: Arc<AtomicBool>) -> Result<Vec<String>> {
-    let mut activities = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        // A task that a cut poll took with it would come back after this time, on its second attempt.
-        let activity = Activity { start_to_close: Duration::from_secs(10), attempts: 0, ..Activity::default() };
-        activities.push(server.start_activity(activity).await?);
-    }
-    Ok(activities)
 }
 
 #[tokio::test]

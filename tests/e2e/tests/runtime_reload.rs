@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use runtime_support::stream::stream;
 use runtime_support::{Activity, SOON, Server, WORK, Worker, assert_says, exec, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -96,23 +97,12 @@ async fn slots_change_while_they_are_taken() -> Result<()> {
     Ok(())
 }
 
-/// Starts activities one after another until told to stop.
-async fn stream(server: Arc<Server>, stop: Arc<AtomicBool>) -> Result<Vec<String>> {
-    let mut activities = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        // One that is lost comes back on its second attempt.
-        let activity = Activity { start_to_close: Duration::from_secs(15), attempts: 0, ..Activity::default() };
-        activities.push(server.start_activity(activity).await?);
-    }
-    Ok(activities)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_under_a_stream_of_tasks_lose_and_fail_none() -> Result<()> {
     let server = Arc::new(Server::start().await?);
     let worker = Worker::ready(&server, exec(&["echo", "0"]), json!({})).await?;
     let stop = Arc::new(AtomicBool::new(false));
-    let starters: Vec<_> = (0..2).map(|_| tokio::spawn(stream(server.clone(), stop.clone()))).collect();
+    let starters: Vec<_> = (0..2).map(|_| tokio::spawn(stream(server.clone(), stop.clone(), Duration::ZERO))).collect();
     for change in 1..=4_u32 {
         worker.write_config(&exec(&["echo", &change.to_string()]))?;
         worker.write_limits(&json!({

@@ -4,6 +4,8 @@
 
 pub mod pids;
 
+pub mod stream;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
