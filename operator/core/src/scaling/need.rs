@@ -295,7 +295,10 @@ impl<'a> Demand<'a, '_> {
     /// Too few pods tell anything, though they should: the server's word alone, and nothing of it lowers.
     fn by_server(&self, need: &mut LaneNeed<'_>, lane: &Lane<'_>, usable: f64) {
         let added = lane.stats.and_then(|stats| stats.add_rate).filter(|rate| rate.is_finite() && *rate > 0.0);
-        let Some(service) = lane.lesson.service.known() else { return one_each(need, usable, self.input.current) };
+        let Some(service) = lane.lesson.service.known() else {
+            one_each(need, usable, self.input.current);
+            return self.hold_to_limit(need, lane, (SUPPOSED, usable));
+        };
         let patience = self.policy.target_latency.as_secs_f64() / service;
         need.load = added.unwrap_or(0.0) * service;
         need.seats = staffing::slots_for(need.load, patience, 1.0 - self.policy.percentile);
@@ -304,12 +307,14 @@ impl<'a> Demand<'a, '_> {
         need.rate_pods = pods(need.seats / usable).max(u32::from(need.running > 0));
         need.burst_pods = if need.waiting > 0 { pods((need.seats + extra) / usable).max(1) } else { 0 };
         need.term = if need.pods() > 0 { Term::Server } else { Term::Nothing };
+        self.hold_to_limit(need, lane, (service, usable));
     }
 
     /// The user says that the pods tell nothing: throughput of a pod, measured while a backlog stood.
     fn by_server_only(&self, need: &mut LaneNeed<'_>, lane: &Lane<'_>, usable: f64) {
         let Some(per_pod) = lane.lesson.per_pod.filter(|rate| *rate > 0.0) else {
-            return one_each(need, usable, self.input.current);
+            one_each(need, usable, self.input.current);
+            return self.hold_to_limit(need, lane, (SUPPOSED, usable));
         };
         let added = lane.stats.and_then(|stats| stats.add_rate).filter(|rate| rate.is_finite()).unwrap_or(0.0).max(0.0);
         let drain = self.policy.target_latency.as_secs_f64().max(DRAIN * self.state.start_up().as_secs_f64());
@@ -318,6 +323,8 @@ impl<'a> Demand<'a, '_> {
         let backlog = real(need.waiting) / (per_pod * drain);
         need.burst_pods = if need.waiting > 0 { pods(BESIDE_BLIND * added / per_pod + backlog).max(1) } else { 0 };
         need.term = if need.pods() > 0 { Term::Server } else { Term::Nothing };
+        // As long as a task takes on a pod that is full.
+        self.hold_to_limit(need, lane, (usable / per_pod, usable));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use operator_core::observed::{LaneStats, Observation, PodLoad, RateLimit, RateLimitSource, SlotUse, Waits};
-use operator_core::scaling::{CANARY, Decision, Input, Limit, Outcome, Policy, State, decide};
+use operator_core::scaling::{CANARY, Decision, Input, Limit, Mode, Outcome, Policy, State, decide};
 
 use crate::fixtures::*;
 use crate::saturated::Saturated;
@@ -145,6 +145,22 @@ fn a_rate_limit_holds_from_zero_too_while_nobody_knows_how_long_a_task_takes() {
     let control = from_zero(None).desired;
     assert!(control > 2, "the control: {control}");
     assert_eq!(from_zero(Some(4000.0)).desired, control, "a limit far away");
+}
+
+#[test]
+fn a_rate_limit_holds_while_the_pods_tell_nothing() {
+    for mode in [Mode::Full, Mode::ServerOnly] {
+        let silent = |told: Option<f64>| {
+            let mut input = fleet(0, &[0, 0]);
+            input.lanes.insert(lane(), limited(80, told, false));
+            input.declared_slots.insert(lane(), 2);
+            input.pods.iter_mut().for_each(|pod| pod.load = Observation::Unknown);
+            decide(&Policy { mode, ..policy() }, &input, &State::default()).0
+        };
+        let decision = silent(Some(2.0));
+        assert!(decision.outcome == Outcome::RateLimited && decision.desired <= 3, "{mode:?}: {}", decision.reason);
+        assert!(silent(None).desired > 3, "the control, {mode:?}");
+    }
 }
 
 #[test]
