@@ -51,7 +51,6 @@ mod versioning;
 
 pub use codec_server::{CodecServerOptions, serve as serve_codec};
 #[doc(hidden)]
-pub use handler::enter_group;
 pub use library::{Worker, WorkerBuilder};
 pub use lifecycle::Ended;
 pub use options::Options;

@@ -1,16 +1,12 @@
 //! `worker-runtime`: hosts activities in any language on Temporal Task Queues.
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use operator_core::contract;
 use worker_runtime::{CodecServerOptions, Options};
-
-/// Exit code of what could not become the program that it should: that of `env` and `nohup`.
-const NOT_STARTED: u8 = 125;
 
 /// Hosts activities in any language on Temporal Task Queues.
 #[derive(Parser)]
@@ -41,15 +37,6 @@ enum Command {
         #[arg(long, default_value_t = format!("127.0.0.1:{}", contract::PROBES_PORT))]
         address: String,
     },
-    /// Enters a control group and becomes a program there. How the runtime starts programs.
-    #[command(hide = true)]
-    EnterGroup {
-        /// Folder of the group.
-        group: PathBuf,
-        /// The program and its arguments.
-        #[arg(last = true, required = true)]
-        command: Vec<OsString>,
-    },
     /// Waits until the runtime in the same pod has drained. For the preStop hook of a handler's container.
     Drained {
         /// Address of the runtime's probes.
@@ -58,23 +45,13 @@ enum Command {
     },
 }
 
-fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::EnterGroup { group, command } => {
-            let Err(error) = worker_runtime::enter_group(&group, &command);
-            eprintln!("{error}");
-            ExitCode::from(NOT_STARTED)
-        }
-        command => serve(command),
-    }
-}
-
 // One thread: handlers do the work in processes of their own, and each further thread costs memory.
 #[tokio::main(flavor = "current_thread")]
-async fn serve(command: Command) -> ExitCode {
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
     worker_runtime::init_logs();
     let done = |()| ExitCode::SUCCESS;
-    let result = match command {
+    let result = match arguments.command {
         Command::Run(options) => worker_runtime::run(&options).await.map(|ended| ended.code().into()),
         Command::Check { config, limits } => {
             worker_runtime::check(&config, limits.as_deref()).map(|summary| println!("{summary}")).map(done)
@@ -82,7 +59,6 @@ async fn serve(command: Command) -> ExitCode {
         Command::CodecServer(options) => worker_runtime::serve_codec(&options).await.map(done),
         Command::Drain { address } => worker_runtime::begin_drain(&address).await.map(done),
         Command::Drained { address } => worker_runtime::wait_drained(&address).await.map(done),
-        Command::EnterGroup { .. } => unreachable!("needs no service"),
     };
     result.unwrap_or_else(|error| {
         tracing::error!("{error:#}");

@@ -109,7 +109,9 @@ impl Programs {
     /// # Errors
     /// The program is missing.
     pub fn runtime_image(&self, name: &str) -> Result<ImageSpec> {
-        Ok(ImageSpec::new(name, ["/worker-runtime"]).program(self.program("worker-runtime")?, "/worker-runtime"))
+        let image =
+            ImageSpec::new(name, ["/worker-runtime"]).program(self.program("worker-runtime")?, "/worker-runtime");
+        Ok(image.program(self.program("enter-group")?, "/enter-group"))
     }
 
     /// The image that a team makes from the runtime's: with its program, and pictures drawn into `folder`.

@@ -1,25 +1,24 @@
 //! Control groups of the runtime's own, version 2: one for each run of a handler's program, where it may make them.
 //!
 //! A group with processes can't hand controllers on to groups below it, so the runtime first moves into one of those itself.
-//! A program [enters](enter) its group before it starts, so all that it starts is in there too, whatever it does to its session,
+//! A [small program](LAUNCHER) enters the group and becomes the handler's program there, so all that it starts is in there too, whatever it does to its session,
 //! its parent or its environment.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nix::unistd::Pid;
+use tokio::process::Command;
 
 use super::limits::{Limit, Limits};
 use crate::cpu;
 
 /// Group that the runtime moves into.
 const LEAF: &str = "runtime";
+/// What enters the group of a run, beside the runtime's own program.
+const LAUNCHER: &str = "enter-group";
 
 /// Why there are no control groups.
 #[derive(Debug, thiserror::Error)]
@@ -30,30 +29,8 @@ pub(super) enum GroupsError {
     Root(PathBuf),
     #[error("{}: {error}", path.display())]
     System { path: PathBuf, error: io::Error },
-}
-
-/// Why a program can't be started in its group.
-#[derive(Debug, thiserror::Error)]
-pub enum EnterError {
-    /// It can't enter the group.
-    #[error("control group {} can't be entered: {error}", group.display())]
-    Group {
-        /// Folder of the group.
-        group: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// There is no program.
-    #[error("no program is named")]
-    Nothing,
-    /// The program can't be started.
-    #[error("{program:?} can't be started: {error}")]
-    Program {
-        /// The program.
-        program: OsString,
-        /// What the system said.
-        error: io::Error,
-    },
+    #[error("the program {LAUNCHER:?}, which enters them, is not beside the runtime's own, in {}", .0.display())]
+    Launcher(PathBuf),
 }
 
 /// Which limits the kernel holds a run to.
@@ -67,6 +44,7 @@ pub(super) struct Holds {
 #[derive(Debug)]
 pub(super) struct Groups {
     own: PathBuf,
+    launcher: PathBuf,
     pub(super) holds: Holds,
 }
 
@@ -74,6 +52,7 @@ pub(super) struct Groups {
 #[derive(Debug)]
 pub(super) struct Group {
     folder: PathBuf,
+    launcher: PathBuf,
     holds: Holds,
 }
 
@@ -83,6 +62,7 @@ impl Groups {
     /// # Errors
     /// It may make no group.
     pub(super) fn open() -> Result<Self, GroupsError> {
+        let launcher = launcher()?;
         let own = fs::read_to_string("/proc/self/cgroup").ok();
         let own = own.as_deref().and_then(cpu::folder).ok_or(GroupsError::Version)?;
         // The root group, which is the machine's, has no such file.
@@ -97,7 +77,7 @@ impl Groups {
         }
         let take = |controller| write(&own.join("cgroup.subtree_control"), controller).is_ok();
         let holds = Holds { memory: take("+memory"), pids: take("+pids") };
-        Ok(Self { own, holds })
+        Ok(Self { own, launcher, holds })
     }
 
     /// Makes the group of a run.
@@ -105,7 +85,8 @@ impl Groups {
     /// # Errors
     /// The system said no.
     pub(super) fn make(&self, mark: &str, limits: Limits) -> io::Result<Group> {
-        let group = Group { folder: self.own.join(format!("run-{mark}")), holds: self.holds };
+        let folder = self.own.join(format!("run-{mark}"));
+        let group = Group { folder, launcher: self.launcher.clone(), holds: self.holds };
         fs::create_dir(&group.folder)?;
         group.limit(limits)?;
         Ok(group)
@@ -113,9 +94,11 @@ impl Groups {
 }
 
 impl Group {
-    /// Its folder.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+    /// Starts a program in it, with the arguments that are added.
+    pub(super) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(&self.launcher);
+        command.arg(&self.folder).arg(program);
+        command
     }
 
     /// Which limits the kernel holds it to.
@@ -183,21 +166,17 @@ impl Drop for Group {
     }
 }
 
+/// The file of the launcher.
+fn launcher() -> Result<PathBuf, GroupsError> {
+    let system = |error| GroupsError::System { path: "/proc/self/exe".into(), error };
+    let own = std::env::current_exe().map_err(system)?;
+    let launcher = own.with_file_name(LAUNCHER);
+    if launcher.is_file() { Ok(launcher) } else { Err(GroupsError::Launcher(own.with_file_name(""))) }
+}
+
 /// Writes to a file that is there; where there is none, nothing is made.
 fn write(path: &Path, value: &str) -> io::Result<()> {
     io::Write::write_all(&mut fs::OpenOptions::new().write(true).open(path)?, value.as_bytes())
-}
-
-/// Enters a control group, and becomes a program there. Returns only when that fails.
-///
-/// # Errors
-/// The group can't be entered, or the program can't be started.
-pub fn enter(group: &Path, command: &[OsString]) -> Result<Infallible, EnterError> {
-    let (program, arguments) = command.split_first().ok_or(EnterError::Nothing)?;
-    let entered = write(&group.join("cgroup.procs"), "0");
-    entered.map_err(|error| EnterError::Group { group: group.to_owned(), error })?;
-    let error = Command::new(program).args(arguments).exec();
-    Err(EnterError::Program { program: program.clone(), error })
 }
 
 #[cfg(test)]
@@ -211,7 +190,7 @@ mod tests {
         for (file, text) in files {
             fs::write(folder.path().join(file), text).unwrap();
         }
-        let group = Group { folder: folder.path().to_owned(), holds };
+        let group = Group { folder: folder.path().to_owned(), launcher: PathBuf::new(), holds };
         (folder, group)
     }
 

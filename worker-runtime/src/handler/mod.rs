@@ -20,7 +20,6 @@ use temporalio_common::protos::temporal::api::common::v1::Payload;
 use tokio::sync::watch;
 
 pub use error::HandlerError;
-pub use groups::enter as enter_group;
 pub use table::HandlerTable;
 pub use tree::Programs;
 

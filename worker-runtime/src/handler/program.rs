@@ -32,10 +32,6 @@ pub(super) struct Program {
     pub(super) limits: Limits,
 }
 
-/// This program, and its subcommand that [enters](super::groups::enter) a control group.
-const OWN_PROGRAM: &str = "/proc/self/exe";
-const ENTER: &str = "enter-group";
-
 /// What keeps a handler's program from being started, as field and problem; nothing if it can be.
 pub(super) fn problem(exec: &ExecConfig) -> Option<(&'static str, String)> {
     if let Some(dir) = exec.working_dir.as_deref().filter(|dir| !Path::new(dir).is_dir()) {
@@ -88,9 +84,7 @@ impl Program {
                 if let Some(cause) = obstacle(program, exec) {
                     return Err(self.not_started("command[0]", program, cause));
                 }
-                let mut command = Command::new(OWN_PROGRAM);
-                command.arg(ENTER).arg(group.folder()).args(["--", program]);
-                command
+                group.command(program)
             }
         };
         command
