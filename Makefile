@@ -1,6 +1,6 @@
 CARGO ?= cargo
-# Programs, images and tests are of one profile, so that no dependency is compiled twice, and what is tested is what is
-# shipped. All of the workspace is built at a time for the same reason: a part alone may get other features of a dependency.
+# Programs, test images and tests are of one profile, so that no dependency is compiled twice. All of the workspace is built at
+# a time for the same reason: a part alone may get other features of a dependency.
 PROGRAMS = $(or $(CARGO_TARGET_DIR),target)/release
 DEV_CLUSTER = $(PROGRAMS)/dev-cluster
 
@@ -97,4 +97,5 @@ bench-detection: build ## Measure how soon a task on an idle Task Queue is seen;
 
 .PHONY: bench-runtime
 bench-runtime: build ## Measure the CPU time of a task on the runtime beside Workers on the Go SDK; ROUNDS=n (docs/benchmarks.md)
+	$(CARGO) build --locked --profile dist --package worker-runtime --bins --example echo
 	$(PROGRAMS)/bench runtime $(if $(ROUNDS),--rounds $(ROUNDS))

@@ -25,17 +25,25 @@ const BATCH: usize = 100;
 const CALL_LIMIT: Duration = Duration::from_secs(20);
 const ACTIVITY_LIMIT: Duration = Duration::from_secs(120);
 
-/// Has as many activities run on a Task Queue, each with an argument of so many bytes of JSON.
+/// A string of so many bytes of JSON.
+#[must_use]
+pub fn argument(bytes: usize) -> Payload {
+    let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
+    let data = format!("\"{}\"", "x".repeat(bytes.saturating_sub(2))).into_bytes();
+    Payload { metadata, data, ..Default::default() }
+}
+
+/// Has as many activities run on a Task Queue, each with this argument. Gives one of their results.
 ///
 /// # Errors
 /// One did not give back its argument, on its first attempt.
-pub async fn run(host_port: &str, task_queue: &str, bytes: usize, tasks: usize) -> Result<()> {
+pub async fn run(host_port: &str, task_queue: &str, argument: &Payload, tasks: usize) -> Result<Payload> {
     // A connection for each time: the server closes every one after five minutes.
     let channel = Endpoint::from_shared(format!("http://{host_port}"))?.connect().await?;
     let load = Load { client: WorkflowServiceClient::new(channel).max_decoding_message_size(64 << 20) };
     let batches = (0..tasks.div_ceil(BATCH)).map(|number| BATCH.min(tasks - number * BATCH));
-    try_join_all(batches.map(|tasks| load.batch(task_queue, bytes, tasks))).await?;
-    Ok(())
+    let results = try_join_all(batches.map(|tasks| load.batch(task_queue, argument, tasks))).await?;
+    results.into_iter().next().context("there was no task")
 }
 
 struct Load {
@@ -43,7 +51,7 @@ struct Load {
 }
 
 impl Load {
-    async fn batch(&self, task_queue: &str, bytes: usize, tasks: usize) -> Result<()> {
+    async fn batch(&self, task_queue: &str, argument: &Payload, tasks: usize) -> Result<Payload> {
         // A Task Queue of its own, so that nobody else's Workflow Task comes.
         let id = format!("load-{:016x}", rand::random::<u64>());
         let start = wire::StartWorkflowExecutionRequest {
@@ -65,21 +73,21 @@ impl Load {
         let respond = wire::RespondWorkflowTaskCompletedRequest {
             namespace: NAMESPACE.into(),
             task_token: task.task_token,
-            commands: (0..tasks).map(|number| activity(task_queue, bytes, number)).collect::<Result<_>>()?,
+            commands: (0..tasks).map(|number| activity(task_queue, argument, number)).collect::<Result<_>>()?,
             ..Default::default()
         };
         self.client.clone().respond_workflow_task_completed(timed(respond)).await.context("start activities")?;
         // Nobody polls again: the Workflow's next task waits, and holds up no activity.
         let execution = WorkflowExecution { workflow_id: id, run_id: String::new() };
         self.ended(&execution).await?;
-        self.check(&execution, bytes, tasks).await?;
+        let result = self.check(&execution, argument, tasks).await?;
         let end = wire::TerminateWorkflowExecutionRequest {
             namespace: NAMESPACE.into(),
             workflow_execution: Some(execution),
             ..Default::default()
         };
         self.client.clone().terminate_workflow_execution(timed(end)).await?;
-        Ok(())
+        Ok(result)
     }
 
     /// Waits until no activity of a Workflow is open.
@@ -97,7 +105,8 @@ impl Load {
         .await
     }
 
-    async fn check(&self, execution: &WorkflowExecution, bytes: usize, tasks: usize) -> Result<()> {
+    /// Checks that each was completed at once, with a result that is as long as its argument. Gives one of them.
+    async fn check(&self, execution: &WorkflowExecution, argument: &Payload, tasks: usize) -> Result<Payload> {
         let request = wire::GetWorkflowExecutionHistoryRequest {
             namespace: NAMESPACE.into(),
             execution: Some(execution.clone()),
@@ -105,34 +114,32 @@ impl Load {
         };
         let answer = self.client.clone().get_workflow_execution_history(timed(request)).await?.into_inner();
         let events: Vec<_> = answer.history.into_iter().flat_map(|history| history.events).collect();
-        let mut completed = 0;
+        let mut results = Vec::new();
         for attributes in events.into_iter().filter_map(|event| event.attributes) {
             match attributes {
                 Attributes::ActivityTaskStartedEventAttributes(started) => {
                     ensure!(started.attempt == 1, "attempt {} of an activity: {started:?}", started.attempt);
                 }
                 Attributes::ActivityTaskCompletedEventAttributes(ended) => {
-                    let size =
-                        ended.result.iter().flat_map(|result| &result.payloads).map(|payload| payload.data.len());
-                    ensure!(size.sum::<usize>() >= bytes, "a result is shorter than the argument");
-                    completed += 1;
+                    let result = ended.result.and_then(|result| result.payloads.into_iter().next());
+                    let result = result.context("an activity has no result")?;
+                    ensure!(result.data.len() >= argument.data.len(), "a result is shorter than the argument");
+                    results.push(result);
                 }
                 _ => {}
             }
         }
-        ensure!(completed == tasks, "{completed} of {tasks} activities were completed");
-        Ok(())
+        ensure!(results.len() == tasks, "{} of {tasks} activities were completed", results.len());
+        results.pop().context("there was no task")
     }
 }
 
-fn activity(task_queue: &str, bytes: usize, number: usize) -> Result<Command> {
-    let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
-    let data = format!("\"{}\"", "x".repeat(bytes.saturating_sub(2))).into_bytes();
+fn activity(task_queue: &str, argument: &Payload, number: usize) -> Result<Command> {
     let attributes = ScheduleActivityTaskCommandAttributes {
         activity_id: number.to_string(),
         activity_type: Some(ActivityType { name: ACTIVITY_TYPE.into() }),
         task_queue: Some(queue(task_queue)),
-        input: Some(Payloads { payloads: vec![Payload { metadata, data, ..Default::default() }] }),
+        input: Some(Payloads { payloads: vec![argument.clone()] }),
         start_to_close_timeout: Some(ACTIVITY_LIMIT.try_into()?),
         ..Default::default()
     };

@@ -14,9 +14,10 @@ use e2e::process::Cpu;
 use harness::{TemporalOptions, TemporalServer};
 use rand::seq::SliceRandom as _;
 use serde::Serialize;
+use temporalio_protos::temporal::api::common::v1::Payload;
 
 use self::report::Report;
-use self::workers::{Scene, Variant};
+use self::workers::{Scene, Variant, Worker};
 use crate::figures;
 
 /// Tasks of each Worker before it is measured: connections are made, pools filled, caches warm.
@@ -68,24 +69,43 @@ pub async fn run(rounds: u32) -> Result<()> {
     Ok(())
 }
 
+/// A Worker that is warm, and what its tasks are given.
+struct Warm {
+    variant: Variant,
+    worker: Worker,
+    argument: Payload,
+}
+
+impl Warm {
+    async fn start(scene: &Scene, variant: Variant) -> Result<Self> {
+        let worker = scene.start(&variant.host, variant.name)?;
+        let plain = load::argument(variant.bytes);
+        let result = load::run(&scene.host_port, variant.name, &plain, WARM_UP).await;
+        let result = result.with_context(|| format!("warm {} up", variant.name))?;
+        // Callers of a Worker that encrypts do so too: what it gave back is what they send.
+        let argument = if variant.host.encrypts() { result } else { plain };
+        let encrypted = argument.metadata.get("encoding").is_some_and(|encoding| encoding == b"binary/encrypted");
+        ensure!(encrypted == variant.host.encrypts(), "{} gave back {:?}", variant.name, argument.metadata);
+        Ok(Self { variant, worker, argument })
+    }
+}
+
 /// Gives the Workers tasks in turns, each round in an order of its own, so that the noise of the machine meets all of them.
 async fn measure(scene: &Scene, rounds: u32) -> Result<BTreeMap<&'static str, Measured>> {
     let mut workers = Vec::new();
     for variant in workers::all(scene) {
-        let worker = scene.start(&variant.host, variant.name)?;
-        load::run(&scene.host_port, variant.name, variant.bytes, WARM_UP)
-            .await
-            .with_context(|| format!("warm {} up", variant.name))?;
-        workers.push((variant, worker));
+        workers.push(Warm::start(scene, variant).await?);
     }
     let mut spent = BTreeMap::<_, Vec<Cpu>>::new();
     let mut order: Vec<_> = (0..workers.len()).collect();
     for round in 1..=rounds {
         order.shuffle(&mut rand::rng());
         for number in &order {
-            let (Variant { name, bytes, .. }, worker) = &workers[*number];
+            let Warm { variant: Variant { name, .. }, worker, argument } = &workers[*number];
             let before = Cpu::of(worker.pid())?;
-            load::run(&scene.host_port, name, *bytes, TASKS).await.with_context(|| format!("{name}, round {round}"))?;
+            load::run(&scene.host_port, name, argument, TASKS)
+                .await
+                .with_context(|| format!("{name}, round {round}"))?;
             tokio::time::sleep(SETTLE).await;
             let cpu = Cpu::of(worker.pid())?.since(before);
             let [own, handlers] = [cpu.own + cpu.ended, cpu.running].map(a_task);
@@ -101,7 +121,7 @@ async fn measure(scene: &Scene, rounds: u32) -> Result<BTreeMap<&'static str, Me
             Measured { bytes: variant.bytes, ms: median(own.clone()), rounds_ms: own, handlers_ms: handlers };
         Ok((variant.name, measured))
     };
-    workers.iter().map(|(variant, _)| of(variant)).collect()
+    workers.iter().map(|warm| of(&warm.variant)).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "hundreds")]

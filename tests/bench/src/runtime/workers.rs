@@ -39,6 +39,13 @@ pub enum Host {
     Library,
 }
 
+impl Host {
+    /// Whether its payloads are encrypted.
+    pub fn encrypts(&self) -> bool {
+        matches!(self, Self::Runtime(_, limits) if limits.get("encryption").is_some())
+    }
+}
+
 /// A Worker that is measured. Its name is that of its Task Queue too.
 #[derive(Clone, Debug)]
 pub struct Variant {
@@ -105,12 +112,12 @@ impl Scene {
     pub async fn new(server: &TemporalServer) -> Result<Self> {
         let rival = Tools::ensure_async(Tools::RIVAL).await?.program("rival")?.to_owned();
         let own = std::env::current_exe()?;
-        let programs = own.parent().context("the benchmark lies in no folder")?.to_owned();
+        let programs = own.ancestors().nth(2).context("the benchmark lies in no folder of cargo's")?.join("dist");
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("key"), [7; 32])?;
         let scene = Self { host_port: server.host_port(), rival, programs, service: Service::start().await?, folder };
         for program in [scene.runtime(), scene.library()] {
-            ensure!(program.exists(), "{} is not there; run make build", program.display());
+            ensure!(program.exists(), "{} is not there; run make bench-runtime, which builds it", program.display());
         }
         Ok(scene)
     }
@@ -138,7 +145,7 @@ impl Scene {
         json!({"exec": {"command": ["python3", "-c", POOL], "mode": "Pool", "env": {"PYTHONPATH": adapter}}})
     }
 
-    /// Arguments come as they are, and are read so; results are encrypted.
+    /// Results are encrypted, and arguments are read whether they are or not.
     fn encrypted(&self) -> Value {
         json!({"encryption": {"mode": "Migrate", "writeKey": {"id": "k", "file": self.folder.path().join("key")}}})
     }
