@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
+/// Tests with a Temporal server of their own that run at a time.
+const WAITING: usize = 3;
+
 /// One test binary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
@@ -24,9 +27,16 @@ pub struct Target {
 }
 
 impl Target {
-    /// Whether its tests start servers and clusters, so that one at a time is enough for a machine.
+    /// Whether its tests start servers or clusters.
     pub fn needs_machine(&self) -> bool {
         self.integration && self.directory.parent().is_some_and(|parent| parent.ends_with("tests"))
+    }
+
+    /// How many of its tests run at a time; `None` for as many as the machine has cores.
+    pub fn at_a_time(&self) -> Option<usize> {
+        // With a Temporal server of its own, a test waits most of its time: for the server's start, and for time limits.
+        let waits = ["runtime_", "temporal_"].iter().any(|prefix| self.name.starts_with(prefix));
+        self.needs_machine().then_some(if waits { WAITING } else { 1 })
     }
 
     /// What the names of its tests begin with, such as `operator-core::scaling`.
@@ -137,5 +147,19 @@ mod tests {
         let titles: Vec<_> = targets.iter().map(Target::title).collect();
         assert_eq!(titles, ["harness::control_plane", "operator-core"]);
         assert_eq!(targets.iter().map(Target::needs_machine).collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
+    fn a_cluster_is_for_one_test_and_a_machine_for_a_few_with_a_server_each() {
+        let target = |name: &str, directory: &str| Target {
+            name: name.into(),
+            directory: directory.into(),
+            integration: true,
+            ..Target::default()
+        };
+        assert_eq!(target("cluster", "/r/tests/harness").at_a_time(), Some(1));
+        assert_eq!(target("runtime_tls", "/r/tests/e2e").at_a_time(), Some(WAITING));
+        assert_eq!(target("temporal_poller", "/r/tests/e2e").at_a_time(), Some(WAITING));
+        assert_eq!(target("temporal_doubles", "/r/operator").at_a_time(), None);
     }
 }

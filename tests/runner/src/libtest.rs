@@ -69,8 +69,8 @@ pub fn run(target: &Target, paths: &[String], deadline: Duration, tell: impl FnM
     let mut command = command(target);
     // libtest's JSON is unstable; the variable is for this binary, and the programs that it starts have to drop it.
     command.env("RUSTC_BOOTSTRAP", "1").args(["-Z", "unstable-options", "--format", "json", "--report-time"]);
-    if target.needs_machine() {
-        command.arg("--test-threads=1");
+    if let Some(tests) = target.at_a_time() {
+        command.arg(format!("--test-threads={tests}"));
     }
     command.arg("--exact").args(paths);
     let title = target.executable.display().to_string();
