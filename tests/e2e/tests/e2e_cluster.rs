@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         scenario!(signals::pods_whose_metrics_are_cut_off_are_kept),
         scenario!(futile::an_image_that_never_starts_gets_no_more_pods),
         scenario!(shrink::kubernetes_alone_kills_long_tasks),
+        scenario!(rest::fleets_without_tasks_come_to_rest),
         scenario!(life::from_one_to_zero_to_many_and_back),
         scenario!(drain::idle_pods_go_first),
         scenario!(drain::a_rolling_restart_finishes_what_runs),
