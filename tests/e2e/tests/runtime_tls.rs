@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use e2e::endpoint::{Authority, Endpoint, Signed};
-use runtime_support::{Activity, SOON, Server, Worker, assert_says, exec, wait_for};
+use runtime_support::stream::stream;
+use runtime_support::{SOON, Server, Worker, assert_says, exec, wait_for};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -58,16 +59,6 @@ impl Files {
     }
 }
 
-/// Starts activities until it is told to stop.
-async fn stream(server: Arc<Server>, stop: Arc<AtomicBool>) -> Result<Vec<String>> {
-    let mut started = Vec::new();
-    while !stop.load(Ordering::SeqCst) {
-        started.push(server.start_activity(Activity { attempts: 0, ..Activity::default() }).await?);
-        tokio::time::sleep(Duration::from_millis(40)).await;
-    }
-    Ok(started)
-}
-
 #[tokio::test]
 async fn a_new_certificate_counts_within_ten_seconds_and_no_task_fails() -> Result<()> {
     let server = Arc::new(Server::start().await?);
@@ -80,7 +71,7 @@ async fn a_new_certificate_counts_within_ten_seconds_and_no_task_fails() -> Resu
     assert!(!endpoint.seen(&first).is_empty() && endpoint.seen(&second).is_empty());
 
     let stop = Arc::new(AtomicBool::new(false));
-    let load = tokio::spawn(stream(server.clone(), stop.clone()));
+    let load = tokio::spawn(stream(server.clone(), stop.clone(), Duration::from_millis(40)));
     let ended = r#"outcome="completed",task_queue="q",task_type="activity""#;
     worker.wait_metric_above("tasks_ended_total", ended, 10.0).await;
     files.hold(&second)?;
