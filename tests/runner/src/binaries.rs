@@ -6,8 +6,32 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
-/// Tests with a Temporal server of their own that run at a time.
+/// It stands below `tests/`, and starts nothing.
+const SIMULATOR: &str = "scale-sim";
+/// Tests that wait most of their time and run at a time.
 const WAITING: usize = 3;
+
+/// What the tests of a binary take of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Its cores: they compute.
+    Cores,
+    /// Little: they have a Temporal server of their own, and wait for its start and for time limits.
+    Time,
+    /// All of it: they start clusters, or control planes.
+    Machine,
+}
+
+impl Takes {
+    /// How many tests run at a time; `None` for as many as there are cores.
+    pub const fn at_a_time(self) -> Option<usize> {
+        match self {
+            Self::Cores => None,
+            Self::Time => Some(WAITING),
+            Self::Machine => Some(1),
+        }
+    }
+}
 
 /// One test binary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,16 +51,18 @@ pub struct Target {
 }
 
 impl Target {
-    /// Whether its tests start servers or clusters.
+    /// Whether it is one of the tests of the whole, below `tests/`.
     pub fn needs_machine(&self) -> bool {
         self.integration && self.directory.parent().is_some_and(|parent| parent.ends_with("tests"))
     }
 
-    /// How many of its tests run at a time; `None` for as many as the machine has cores.
-    pub fn at_a_time(&self) -> Option<usize> {
-        // With a Temporal server of its own, a test waits most of its time: for the server's start, and for time limits.
+    /// What its tests take of the machine.
+    pub fn takes(&self) -> Takes {
+        if !self.needs_machine() || self.package == SIMULATOR {
+            return Takes::Cores;
+        }
         let waits = ["runtime_", "temporal_"].iter().any(|prefix| self.name.starts_with(prefix));
-        self.needs_machine().then_some(if waits { WAITING } else { 1 })
+        if waits { Takes::Time } else { Takes::Machine }
     }
 
     /// What the names of its tests begin with, such as `operator-core::scaling`.
@@ -150,16 +176,16 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_is_for_one_test_and_a_machine_for_a_few_with_a_server_each() {
-        let target = |name: &str, directory: &str| Target {
-            name: name.into(),
-            directory: directory.into(),
-            integration: true,
-            ..Target::default()
+    fn clusters_take_the_machine_and_tests_with_a_server_of_their_own_little_of_it() {
+        let takes = |package: &str, name: &str, directory: &str| {
+            let (package, name, directory) = (package.into(), name.into(), directory.into());
+            Target { package, name, directory, integration: true, ..Target::default() }.takes()
         };
-        assert_eq!(target("cluster", "/r/tests/harness").at_a_time(), Some(1));
-        assert_eq!(target("runtime_tls", "/r/tests/e2e").at_a_time(), Some(WAITING));
-        assert_eq!(target("temporal_poller", "/r/tests/e2e").at_a_time(), Some(WAITING));
-        assert_eq!(target("temporal_doubles", "/r/operator").at_a_time(), None);
+        assert_eq!(takes("harness", "cluster", "/r/tests/harness"), Takes::Machine);
+        assert_eq!(takes("e2e", "api_kinds", "/r/tests/e2e"), Takes::Machine);
+        assert_eq!(takes("e2e", "runtime_tls", "/r/tests/e2e"), Takes::Time);
+        assert_eq!(takes("e2e", "temporal_poller", "/r/tests/e2e"), Takes::Time);
+        assert_eq!(takes("scale-sim", "marks", "/r/tests/simulator"), Takes::Cores);
+        assert_eq!(takes("temporal-worker-operator", "temporal_doubles", "/r/operator"), Takes::Cores);
     }
 }
