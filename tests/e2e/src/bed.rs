@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};
 use kube::{Api, Client, ResourceExt as _};
 use operator_core::names::LEASE_NAME;
+use parking_lot::Mutex;
 
 use crate::ground::{Ground, TEMPORAL_NAMESPACE};
 use crate::suite::Environment;
@@ -35,6 +36,8 @@ pub struct ClusterBed {
     pub client: Client,
     /// The Temporal server of all scenarios that don't harm theirs.
     pub server: TemporalServer,
+    /// Fleets that one scenario has brought to rest, and another one watches.
+    pub at_rest: Mutex<Option<Ground>>,
 }
 
 impl Environment for ClusterBed {
@@ -51,7 +54,7 @@ impl Environment for ClusterBed {
         })
         .await?;
         loaded?;
-        let bed = Self { client: cluster.client(), cluster, server };
+        let bed = Self { client: cluster.client(), cluster, server, at_rest: Mutex::default() };
         eventually("two operator pods are Ready and one of them leads", async || {
             let ready = bed.operator_pods().await?.iter().filter(|pod| crate::ground::is_ready(pod)).count();
             ensure!(ready == 2, "{ready} are Ready");
@@ -75,8 +78,8 @@ impl Environment for ClusterBed {
     }
 
     fn stop(self) -> Result<()> {
-        let Self { cluster, server, client } = self;
-        drop((client, server));
+        let Self { cluster, server, client, at_rest } = self;
+        drop((client, server, at_rest));
         cluster.stop()
     }
 }

@@ -1,6 +1,7 @@
 //! A scenario's own Kubernetes namespace: its fleets, their children, pods and events.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -15,12 +16,16 @@ use operator_core::api::{ScalingStatus, WorkerDeployment, WorkerDeploymentStatus
 use operator_core::names;
 use serde_json::{Value, json};
 
-use crate::wait::eventually;
+use crate::wait::{eventually, within};
 
 /// Name of the Connection that every ground has.
 pub const CONNECTION: &str = "temporal";
 /// Temporal namespace of all fleets.
 pub const TEMPORAL_NAMESPACE: &str = "default";
+/// Time within which a changed Secret or ConfigMap is in a pod and taken over.
+const MOUNTED: Duration = Duration::from_secs(150);
+/// Time between two changes of pods that are to be looked at.
+const TOUCH: Duration = Duration::from_secs(3);
 
 /// A namespace, deleted with the value.
 pub struct Ground {
@@ -207,6 +212,48 @@ impl Ground {
     /// The API server does not answer.
     pub async fn pods(&self, fleet: &str) -> Result<Vec<Pod>> {
         Ok(self.api::<Pod>().list(&labelled(fleet)).await?.items)
+    }
+
+    /// The pods of a fleet by name, and how often a container of each was started again.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn restarts(&self, fleet: &str) -> Result<BTreeMap<String, i32>> {
+        let restarts = |pod: &Pod| {
+            let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+            containers.map(|container| container.restart_count).sum()
+        };
+        Ok(self.pods(fleet).await?.iter().map(|pod| (pod.name_any(), restarts(pod))).collect())
+    }
+
+    /// Waits until `look` succeeds, which takes a changed Secret or ConfigMap in the pods of a fleet. The kubelet looks at
+    /// what is mounted once in a minute and a half, and at each change of the pod: so they are changed meanwhile.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub async fn once_mounted<T>(
+        &self,
+        fleet: &str,
+        what: &str,
+        mut look: impl AsyncFnMut() -> Result<T>,
+    ) -> Result<T> {
+        let mut touched = None::<Instant>;
+        within(MOUNTED, what, async || {
+            if touched.is_none_or(|at| at.elapsed() > TOUCH) {
+                self.touch_pods(fleet).await?;
+                touched = Some(Instant::now());
+            }
+            look().await
+        })
+        .await
+    }
+
+    async fn touch_pods(&self, fleet: &str) -> Result<()> {
+        let touch = json!({"metadata": {"annotations": {"touched": format!("{:016x}", rand::random::<u64>())}}});
+        for pod in self.pods(fleet).await? {
+            self.api::<Pod>().patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&touch)).await?;
+        }
+        Ok(())
     }
 
     /// Events about a fleet: reason and note, oldest first.

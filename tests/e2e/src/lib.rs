@@ -7,7 +7,10 @@
 //! - [`ground`]: a scenario's own Kubernetes namespace: fleets, their children, pods and events.
 //! - [`push`]: two replicas with the push endpoint, and a Temporal server that calls it; [`service`] and [`worker`] are
 //!   parts of it.
-//! - [`tasks`]: work for fleets, and what the server's histories say of it.
+//! - [`tasks`]: work for fleets; [`history`]: what the server's histories say of it; [`stream`]: work that comes while
+//!   something else happens.
+//! - [`codec`]: encrypted payloads, by cryptography of other make; [`endpoint`]: TLS before a server, with client
+//!   certificates.
 //! - [`traffic`]: work that comes one by one; [`queue`]: a Task Queue as the server has it.
 //! - [`double`]: a server that hands out activities, and knows nothing else.
 //! - [`echo`]: a local service that gives back what it gets.
@@ -15,15 +18,19 @@
 //! - [`load`]: what pods do by their own word, and pods that can't be read.
 
 pub mod bed;
+pub mod codec;
 pub mod double;
 pub mod echo;
+pub mod endpoint;
 pub mod ground;
+pub mod history;
 pub mod host;
 pub mod load;
 pub mod process;
 pub mod push;
 pub mod queue;
 pub mod service;
+pub mod stream;
 pub mod suite;
 pub mod tasks;
 pub mod traffic;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use operator_core::contract::{METRIC_SLOTS_USED, METRICS_PORT};
 
@@ -19,13 +20,21 @@ use crate::wait::eventually;
 pub async fn running_in(ground: &Ground, fleet: &str) -> Result<BTreeMap<String, u64>> {
     let mut running = BTreeMap::new();
     for pod in ground.pods(fleet).await?.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-        let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("a pod without address")?;
-        let page = reqwest::get(format!("http://{address}:{METRICS_PORT}/metrics")).await?.text().await?;
-        let used = page.lines().filter(|line| line.starts_with(METRIC_SLOTS_USED));
-        let used: f64 = used.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
-        running.insert(pod.name_any(), used as u64);
+        running.insert(pod.name_any(), running_in_pod(pod).await?);
     }
     Ok(running)
+}
+
+/// Tasks that run in a pod, by its own metrics.
+///
+/// # Errors
+/// It does not tell.
+pub async fn running_in_pod(pod: &Pod) -> Result<u64> {
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("a pod without address")?;
+    let page = reqwest::get(format!("http://{address}:{METRICS_PORT}/metrics")).await?.text().await?;
+    let used = page.lines().filter(|line| line.starts_with(METRIC_SLOTS_USED));
+    let used: f64 = used.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+    Ok(used as u64)
 }
 
 /// Waits until all tasks of a burst run.

@@ -16,7 +16,6 @@ use temporalio_protos::temporal::api::common::v1::{
     ActivityType, Payload, Payloads, RetryPolicy, WorkflowExecution, WorkflowType,
 };
 use temporalio_protos::temporal::api::enums::v1::{CommandType, PendingActivityState, WorkflowExecutionStatus};
-use temporalio_protos::temporal::api::failure::v1::Failure;
 use temporalio_protos::temporal::api::history::v1::HistoryEvent;
 use temporalio_protos::temporal::api::history::v1::history_event::Attributes as Event;
 use temporalio_protos::temporal::api::taskqueue::v1::TaskQueue;
@@ -26,6 +25,8 @@ use temporalio_protos::temporal::api::workflowservice::v1::workflow_service_clie
 use tokio::task::AbortHandle;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::codec;
+use crate::history::{self, Activity};
 use crate::wait::within;
 
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -44,6 +45,8 @@ pub struct Order {
     pub start_to_close_s: u64,
     /// Most attempts; 0 for no limit.
     pub attempts: i32,
+    /// Whether the arguments are payloads, as [`codec::to_json`] has them, and stored as they are.
+    pub sealed: bool,
 }
 
 impl Order {
@@ -56,21 +59,9 @@ impl Order {
             inputs: vec![seconds.into(); count],
             start_to_close_s: 300,
             attempts: 0,
+            sealed: false,
         }
     }
-}
-
-/// What a history says of one activity.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Activity {
-    /// Attempts that were started.
-    pub attempt: i32,
-    /// Why the attempt before the last one failed.
-    pub cause: Option<String>,
-    /// Its result, once it completed.
-    pub result: Option<Value>,
-    /// Why it failed for good.
-    pub failure: Option<String>,
 }
 
 /// Activities that have not ended.
@@ -194,46 +185,8 @@ impl Tasks {
     /// # Errors
     /// The server does not answer.
     pub async fn activities(&self, burst: &Burst) -> Result<BTreeMap<String, Activity>> {
-        let events = history(&self.client, &self.namespace, &burst.workflow_id).await?;
-        let mut activities = BTreeMap::new();
-        let mut ids = BTreeMap::new();
-        for event in events {
-            let id = event.event_id;
-            match event.attributes {
-                Some(Event::ActivityTaskScheduledEventAttributes(it)) => {
-                    ids.insert(id, it.activity_id.clone());
-                    activities.insert(it.activity_id, Activity::default());
-                }
-                Some(Event::ActivityTaskStartedEventAttributes(it)) => {
-                    let activity = of(&mut activities, &ids, it.scheduled_event_id)?;
-                    activity.attempt = it.attempt;
-                    activity.cause = it.last_failure.map(|failure| failure.message);
-                }
-                Some(Event::ActivityTaskCompletedEventAttributes(it)) => {
-                    let activity = of(&mut activities, &ids, it.scheduled_event_id)?;
-                    let payload = it.result.unwrap_or_default().payloads.into_iter().next().unwrap_or_default();
-                    ensure!(activity.result.is_none(), "an activity has completed twice");
-                    activity.result = Some(serde_json::from_slice(&payload.data).unwrap_or(Value::Null));
-                }
-                Some(Event::ActivityTaskFailedEventAttributes(it)) => {
-                    of(&mut activities, &ids, it.scheduled_event_id)?.failure = it.failure.map(whole_message);
-                }
-                Some(Event::ActivityTaskTimedOutEventAttributes(it)) => {
-                    of(&mut activities, &ids, it.scheduled_event_id)?.failure = it.failure.map(whole_message);
-                }
-                _ => {}
-            }
-        }
-        Ok(activities)
+        history::activities(history_of(&self.client, &self.namespace, &burst.workflow_id).await?)
     }
-}
-
-fn of<'a>(
-    activities: &'a mut BTreeMap<String, Activity>,
-    ids: &BTreeMap<i64, String>,
-    scheduled: i64,
-) -> Result<&'a mut Activity> {
-    ids.get(&scheduled).and_then(|id| activities.get_mut(id)).context("an event of an activity never scheduled")
 }
 
 /// What the server says of an activity that has not ended.
@@ -241,11 +194,6 @@ fn told(pending: &PendingActivityInfo) -> String {
     let PendingActivityInfo { activity_id, attempt, last_worker_identity, .. } = pending;
     let failure = pending.last_failure.as_ref().map(|failure| failure.message.as_str()).unwrap_or_default();
     format!("{activity_id}: {:?}, attempt {attempt}, {last_worker_identity} {failure}", pending.state())
-}
-
-fn whole_message(failure: Failure) -> String {
-    let cause = failure.cause.map(|cause| format!(": {}", whole_message(*cause))).unwrap_or_default();
-    failure.message + &cause
 }
 
 /// The Worker of the Workflows: schedules what the input orders, and completes when all of it has ended.
@@ -277,7 +225,7 @@ impl Driver {
             return Ok(());
         }
         let workflow_id = task.workflow_execution.context("a task of no Workflow")?.workflow_id;
-        let events = history(&self.client, &self.namespace, &workflow_id).await?;
+        let events = history_of(&self.client, &self.namespace, &workflow_id).await?;
         let request = wire::RespondWorkflowTaskCompletedRequest {
             namespace: self.namespace.clone(),
             identity: "driver".into(),
@@ -320,11 +268,12 @@ fn schedule(events: &[HistoryEvent]) -> Result<Vec<Command>> {
     let input = started.input.as_ref().and_then(|input| input.payloads.first()).context("no input")?;
     let order: Order = serde_json::from_slice(&input.data)?;
     let one = |(number, input): (usize, &Value)| {
+        let argument = if order.sealed { codec::from_json(input)? } else { payload(input) };
         let attributes = ScheduleActivityTaskCommandAttributes {
             activity_id: format!("{number:03}"),
             activity_type: Some(ActivityType { name: order.activity_type.clone() }),
             task_queue: Some(queue(&order.task_queue)),
-            input: Some(Payloads { payloads: vec![payload(input)] }),
+            input: Some(Payloads { payloads: vec![argument] }),
             start_to_close_timeout: Some(Duration::from_secs(order.start_to_close_s).try_into()?),
             retry_policy: Some(RetryPolicy {
                 initial_interval: Some(Duration::from_secs(1).try_into()?),
@@ -344,7 +293,7 @@ fn command(kind: CommandType, attributes: CommandAttributes) -> Command {
     Command { command_type: kind.into(), attributes: Some(attributes), ..Default::default() }
 }
 
-async fn history(
+async fn history_of(
     client: &WorkflowServiceClient<Channel>,
     namespace: &str,
     workflow_id: &str,
@@ -374,7 +323,9 @@ pub(crate) fn queue(name: &str) -> TaskQueue {
     TaskQueue { name: name.into(), ..Default::default() }
 }
 
-fn payload(value: &Value) -> Payload {
+/// A value as SDKs store it.
+#[must_use]
+pub fn payload(value: &Value) -> Payload {
     let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
     Payload { metadata, data: value.to_string().into_bytes(), ..Default::default() }
 }

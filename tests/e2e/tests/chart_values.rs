@@ -2,72 +2,13 @@
 //!
 //! No cluster is needed, only `helm` (that of the environment variable `HELM`, else the harness's) and `kubectl`.
 
+mod chart_support;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::LazyLock;
 
+use chart_support::{CRDS, HELM, OPERATOR, RELEASE, documents, of_kind, read, refusal, render, root, succeed};
 use harness::tools::{Tool, Tools};
-use serde::Deserialize as _;
 use serde_json::{Value, json};
-
-const OPERATOR: &str = "charts/temporal-worker-operator";
-const CRDS: &str = "charts/temporal-worker-operator-crds";
-const RELEASE: &str = "temporal-worker-operator";
-
-static HELM: LazyLock<PathBuf> = LazyLock::new(|| match std::env::var_os("HELM") {
-    Some(helm) => helm.into(),
-    None => Tools::ensure(&[Tool::Helm]).expect("helm").program("helm").expect("helm").to_owned(),
-});
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-fn run(program: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(program);
-    command.current_dir(root()).args(arguments).env("HELM", &*HELM);
-    command.output().unwrap_or_else(|error| panic!("{}: {error}", program.display()))
-}
-
-fn succeed(program: &Path, arguments: &[&str]) -> String {
-    let output = run(program, arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{} {arguments:?}: {errors}", program.display());
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn template(chart: &str, values: &Value) -> Output {
-    let mut file = tempfile::NamedTempFile::with_suffix(".json").unwrap();
-    serde_json::to_writer(&mut file, values).unwrap();
-    run(&HELM, &["template", RELEASE, chart, "--namespace", RELEASE, "--values", file.path().to_str().unwrap()])
-}
-
-fn documents(yaml: &str) -> Vec<Value> {
-    let documents = serde_yaml::Deserializer::from_str(yaml).map(|document| Value::deserialize(document).unwrap());
-    documents.filter(|document| !document.is_null()).collect()
-}
-
-fn render(chart: &str, values: &Value) -> Vec<Value> {
-    let output = template(chart, values);
-    assert!(output.status.success(), "{values}: {}", String::from_utf8_lossy(&output.stderr));
-    documents(&String::from_utf8(output.stdout).unwrap())
-}
-
-/// The error that the chart answers with, which must be one.
-fn refusal(chart: &str, values: &Value) -> String {
-    let output = template(chart, values);
-    assert!(!output.status.success(), "accepted: {values}");
-    String::from_utf8(output.stderr).unwrap()
-}
-
-fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
-    objects.iter().filter(|object| object["kind"] == kind).collect()
-}
 
 fn schema() -> Value {
     serde_json::from_str(&read(&format!("{OPERATOR}/values.schema.json"))).unwrap()

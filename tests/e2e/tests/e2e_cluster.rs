@@ -5,8 +5,8 @@ mod cluster;
 use std::process::ExitCode;
 
 use cluster::{
-    bad_pods, changes, drain, faults, futile, handlers, life, recording, replicas, rest, secrets, shrink, signals,
-    steady, versions,
+    bad_pods, changes, drain, faults, futile, handlers, life, recording, replicas, rest, rotation, secrets, shrink,
+    signals, steady, versions,
 };
 use e2e::{ClusterBed, scenario, suite};
 
@@ -19,14 +19,18 @@ fn main() -> ExitCode {
         scenario!(shrink::without_cordon_no_busy_pod_is_removed),
         scenario!(futile::a_rate_limited_queue_gets_no_useless_pods),
         scenario!(changes::running_pods_take_a_change_over_and_a_killed_one_loses_nothing, minutes 6),
+        scenario!(rotation::a_new_certificate_is_taken_under_load_and_the_old_one_is_not_missed, minutes 6),
+        scenario!(rotation::keys_change_under_load_and_every_payload_can_be_read, minutes 6),
         scenario!(steady::a_busy_queue_without_backlog_never_goes_to_zero),
         scenario!(signals::pods_whose_metrics_are_cut_off_are_kept),
         scenario!(futile::an_image_that_never_starts_gets_no_more_pods),
         scenario!(shrink::kubernetes_alone_kills_long_tasks),
+        scenario!(rest::fleets_without_tasks_come_to_rest),
         scenario!(life::from_one_to_zero_to_many_and_back),
         scenario!(drain::idle_pods_go_first),
         scenario!(drain::a_rolling_restart_finishes_what_runs),
         scenario!(drain::an_evicted_pod_finishes_what_it_runs),
+        scenario!(drain::a_pod_that_is_deleted_under_load_loses_nothing),
         scenario!(handlers::one_pod_runs_five_task_queues_and_every_kind_of_handler),
         scenario!(handlers::each_task_has_a_device_of_its_pod),
         scenario!(versions::a_changed_fleet_is_a_new_version_and_the_old_one_is_left_alone),

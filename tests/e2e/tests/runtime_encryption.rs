@@ -4,19 +4,17 @@
 mod runtime_support;
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use runtime_support::{
-    Activity, NAMESPACE, SOON, Server, Worker, assert_says, config, json_payload, project, wait_for,
-};
+use e2e::codec::{self, KEYS};
+use runtime_support::{Activity, NAMESPACE, SOON, Server, Worker, assert_says, config, json_payload, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use temporalio_protos::temporal::api::common::v1::Payload;
@@ -32,8 +30,9 @@ struct Keys(TempDir);
 impl Keys {
     fn new() -> Result<Self> {
         let keys = Self(tempfile::tempdir()?);
-        std::fs::write(keys.file("k1"), [1; 32])?;
-        std::fs::write(keys.file("k2"), [2; 32])?;
+        for (id, key) in KEYS {
+            std::fs::write(keys.file(id), key)?;
+        }
         Ok(keys)
     }
 
@@ -46,33 +45,6 @@ impl Keys {
         let read: Vec<_> = read.iter().map(|id| key(id)).collect();
         json!({"encryption": {"mode": mode, "writeKey": key(write), "readKeys": read}})
     }
-}
-
-/// What Node's cryptography makes of payloads: encrypted, or decrypted.
-fn node(what: &str, key: &str, payloads: &[Payload]) -> Result<Vec<Payload>> {
-    let keys = json!({"k1": STANDARD.encode([1; 32]), "k2": STANDARD.encode([2; 32])});
-    let script = project().join("tests/e2e/tests/runtime_support/codec.mjs");
-    let mut child = Command::new("node").arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut stdin = child.stdin.take().context("no pipe")?;
-    for payload in payloads {
-        let metadata: serde_json::Map<_, _> =
-            payload.metadata.iter().map(|(name, value)| (name.clone(), STANDARD.encode(value).into())).collect();
-        let data = STANDARD.encode(&payload.data);
-        let task =
-            json!({"do": what, "keys": keys, "key": key, "namespace": NAMESPACE, "metadata": metadata, "data": data});
-        writeln!(stdin, "{task}")?;
-    }
-    drop(stdin);
-    let output = child.wait_with_output()?;
-    let read = |line: &str| -> Result<Payload> {
-        let answer: Value = serde_json::from_str(line)?;
-        ensure!(answer.get("error").is_none(), "{answer}");
-        let bytes = |value: &Value| STANDARD.decode(value.as_str().unwrap_or_default());
-        let metadata = answer["metadata"].as_object().context("no metadata")?;
-        let metadata = metadata.iter().map(|(name, value)| Ok((name.clone(), bytes(value)?)));
-        Ok(Payload { metadata: metadata.collect::<Result<_>>()?, data: bytes(&answer["data"])?, ..Default::default() })
-    };
-    String::from_utf8(output.stdout)?.lines().map(read).collect()
 }
 
 /// A handler that tells the canary in every way there is: as details of a heartbeat, then as a result, or as message, stack
@@ -142,7 +114,7 @@ async fn told(server: &Server, encrypted: bool) -> Result<(Vec<Payload>, String)
     let (mut payloads, mut text) = (Vec::new(), String::new());
     for fails in [false, true] {
         let plain = [arguments(fails)];
-        let input = if encrypted { node("seal", "k1", &plain)? } else { plain.into() };
+        let input = if encrypted { codec::seal("k1", &plain)? } else { plain.into() };
         let heartbeat = Some(Duration::from_secs(30));
         let activity_id = server.start_activity(Activity { input, heartbeat, ..Activity::default() }).await?;
         wait_for("the details of a heartbeat", SOON, async || {
@@ -166,7 +138,7 @@ async fn who_reads_the_server_finds_nothing_of_what_was_planted() -> Result<()> 
     assert!(!text.contains(CANARY), "{text}");
     assert!(!worker.log().contains(CANARY), "{}", worker.log());
     // A codec of other make finds it where it should be: in the result, and in the attributes of the failure.
-    let opened = node("open", "k1", &payloads)?;
+    let opened = codec::open(&payloads)?;
     assert_eq!(opened.len(), 2);
     for payload in &opened {
         assert!(String::from_utf8_lossy(&payload.data).contains(CANARY), "{payload:?}");
@@ -188,14 +160,14 @@ async fn plain_arguments_are_refused_unless_the_fleet_migrates() -> Result<()> {
     let worker = Worker::ready(&server, runtime_support::exec(&["cat"]), keys.limits("Require", "k1", &[])).await?;
     let activity_id = server.start_activity(Activity::default()).await?;
     let (payloads, _) = outcome(&server, &activity_id).await?;
-    let attributes = node("open", "k1", &payloads)?;
+    let attributes = codec::open(&payloads)?;
     assert_says(&String::from_utf8_lossy(&attributes[0].data), &["not encrypted", "Require", "Migrate"]);
     worker.wait_metric("activity_failures_total", r#"reason="PayloadUnreadable",task_queue="q""#, 1.0).await;
     drop(worker);
     let _worker = Worker::ready(&server, runtime_support::exec(&["cat"]), keys.limits("Migrate", "k1", &[])).await?;
     let activity_id = server.start_activity(Activity::default()).await?;
     let (payloads, _) = outcome(&server, &activity_id).await?;
-    let opened = node("open", "k1", &payloads)?;
+    let opened = codec::open(&payloads)?;
     assert_eq!(serde_json::from_slice::<Value>(&opened[0].data)?, json!([{"n": 1}]));
     Ok(())
 }
@@ -204,20 +176,20 @@ async fn plain_arguments_are_refused_unless_the_fleet_migrates() -> Result<()> {
 async fn an_unknown_key_is_retried_until_it_is_there() -> Result<()> {
     let (server, keys) = (Server::start().await?, Keys::new()?);
     let worker = Worker::ready(&server, runtime_support::exec(&["cat"]), keys.limits("Require", "k1", &[])).await?;
-    let input = node("seal", "k2", &[json_payload(&json!(7))])?;
+    let input = codec::seal("k2", &[json_payload(&json!(7))])?;
     let activity_id = server.start_activity(Activity { input, attempts: 0, ..Activity::default() }).await?;
     worker.wait_log("can't be decrypted").await;
     assert_says(&worker.log(), &["k2", "readKeys"]);
     worker.write_limits(&keys.limits("Require", "k1", &["k2"]))?;
     let (payloads, _) = outcome(&server, &activity_id).await?;
-    let opened = node("open", "k1", &payloads)?;
+    let opened = codec::open(&payloads)?;
     assert_eq!(serde_json::from_slice::<Value>(&opened[0].data)?, json!([7]));
     Ok(())
 }
 
 /// Starts encrypted activities until it is told to stop.
 async fn stream(server: Arc<Server>, stop: Arc<AtomicBool>) -> Result<Vec<String>> {
-    let input = node("seal", "k1", &[json_payload(&json!(7))])?;
+    let input = codec::seal("k1", &[json_payload(&json!(7))])?;
     let mut started = Vec::new();
     while !stop.load(Ordering::SeqCst) {
         let activity = Activity { input: input.clone(), attempts: 0, ..Activity::default() };
@@ -245,12 +217,9 @@ async fn keys_rotate_under_load_and_every_payload_can_be_read() -> Result<()> {
         assert_eq!(server.describe(&activity_id).await?.attempt, 1, "an attempt failed");
         results.extend(outcome(&server, &activity_id).await?.0);
     }
-    let written: BTreeSet<_> = results
-        .iter()
-        .map(|payload| String::from_utf8_lossy(&payload.metadata["encryption-key-id"]).into_owned())
-        .collect();
+    let written: BTreeSet<_> = results.iter().filter_map(codec::key_of).collect();
     assert_eq!(written, BTreeSet::from(["k1".to_owned(), "k2".to_owned()]));
-    for payload in node("open", "k1", &results)? {
+    for payload in codec::open(&results)? {
         assert_eq!(serde_json::from_slice::<Value>(&payload.data)?, json!([7]));
     }
     Ok(())
@@ -326,12 +295,7 @@ impl CodecServer {
 }
 
 fn text_of(payloads: &[Payload]) -> Value {
-    let text = |payload: &Payload| {
-        let metadata: serde_json::Map<_, _> =
-            payload.metadata.iter().map(|(name, value)| (name.clone(), STANDARD.encode(value).into())).collect();
-        json!({"metadata": metadata, "data": STANDARD.encode(&payload.data)})
-    };
-    json!({"payloads": payloads.iter().map(text).collect::<Vec<_>>()})
+    json!({"payloads": payloads.iter().map(codec::to_json).collect::<Vec<_>>()})
 }
 
 #[tokio::test]
@@ -339,7 +303,7 @@ async fn a_codec_server_shows_payloads_to_whom_it_knows_and_to_nobody_else() -> 
     let keys = Keys::new()?;
     let server = CodecServer::start(&keys).await?;
     let plain = [json_payload(&json!(CANARY)), json_payload(&json!(7))];
-    let sealed = [node("seal", "k1", &plain[..1])?, node("seal", "k2", &plain[1..])?].concat();
+    let sealed = [codec::seal("k1", &plain[..1])?, codec::seal("k2", &plain[1..])?].concat();
     let bearer = format!("Bearer {TOKEN}");
     let (known, browser) = (("authorization", bearer.as_str()), ("origin", UI));
 

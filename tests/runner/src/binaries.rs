@@ -6,6 +6,33 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
+/// It stands below `tests/`, and starts nothing.
+const SIMULATOR: &str = "scale-sim";
+/// Tests that wait most of their time and run at a time.
+const WAITING: usize = 3;
+
+/// What the tests of a binary take of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Its cores: they compute.
+    Cores,
+    /// Little: they have a Temporal server of their own, and wait for its start and for time limits.
+    Time,
+    /// All of it: they start clusters, or control planes.
+    Machine,
+}
+
+impl Takes {
+    /// How many tests run at a time; `None` for as many as there are cores.
+    pub const fn at_a_time(self) -> Option<usize> {
+        match self {
+            Self::Cores => None,
+            Self::Time => Some(WAITING),
+            Self::Machine => Some(1),
+        }
+    }
+}
+
 /// One test binary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
@@ -24,9 +51,18 @@ pub struct Target {
 }
 
 impl Target {
-    /// Whether its tests start servers and clusters, so that one at a time is enough for a machine.
+    /// Whether it is one of the tests of the whole, below `tests/`.
     pub fn needs_machine(&self) -> bool {
         self.integration && self.directory.parent().is_some_and(|parent| parent.ends_with("tests"))
+    }
+
+    /// What its tests take of the machine.
+    pub fn takes(&self) -> Takes {
+        if !self.needs_machine() || self.package == SIMULATOR {
+            return Takes::Cores;
+        }
+        let waits = ["runtime_", "temporal_"].iter().any(|prefix| self.name.starts_with(prefix));
+        if waits { Takes::Time } else { Takes::Machine }
     }
 
     /// What the names of its tests begin with, such as `operator-core::scaling`.
@@ -137,5 +173,19 @@ mod tests {
         let titles: Vec<_> = targets.iter().map(Target::title).collect();
         assert_eq!(titles, ["harness::control_plane", "operator-core"]);
         assert_eq!(targets.iter().map(Target::needs_machine).collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
+    fn clusters_take_the_machine_and_tests_with_a_server_of_their_own_little_of_it() {
+        let takes = |package: &str, name: &str, directory: &str| {
+            let (package, name, directory) = (package.into(), name.into(), directory.into());
+            Target { package, name, directory, integration: true, ..Target::default() }.takes()
+        };
+        assert_eq!(takes("harness", "cluster", "/r/tests/harness"), Takes::Machine);
+        assert_eq!(takes("e2e", "api_kinds", "/r/tests/e2e"), Takes::Machine);
+        assert_eq!(takes("e2e", "runtime_tls", "/r/tests/e2e"), Takes::Time);
+        assert_eq!(takes("e2e", "temporal_poller", "/r/tests/e2e"), Takes::Time);
+        assert_eq!(takes("scale-sim", "marks", "/r/tests/simulator"), Takes::Cores);
+        assert_eq!(takes("temporal-worker-operator", "temporal_doubles", "/r/operator"), Takes::Cores);
     }
 }

@@ -61,20 +61,29 @@ pub fn list(target: &Target) -> Result<Vec<String>> {
     Ok(paths)
 }
 
-/// Runs the tests `paths` of a binary, for at most `deadline` together, and tells each result as it comes.
+/// How tests are run.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// Longest time of all together.
+    pub deadline: Duration,
+    /// How many at a time; `None` for as many as there are cores.
+    pub at_a_time: Option<usize>,
+}
+
+/// Runs the tests `paths` of a binary, and tells each result as it comes.
 ///
 /// # Errors
 /// The binary can't be started.
-pub fn run(target: &Target, paths: &[String], deadline: Duration, tell: impl FnMut(&Report)) -> Result<()> {
+pub fn run(target: &Target, paths: &[String], how: How, tell: impl FnMut(&Report)) -> Result<()> {
     let mut command = command(target);
     // libtest's JSON is unstable; the variable is for this binary, and the programs that it starts have to drop it.
     command.env("RUSTC_BOOTSTRAP", "1").args(["-Z", "unstable-options", "--format", "json", "--report-time"]);
-    if target.needs_machine() {
-        command.arg("--test-threads=1");
+    if let Some(tests) = how.at_a_time {
+        command.arg(format!("--test-threads={tests}"));
     }
     command.arg("--exact").args(paths);
     let title = target.executable.display().to_string();
-    run_command(command, paths, deadline, tell).with_context(|| format!("run {title}"))
+    run_command(command, paths, how.deadline, tell).with_context(|| format!("run {title}"))
 }
 
 fn command(target: &Target) -> Command {

@@ -1,7 +1,7 @@
 //! `test-runner`: what `make test` and `make test-long` call.
 //!
-//! Builds the workspace's tests, runs each binary by its own harness, the quick ones first, and tells outcome and
-//! time of every test. Exits non-zero when a test failed, or with `CI=true` when one was skipped.
+//! Builds the workspace's tests, runs each binary by its own harness, those that need a cluster last, and tells outcome
+//! and time of every test. Exits non-zero when a test failed, or with `CI=true` when one was skipped.
 
 mod binaries;
 mod documentation;
@@ -11,13 +11,15 @@ mod summary;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 
-use binaries::Target;
+use binaries::{Takes, Target};
 use kind::{Kind, is_long, kind_of};
+use libtest::{How, Report};
 use summary::Summary;
 
 const LONG_DEADLINE: Duration = Duration::from_secs(4 * 60 * 60);
@@ -40,9 +42,57 @@ struct Selection {
 }
 
 impl Selection {
-    fn deadline(&self, long: bool) -> Duration {
+    fn how(&self, long: bool) -> How {
+        if long {
+            let at_a_time = self.target.needs_machine().then_some(1);
+            return How { deadline: LONG_DEADLINE, at_a_time };
+        }
         let longest = self.paths.iter().map(|path| kind_of(&self.target, path).deadline()).max();
-        if long { LONG_DEADLINE } else { longest.unwrap_or_default() }
+        How { deadline: longest.unwrap_or_default(), at_a_time: self.target.takes().at_a_time() }
+    }
+}
+
+/// A run of the tests.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    root: &'a Path,
+    cli: &'a Cli,
+    summary: &'a Mutex<Summary>,
+}
+
+impl Run<'_> {
+    /// Runs all tests: those that wait beside those that compute, and then those that take the machine. Long ones measure,
+    /// and run one binary after another.
+    fn all(self, selections: Vec<Selection>) -> Result<()> {
+        if self.cli.long {
+            return self.each(&selections);
+        }
+        let of = |takes| selections.iter().filter(move |selection| selection.target.takes() == takes);
+        std::thread::scope(|scope| {
+            let computing = scope.spawn(|| {
+                self.each(of(Takes::Cores))?;
+                documentation::run(self.root, &self.cli.filter, |report| self.add("doc", Kind::Unit, report))
+            });
+            self.each(of(Takes::Time))?;
+            computing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        self.each(of(Takes::Machine))
+    }
+
+    /// Runs one binary after another.
+    fn each<'s>(self, selections: impl IntoIterator<Item = &'s Selection>) -> Result<()> {
+        for selection in selections {
+            let Selection { target, paths } = selection;
+            let title = target.title();
+            libtest::run(target, paths, selection.how(self.cli.long), |report| {
+                self.add(&title, kind_of(target, &report.path), report);
+            })?;
+        }
+        Ok(())
+    }
+
+    fn add(self, title: &str, kind: Kind, report: &Report) {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner).add(title, kind, report);
     }
 }
 
@@ -53,17 +103,10 @@ fn main() -> Result<ExitCode> {
     let targets = binaries::build(&root)?;
     println!("built the tests in {:.0} s", start.elapsed().as_secs_f64());
 
-    let mut summary = Summary::default();
-    for selection in select(targets, &cli)? {
-        let Selection { target, paths } = &selection;
-        let title = target.title();
-        libtest::run(target, paths, selection.deadline(cli.long), |report| {
-            summary.add(&title, kind_of(target, &report.path), report);
-        })?;
-    }
-    if !cli.long {
-        documentation::run(&root, &cli.filter, |report| summary.add("doc", Kind::Unit, report))?;
-    }
+    let summary = Mutex::new(Summary::default());
+    let run = Run { root: &root, cli: &cli, summary: &summary };
+    run.all(select(targets, &cli)?)?;
+    let summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
     let file = root.join("target/test/summary.json");
     summary.write(&file)?;
     ensure!(cli.long || !summary.is_empty(), "no test has {:?} in its name", cli.filter);

@@ -1,48 +1,36 @@
 //! Pods whose configuration changes while they work, and a runtime that is killed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::ground::{Ground, runtime_fleet};
 use e2e::load::all_run;
 use e2e::tasks::Order;
 use e2e::{ClusterBed, Tasks};
-use kube::ResourceExt as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use operator_core::contract::RUNTIME_CONTAINER;
 use serde_json::{Value, json};
 
 const FLEET: &str = "changing";
-/// A mounted file follows its ConfigMap within a minute and a half.
-const FOLLOWS: Duration = Duration::from_secs(150);
 /// What tasks of the changed handler print.
 const CHANGED: u64 = 7;
 
-/// The pods by name, and how often a container of each was started again.
-async fn pods(ground: &Ground) -> Result<BTreeMap<String, i32>> {
-    let restarts = |pod: &k8s_openapi::api::core::v1::Pod| {
-        let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        containers.map(|container| container.restart_count).sum()
-    };
-    Ok(ground.pods(FLEET).await?.iter().map(|pod| (pod.name_any(), restarts(pod))).collect())
-}
-
-/// Runs bursts until all tasks of one run as they do after the change; each task of each ran once.
-async fn until_changed(tasks: &Tasks) -> Result<u32> {
-    let begun = Instant::now();
-    for bursts in 1.. {
-        let burst = tasks.start(&Order::work(FLEET, 12, 0.5)).await?;
-        tasks.finish_once_each(&burst, Duration::from_secs(60)).await?;
-        let results = tasks.activities(&burst).await?.into_values().filter_map(|activity| activity.result);
-        if results.into_iter().all(|result| result == json!(CHANGED)) {
-            return Ok(bursts);
-        }
-        ensure!(begun.elapsed() < FOLLOWS, "the change did not reach the pods");
-    }
-    unreachable!("returns")
+/// Runs bursts until all tasks of one run as they do after the change, and says how many; each task of each ran once.
+async fn until_changed(ground: &Ground, tasks: &Tasks) -> Result<u32> {
+    let mut bursts = 0;
+    ground
+        .once_mounted(FLEET, "the change is in the pods", async || {
+            let burst = tasks.start(&Order::work(FLEET, 12, 0.5)).await?;
+            tasks.finish_once_each(&burst, Duration::from_secs(60)).await?;
+            bursts += 1;
+            let results = tasks.activities(&burst).await?.into_values().filter_map(|activity| activity.result);
+            ensure!(results.into_iter().all(|result| result == json!(CHANGED)), "some tasks run as before");
+            Ok(())
+        })
+        .await?;
+    Ok(bursts)
 }
 
 pub async fn running_pods_take_a_change_over_and_a_killed_one_loses_nothing(bed: Arc<ClusterBed>) -> Result<()> {
@@ -55,15 +43,15 @@ pub async fn running_pods_take_a_change_over_and_a_killed_one_loses_nothing(bed:
     let burst = tasks.start(&Order::work(FLEET, 4, 0.1)).await?;
     tasks.finish_once_each(&burst, Duration::from_secs(90)).await?;
 
-    let before = pods(&ground).await?;
+    let before = ground.restarts(FLEET).await?;
     let runtime = &mut fleet["spec"]["runtime"];
     runtime["taskQueues"][0]["maxConcurrentActivities"] = json!(4);
     let script: &mut Value = &mut runtime["handlers"][0]["exec"]["command"][2];
     *script = json!(script.as_str().context("a script")?.replace("echo \"$n\"", &format!("echo {CHANGED}")));
     ground.apply(&fleet).await?;
-    let bursts = until_changed(&tasks).await?;
+    let bursts = until_changed(&ground, &tasks).await?;
     ensure!(bursts > 1, "the change was there before the load");
-    ensure!(pods(&ground).await? == before, "pods were replaced or restarted: {before:?}");
+    ensure!(ground.restarts(FLEET).await? == before, "pods were replaced or restarted: {before:?}");
 
     // Killed while it works: its tasks time out, and are done by somebody else.
     let burst = tasks.start(&Order { start_to_close_s: 10, ..Order::work(FLEET, 6, 6.0) }).await?;

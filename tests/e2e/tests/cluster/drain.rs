@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::ground::runtime_fleet;
-use e2e::load::{all_run, running_in};
+use e2e::load::{all_run, running_in, running_in_pod};
+use e2e::stream::Stream;
 use e2e::tasks::Order;
 use e2e::{ClusterBed, eventually};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt as _;
-use kube::api::{EvictParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 pub async fn idle_pods_go_first(bed: Arc<ClusterBed>) -> Result<()> {
@@ -118,5 +119,35 @@ pub async fn an_evicted_pod_finishes_what_it_runs(bed: Arc<ClusterBed>) -> Resul
     let events = ground.api::<Event>().list(&ListParams::default()).await?.items;
     let failed = events.iter().find(|event| event.reason.as_deref() == Some("FailedPreStopHook"));
     ensure!(failed.is_none(), "the runtime's preStop hook failed: {failed:?}");
+    Ok(())
+}
+
+pub async fn a_pod_that_is_deleted_under_load_loses_nothing(bed: Arc<ClusterBed>) -> Result<()> {
+    const FLEET: &str = "deleted";
+    let ground = bed.ground("a_pod_that_is_deleted_under_load").await?;
+    let mut fleet = runtime_fleet(FLEET, FLEET, 8);
+    fleet["spec"]["scaling"] = json!({"minReplicas": 2, "maxReplicas": 2});
+    ground.apply(&fleet).await?;
+    ground.is_current(FLEET).await?;
+    eventually("two pods serve", async || ground.settled_at(FLEET, 2).await).await?;
+    let tasks = bed.tasks()?;
+    let stream = Stream::of(&tasks);
+    let delete = async {
+        stream.next().await?;
+        let pods = ground.pods(FLEET).await?;
+        let victim = pods.first().context("no pod")?;
+        ground.api::<Pod>().delete(&victim.name_any(), &DeleteParams::default()).await?;
+        ensure!(running_in_pod(victim).await? > 0, "the pod ran no task when it was to go");
+        eventually("the pod is gone, and another one serves", async || {
+            ensure!(!ground.restarts(FLEET).await?.contains_key(&victim.name_any()), "the pod is still there");
+            ground.settled_at(FLEET, 2).await
+        })
+        .await?;
+        stream.next().await.map(|_| victim.name_any())
+    };
+    let victim = stream.during(|| Order::work(FLEET, 6, 2.0), delete).await?;
+    let ended = stream.ends_once_each().await?;
+    let by_victim = ended.iter().filter(|activity| activity.worker == victim).count();
+    ensure!(by_victim > 0 && by_victim < ended.len(), "{by_victim} of {} tasks ran in the pod that went", ended.len());
     Ok(())
 }

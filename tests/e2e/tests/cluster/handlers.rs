@@ -65,7 +65,7 @@ async fn results(tasks: &Tasks, (queue, activity_type): (&str, &str), inputs: Ve
     let order = Order { activity_type: activity_type.into(), inputs, ..Order::work(queue, 0, 0.0) };
     let burst = tasks.start(&order).await?;
     let activities = tasks.finish(&burst, Duration::from_secs(60)).await?;
-    let result = |activity: e2e::tasks::Activity| {
+    let result = |activity: e2e::history::Activity| {
         ensure!(activity.attempt == 1, "{activity_type}: {activity:?}");
         activity.result.with_context(|| format!("{activity_type} failed: {:?}", activity.failure))
     };

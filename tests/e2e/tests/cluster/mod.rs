@@ -10,6 +10,7 @@ pub mod life;
 pub mod recording;
 pub mod replicas;
 pub mod rest;
+pub mod rotation;
 pub mod secrets;
 pub mod shrink;
 pub mod signals;

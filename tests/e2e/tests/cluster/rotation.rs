@@ -1,0 +1,236 @@
+//! Keys and certificates that change while tasks run.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use e2e::codec::{self, KEYS};
+use e2e::endpoint::{Authority, Endpoint, Signed};
+use e2e::ground::{CONNECTION, Ground, runtime_fleet};
+use e2e::stream::Stream;
+use e2e::tasks::{Order, payload};
+use e2e::{ClusterBed, eventually};
+use kube::ResourceExt as _;
+use operator_core::contract::{RUNTIME_CONTAINER, TLS_MOUNT_PATH};
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+const FLEET: &str = "rotating";
+const KEYS_QUEUE: &str = "rotating-keys";
+const CERTIFICATES_QUEUE: &str = "rotating-certificates";
+/// Seconds that a task takes.
+const TASK: f64 = 0.5;
+/// Time within which a new certificate is in use once its file is in the pod.
+const TAKEN: Duration = Duration::from_secs(10);
+/// Time after which a poll has been answered.
+const POLL: Duration = Duration::from_secs(12);
+
+/// Two pods, a third of whose slots the stream keeps busy.
+fn fleet(task_queue: &str) -> Value {
+    let mut fleet = runtime_fleet(FLEET, task_queue, 3);
+    fleet["spec"]["scaling"] = json!({"minReplicas": 2, "maxReplicas": 2});
+    fleet
+}
+
+/// Waits until both pods of the fleet serve, and gives how often each was started again.
+async fn served(ground: &Ground) -> Result<BTreeMap<String, i32>> {
+    ground.is_current(FLEET).await?;
+    eventually("two pods serve", async || ground.settled_at(FLEET, 2).await).await?;
+    ground.restarts(FLEET).await
+}
+
+fn keys(ids: &[&str]) -> Value {
+    let known = KEYS.iter().filter(|(id, _)| ids.contains(id));
+    let data: BTreeMap<_, _> = known.map(|(id, key)| (*id, STANDARD.encode(key))).collect();
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "data": data})
+}
+
+fn encryption(write: &str, read: &[&str]) -> Value {
+    let key = |id: &str| json!({"id": id, "secretKeyRef": {"name": "keys", "key": id}});
+    let read: Vec<_> = read.iter().map(|id| key(id)).collect();
+    json!({"mode": "Require", "writeKey": key(write), "readKeys": read})
+}
+
+/// Tasks whose arguments are encrypted with a key.
+fn sealed(key: &str) -> Result<Order> {
+    let order = Order::work(KEYS_QUEUE, 4, TASK);
+    let plain: Vec<_> = order.inputs.iter().map(payload).collect();
+    let inputs = codec::seal(key, &plain)?.iter().map(codec::to_json).collect();
+    Ok(Order { inputs, sealed: true, ..order })
+}
+
+/// Waits until every pod has encrypted what it did last with a key.
+async fn all_write(ground: &Ground, stream: &Stream<'_>, key: &str) -> Result<()> {
+    let mut last = BTreeMap::new();
+    ground
+        .once_mounted(FLEET, &format!("every pod writes with {key}"), async || {
+            for activity in stream.next().await?.into_values() {
+                last.insert(activity.worker, activity.payloads.last().and_then(codec::key_of));
+            }
+            let all = last.len() == 2 && last.values().all(|written| written.as_deref() == Some(key));
+            ensure!(all, "{last:?}");
+            Ok(())
+        })
+        .await
+}
+
+pub async fn keys_change_under_load_and_every_payload_can_be_read(bed: Arc<ClusterBed>) -> Result<()> {
+    let ground = bed.ground("keys_change_under_load").await?;
+    ground.apply(&keys(&["k1"])).await?;
+    let mut fleet = fleet(KEYS_QUEUE);
+    fleet["spec"]["runtime"]["encryption"] = encryption("k1", &[]);
+    ground.apply(&fleet).await?;
+    let before = served(&ground).await?;
+    let (first, second) = spawn_blocking(|| anyhow::Ok((sealed("k1")?, sealed("k2")?))).await??;
+
+    let tasks = bed.tasks()?;
+    let (stream, clients_have) = (Stream::of(&tasks), Cell::new(&first));
+    let rotate = async {
+        all_write(&ground, &stream, "k1").await?;
+        ground.apply(&keys(&["k1", "k2"])).await?;
+        fleet["spec"]["runtime"]["encryption"] = encryption("k2", &["k1"]);
+        ground.apply(&fleet).await?;
+        all_write(&ground, &stream, "k2").await?;
+        // What the pods can read, the clients may write.
+        clients_have.set(&second);
+        stream.next().await?;
+        stream.next().await.map(drop)
+    };
+    stream.during(|| clients_have.get().clone(), rotate).await?;
+    let ended = stream.ends_once_each().await?;
+    ensure!(ground.restarts(FLEET).await? == before, "pods were replaced or restarted: {before:?}");
+
+    let pairs = ended.iter().map(|one| one.payloads.iter().map(codec::key_of).collect());
+    let pairs: BTreeSet<Vec<_>> = pairs.collect();
+    let key = |id: &str| Some(id.to_owned());
+    for pair in [["k1", "k1"], ["k1", "k2"], ["k2", "k2"]] {
+        ensure!(pairs.contains(&pair.map(key)[..]), "no task had keys {pair:?} of argument and result: {pairs:?}");
+    }
+    let payloads: Vec<_> = ended.into_iter().flat_map(|one| one.payloads).collect();
+    for opened in spawn_blocking(move || codec::open(&payloads)).await?? {
+        let value: Value = serde_json::from_slice(&opened.data)?;
+        ensure!(value == json!(TASK), "a payload says {value}");
+    }
+    Ok(())
+}
+
+/// The Secret of a client certificate.
+fn certificate(signed: &Signed, authority: &Authority) -> Value {
+    let data = json!({"tls.crt": signed.certificate, "tls.key": signed.key, "ca.crt": authority.pem});
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "client"},
+        "type": "kubernetes.io/tls", "stringData": data})
+}
+
+/// Where each pod of the fleet has its certificate, seen from this machine, by the pod's address.
+async fn files(bed: &ClusterBed, ground: &Ground) -> Result<BTreeMap<IpAddr, String>> {
+    let mut files = BTreeMap::new();
+    for pod in ground.pods(FLEET).await? {
+        let processes = bed.container_processes((&ground.namespace, &pod.name_any()), RUNTIME_CONTAINER).await?;
+        // The runtime was there before its handlers' programs.
+        let process = processes.into_iter().min().context("no process")?;
+        let address = pod.status.and_then(|status| status.pod_ip).context("no address")?;
+        files.insert(address.parse()?, format!("/proc/{process}/root{TLS_MOUNT_PATH}/tls.crt"));
+    }
+    Ok(files)
+}
+
+/// Waits until a certificate is in every pod, and gives when it was.
+async fn mounted(ground: &Ground, files: &BTreeMap<IpAddr, String>, new: &Signed) -> Result<BTreeMap<IpAddr, Instant>> {
+    let mut since = BTreeMap::new();
+    ground
+        .once_mounted(FLEET, "the new certificate is in the pods", async || {
+            for (address, file) in files {
+                if std::fs::read_to_string(file)? == new.certificate {
+                    since.entry(*address).or_insert_with(Instant::now);
+                }
+            }
+            ensure!(since.len() == files.len(), "it is in {since:?}");
+            Ok(())
+        })
+        .await?;
+    Ok(since)
+}
+
+/// Waits until each pod uses a certificate, and checks how long that took since its file was there.
+async fn used(endpoint: &Endpoint, new: &Signed, since: &BTreeMap<IpAddr, Instant>) -> Result<()> {
+    for (pod, since) in since {
+        let seen = eventually("the new certificate is used", async || {
+            endpoint.seen(new).into_iter().find(|seen| seen.peer == *pod).with_context(|| format!("not by {pod}"))
+        })
+        .await?;
+        let took = seen.at.saturating_duration_since(*since);
+        ensure!(took <= TAKEN, "pod {pod} used its new certificate after {took:?}");
+    }
+    Ok(())
+}
+
+/// Has the endpoint refuse the old certificate, once no pod waits for anything that it asked with it.
+async fn retire(endpoint: &Endpoint, (old, new): (&Signed, &Signed), pods: &BTreeSet<IpAddr>) -> Result<()> {
+    eventually("no pod polls with the old certificate", async || {
+        let mut left = endpoint.seen(old);
+        left.retain(|seen| pods.contains(&seen.peer) && seen.open && seen.last.elapsed() < POLL);
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await?;
+    endpoint.call(old).await.context("the old certificate before it was revoked")?;
+    ensure!(endpoint.refused().is_empty(), "{:?}", endpoint.refused());
+    endpoint.revoke(old)?;
+    ensure!(endpoint.call(old).await.is_err(), "the old certificate is still good");
+    ensure!(endpoint.refused().iter().any(|one| one.why.contains("Revoked")), "{:?}", endpoint.refused());
+    endpoint.call(new).await.context("the new certificate")
+}
+
+/// Waits until the operator, which was cut off, has looked for the new certificate, and is content.
+async fn operator_follows(bed: &ClusterBed, ground: &Ground, (endpoint, new): (&Endpoint, &Signed)) -> Result<()> {
+    let pods = bed.operator_pods().await?;
+    let addresses = pods.iter().filter_map(|pod| pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok());
+    let addresses: BTreeSet<IpAddr> = addresses.collect();
+    eventually("the operator has the new certificate", async || {
+        ensure!(endpoint.seen(new).iter().any(|seen| addresses.contains(&seen.peer)), "not seen from {addresses:?}");
+        ground.has_condition(FLEET, ("ConnectionHealthy", "True", "ConnectionHealthy")).await.map(drop)
+    })
+    .await
+}
+
+pub async fn a_new_certificate_is_taken_under_load_and_the_old_one_is_not_missed(bed: Arc<ClusterBed>) -> Result<()> {
+    let ground = Ground::bare(bed.client.clone(), "a-new-certificate-is-taken-under-load").await?;
+    let host = bed.cluster.network().host();
+    let endpoint = Endpoint::start(Authority::new()?, host.into(), &bed.server.host_port()).await?;
+    let authority = endpoint.authority();
+    let (old, new) = (authority.sign("worker", 2090)?, authority.sign("worker", 2091)?);
+    ground.apply(&certificate(&old, authority)).await?;
+    let connection = json!({"apiVersion": "temporal.io/v1alpha1", "kind": "Connection",
+        "metadata": {"name": CONNECTION},
+        "spec": {"hostPort": endpoint.address, "mutualTLSSecretRef": {"name": "client"}}});
+    ground.apply(&connection).await?;
+    ground.apply(&fleet(CERTIFICATES_QUEUE)).await?;
+    let before = served(&ground).await?;
+
+    let tasks = bed.tasks()?;
+    let stream = Stream::of(&tasks);
+    let rotate = async {
+        stream.next().await?;
+        let files = files(&bed, &ground).await?;
+        ensure!(files.len() == 2 && endpoint.seen(&new).is_empty(), "{files:?}");
+        ground.apply(&certificate(&new, authority)).await?;
+        let since = mounted(&ground, &files, &new).await?;
+        used(&endpoint, &new, &since).await?;
+        let pods = files.into_keys().collect();
+        retire(&endpoint, (&old, &new), &pods).await?;
+        operator_follows(&bed, &ground, (&endpoint, &new)).await?;
+        stream.next().await?;
+        let refused = endpoint.refused().into_iter().find(|refused| pods.contains(&refused.peer));
+        ensure!(refused.is_none(), "a pod came back with the old certificate: {refused:?}");
+        Ok(())
+    };
+    stream.during(|| Order::work(CERTIFICATES_QUEUE, 4, TASK), rotate).await?;
+    stream.ends_once_each().await?;
+    ensure!(ground.restarts(FLEET).await? == before, "pods were replaced or restarted: {before:?}");
+    Ok(())
+}
