@@ -1,5 +1,6 @@
 //! The Workers that are measured, and how each is started.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -161,7 +162,7 @@ impl Scene {
             Host::Runtime(handler, limits) => return self.start_runtime(handler, limits, &[task_queue], 0),
         };
         command.env("TASK_QUEUE", task_queue);
-        self.spawn(command, 0)
+        self.spawn(command, task_queue, 0)
     }
 
     fn rival(&self, way: &str) -> Command {
@@ -186,10 +187,14 @@ impl Scene {
         };
         let mut command = Command::new(self.runtime());
         command.arg("run").arg("--config").arg(write("config", &config)?).arg("--limits").arg(write("limits", limits)?);
-        self.spawn(command, probes)
+        self.spawn(command, task_queues.first().unwrap_or(&"none"), probes)
     }
 
-    fn spawn(&self, mut command: Command, probes: u16) -> Result<Worker> {
+    /// What it says goes to `target/bench/runtime/<name>.log`.
+    fn spawn(&self, mut command: Command, name: &str, probes: u16) -> Result<Worker> {
+        let logs = source_root().join("target/bench/runtime");
+        std::fs::create_dir_all(&logs)?;
+        let log = File::create(logs.join(name).with_extension("log"))?;
         let child = command
             .env("TEMPORAL_ADDRESS", &self.host_port)
             .env("TEMPORAL_NAMESPACE", NAMESPACE)
@@ -198,8 +203,8 @@ impl Scene {
             .env("WORKER_RUNTIME_HEALTH_PROBE_BIND_ADDRESS", format!("127.0.0.1:{probes}"))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
             .spawn();
         Ok(Worker(child.with_context(|| format!("start {:?}", command.get_program()))?))
     }
