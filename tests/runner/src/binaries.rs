@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 /// It stands below `tests/`, and starts nothing.
 const SIMULATOR: &str = "scale-sim";
-/// It holds what is read beside the truth of the same moment, which a busy machine puts apart.
-const SIGNALS: &str = "temporal_signals";
+/// It holds what is read of Workers beside the server's record, to the second: nothing else may keep the cores.
+const MEASURES: &str = "temporal_signals";
 /// Tests that wait most of their time and run at a time.
 const WAITING: usize = 3;
 
@@ -20,7 +20,7 @@ pub enum Takes {
     Cores,
     /// Little: they have a Temporal server of their own, and wait for its start and for time limits.
     Time,
-    /// All of it: they start clusters, or control planes.
+    /// All of it: they start clusters or control planes, or measure.
     Machine,
 }
 
@@ -64,7 +64,7 @@ impl Target {
             return Takes::Cores;
         }
         let waits = ["runtime_", "temporal_"].iter().any(|prefix| self.name.starts_with(prefix));
-        if waits && self.name != SIGNALS { Takes::Time } else { Takes::Machine }
+        if waits && self.name != MEASURES { Takes::Time } else { Takes::Machine }
     }
 
     /// What the names of its tests begin with, such as `operator-core::scaling`.
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(takes("e2e", "api_kinds", "/r/tests/e2e"), Takes::Machine);
         assert_eq!(takes("e2e", "runtime_tls", "/r/tests/e2e"), Takes::Time);
         assert_eq!(takes("e2e", "temporal_poller", "/r/tests/e2e"), Takes::Time);
-        assert_eq!(takes("e2e", SIGNALS, "/r/tests/e2e"), Takes::Machine);
+        assert_eq!(takes("e2e", "temporal_signals", "/r/tests/e2e"), Takes::Machine);
         assert_eq!(takes("scale-sim", "marks", "/r/tests/simulator"), Takes::Cores);
         assert_eq!(takes("temporal-worker-operator", "temporal_doubles", "/r/operator"), Takes::Cores);
     }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use e2e::ClusterBed;
 use e2e::ground::{Ground, runtime_fleet};
 use e2e::load::all_run;
+use e2e::stream::Stream;
 use e2e::tasks::Order;
-use e2e::{ClusterBed, Tasks};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use operator_core::contract::RUNTIME_CONTAINER;
@@ -17,20 +18,15 @@ const FLEET: &str = "changing";
 /// What tasks of the changed handler print.
 const CHANGED: u64 = 7;
 
-/// Runs bursts until all tasks of one run as they do after the change, and says how many; each task of each ran once.
-async fn until_changed(ground: &Ground, tasks: &Tasks) -> Result<u32> {
-    let mut bursts = 0;
+/// Waits until all tasks of a burst run as they do after the change.
+async fn changed(ground: &Ground, stream: &Stream<'_>) -> Result<()> {
     ground
         .once_mounted(FLEET, "the change is in the pods", async || {
-            let burst = tasks.start(&Order::work(FLEET, 12, 0.5)).await?;
-            tasks.finish_once_each(&burst, Duration::from_secs(60)).await?;
-            bursts += 1;
-            let results = tasks.activities(&burst).await?.into_values().filter_map(|activity| activity.result);
-            ensure!(results.into_iter().all(|result| result == json!(CHANGED)), "some tasks run as before");
+            let ended = stream.next().await?;
+            ensure!(ended.values().all(|one| one.result == Some(json!(CHANGED))), "some tasks run as before");
             Ok(())
         })
-        .await?;
-    Ok(bursts)
+        .await
 }
 
 pub async fn running_pods_take_a_change_over_and_a_killed_one_loses_nothing(bed: Arc<ClusterBed>) -> Result<()> {
@@ -48,9 +44,16 @@ pub async fn running_pods_take_a_change_over_and_a_killed_one_loses_nothing(bed:
     runtime["taskQueues"][0]["maxConcurrentActivities"] = json!(4);
     let script: &mut Value = &mut runtime["handlers"][0]["exec"]["command"][2];
     *script = json!(script.as_str().context("a script")?.replace("echo \"$n\"", &format!("echo {CHANGED}")));
-    ground.apply(&fleet).await?;
-    let bursts = until_changed(&ground, &tasks).await?;
-    ensure!(bursts > 1, "the change was there before the load");
+    let stream = Stream::of(&tasks);
+    let change = async {
+        stream.next().await?;
+        ground.apply(&fleet).await?;
+        changed(&ground, &stream).await
+    };
+    stream.during(|| Order::work(FLEET, 6, 0.5), change).await?;
+    let ended = stream.ends_once_each().await?;
+    let after = ended.iter().filter(|one| one.result == Some(json!(CHANGED))).count();
+    ensure!((1..ended.len()).contains(&after), "{after} of {} tasks ran as changed", ended.len());
     ensure!(ground.restarts(FLEET).await? == before, "pods were replaced or restarted: {before:?}");
 
     // Killed while it works: its tasks time out, and are done by somebody else.

@@ -224,7 +224,7 @@ pub async fn a_new_certificate_is_taken_under_load_and_the_old_one_is_not_missed
         let pods = files.into_keys().collect();
         retire(&endpoint, (&old, &new), &pods).await?;
         operator_follows(&bed, &ground, (&endpoint, &new)).await?;
-        stream.next().await?;
+        stream.next().await.with_context(|| format!("connections are {:?}", endpoint.seen(&new)))?;
         let refused = endpoint.refused().into_iter().find(|refused| pods.contains(&refused.peer));
         ensure!(refused.is_none(), "a pod came back with the old certificate: {refused:?}");
         Ok(())
