@@ -31,9 +31,9 @@ use crate::versioning;
 /// Time that the server gets to answer when a Worker says that it ends.
 pub const FINALIZE_TIME: Duration = Duration::from_secs(3);
 
-/// Polls with which a Worker begins whose polls are autoscaled, if it may have as many. Each takes some 35 kB while it is
-/// open, in every idle pod and for each of its Task Queues.
-const INITIAL_POLLERS: usize = 3;
+/// Open polls of a Worker, where nothing is said of them, and those that autoscaling begins with, if it may have as many.
+/// Each takes some 35 kB, in every idle pod and for each of its Task Queues; core's own number is five.
+const POLLS: usize = 4;
 
 /// What the Task Queues of a process share.
 pub struct Shared {
@@ -226,7 +226,7 @@ impl Turn {
             .task_queue(&tasks.task_queue)
             .task_types(lane.kinds)
             .tuner(Arc::new(tuner))
-            .maybe_activity_task_poller_behavior(pollers.map(poller_behavior))
+            .activity_task_poller_behavior(pollers.map_or(PollerBehavior::SimpleMaximum(POLLS), poller_behavior))
             .maybe_max_worker_activities_per_second(wish.limits.max_activities_per_second)
             .maybe_max_task_queue_activities_per_second(wish.limits.max_task_queue_activities_per_second)
             // The Worker that this one replaces may still run tasks.
@@ -296,7 +296,7 @@ impl Turn {
 pub fn poller_behavior(pollers: Pollers) -> PollerBehavior {
     let number = |polls: u32| usize::try_from(polls).unwrap_or(usize::MAX);
     let (minimum, maximum) = (number(pollers.minimum), number(pollers.maximum));
-    PollerBehavior::Autoscaling { minimum, maximum, initial: minimum.max(maximum.min(INITIAL_POLLERS)) }
+    PollerBehavior::Autoscaling { minimum, maximum, initial: minimum.max(maximum.min(POLLS)) }
 }
 
 /// Waits until the namespace can be used; each failure is logged.
