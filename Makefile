@@ -98,4 +98,5 @@ bench-detection: build ## Measure how soon a task on an idle Task Queue is seen;
 .PHONY: bench-runtime
 bench-runtime: build ## Measure the CPU time of a task on the runtime beside Workers on the Go SDK; ROUNDS=n (docs/benchmarks.md)
 	$(CARGO) build --locked --profile dist --package worker-runtime --bins --example echo
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --profile dist --package enter-group
 	$(PROGRAMS)/bench runtime $(if $(ROUNDS),--rounds $(ROUNDS))

@@ -1,7 +1,8 @@
 //! `enter-group FOLDER PROGRAM [ARGUMENT]...`: enters a control group and becomes a program there. The runtime starts
 //! handlers' programs with it, so that all that they start is in the group too.
 //!
-//! A program of its own, and a small one: the runtime's takes over a millisecond of CPU time to load, for each task.
+//! A program of its own, and a small one: the runtime's takes over a millisecond of CPU time to load, for each task. In images
+//! it is linked statically, which saves the third of a millisecond that a dynamic linker takes.
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
 use std::convert::Infallible;
