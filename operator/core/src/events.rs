@@ -116,11 +116,60 @@ pub fn promoted(from: Option<&str>, to: &str) -> EventData {
     EventData { severity: Severity::Normal, reason: "VersionPromoted", action: "SetCurrentVersion", note }
 }
 
+/// A version got a share of the traffic, or another one.
+#[must_use]
+pub fn ramped(from: Option<&(String, f32)>, to: &str, percent: u8) -> EventData {
+    let before = from.map_or("(none)".to_owned(), |(build_id, percent)| share(build_id, *percent));
+    let note = format!("Ramping version {before} → {to} at {percent} %.");
+    EventData { severity: Severity::Normal, reason: "VersionRamped", action: "SetRampingVersion", note }
+}
+
+/// A version lost its share of the traffic to the current one.
+#[must_use]
+pub fn ramp_cleared((build_id, percent): &(String, f32)) -> EventData {
+    let note = format!("Ramping version {} → (none).", share(build_id, *percent));
+    EventData { severity: Severity::Normal, reason: "RampCleared", action: "SetRampingVersion", note }
+}
+
+fn share(build_id: &str, percent: f32) -> String {
+    let name = if build_id.is_empty() { "(unversioned)" } else { build_id };
+    format!("{name} at {percent} %")
+}
+
+/// The operator became the manager of a Worker Deployment.
+#[must_use]
+pub fn manager_claimed(deployment: &str, identity: &str) -> EventData {
+    let note = format!("Manager of Worker Deployment {deployment:?}: (none) → {identity:?}.");
+    EventData { severity: Severity::Normal, reason: "ManagerIdentityClaimed", action: "SetManager", note }
+}
+
 /// A child Deployment was created.
 #[must_use]
 pub fn created(child: &str) -> EventData {
     let note = format!("Deployment {child} created.");
     EventData { severity: Severity::Normal, reason: "DeploymentCreated", action: "Apply", note }
+}
+
+/// A child Deployment was deleted.
+#[must_use]
+pub fn deleted(child: &str) -> EventData {
+    let note = format!("Deployment {child} deleted: nobody wants its version any more, and it has no work.");
+    EventData { severity: Severity::Normal, reason: "DeploymentDeleted", action: "Delete", note }
+}
+
+/// The server's record of a version was deleted.
+#[must_use]
+pub fn version_deleted(build_id: &str) -> EventData {
+    let note = format!("Version {build_id} deleted on the Temporal server.");
+    EventData { severity: Severity::Normal, reason: "VersionDeleted", action: "DeleteVersion", note }
+}
+
+/// The server refused to delete the record of a version.
+#[must_use]
+pub fn version_not_deleted(build_id: &str, why: &str) -> EventData {
+    let note =
+        format!("Version {build_id} could not be deleted on the Temporal server, and its Deployment is kept: {why}");
+    EventData { severity: Severity::Warning, reason: "VersionDeleteFailed", action: "DeleteVersion", note }
 }
 
 /// Variables of the user's were replaced.

@@ -14,6 +14,7 @@ pub mod build;
 pub mod build_id;
 #[cfg(feature = "k8s")]
 pub mod checkpoint;
+pub mod clock;
 pub mod connection;
 pub mod contract;
 pub mod cordon;
@@ -38,3 +39,5 @@ pub mod scaling;
 pub mod schedule;
 #[cfg(feature = "k8s")]
 pub mod status;
+#[cfg(feature = "k8s")]
+pub mod versions;

@@ -12,8 +12,10 @@ use operator_core::cordon::OrderKey;
 use operator_core::fleet::{self, Fleet, Surroundings};
 use operator_core::observed::{FailureClass, KubeState, Observation, TemporalState};
 use operator_core::plan::{self, Plan, PlanInput};
+use operator_core::rollout::{Hold, Stage};
 use operator_core::scaling::{DecisionRecord, State};
 use operator_core::status::{self, Blocked, StatusInput};
+use operator_core::versions;
 use tokio::time::Instant;
 
 use super::carry_out::{Failure, Outcome, Work, carry_out};
@@ -115,6 +117,15 @@ pub fn forget(ctx: &Context, fleet: &FleetId) {
     ctx.shared.metrics.forget(fleet);
 }
 
+/// Whether a target polls all that it must, so that it need not be looked at each second.
+fn is_settled(stage: &Stage) -> bool {
+    match stage {
+        Stage::Unknown | Stage::Registering { .. } => false,
+        Stage::Waiting(hold) => !matches!(hold, Hold::Changing(_) | Hold::Pods { .. }),
+        Stage::Ramping { .. } | Stage::Current => true,
+    }
+}
+
 struct Reconcile<'a> {
     wd: &'a WorkerDeployment,
     ctx: &'a Context,
@@ -140,37 +151,43 @@ impl Reconcile<'_> {
         let Resolved { fleet, connection } = &resolved;
         loads::add_heartbeats(&shared.heartbeats, self.id, fleet, connection, &mut kube);
         let seen = shared.poller.snapshot(self.id, Instant::now());
-        self.watch(fleet, connection, &kube, &seen);
+        self.watch(&resolved, &kube, &seen, memory);
         // What is proven by free slots counts for longer: by those of this look, and not by those of the one before.
         let temporal = shared.poller.snapshot(self.id, Instant::now());
-        self.remember(fleet, memory).await?;
+        self.remember(fleet, &kube, &temporal, memory).await?;
         let plan = self.plan(fleet, &kube, &temporal, memory);
         self.record(&plan, &memory.scaling);
         if let Some(key) = &order_key {
             cordon::order(self.ctx, &self.key, self.id, &kube, (key, &plan.cordon));
         }
         self.be_sure(fleet, &plan, &temporal);
-        let outcome = self.carry_out(&resolved, &kube, &temporal, &plan, memory).await;
+        let outcome = self.carry_out(&resolved, &kube, &plan, memory).await;
         if outcome.failure.is_none() {
             memory.scaling = plan.scaling.clone();
+            memory.others.extend(plan.others.iter().map(|(child, other)| (child.clone(), other.scaling.clone())));
         }
+        memory.settled = fleet.build_id.clone().filter(|_| plan.stage().is_none_or(is_settled));
         let pending = self.report(fleet, &kube, &temporal, (&plan, &outcome), memory).await?;
         checkpoint::save(&self.ctx.client, &self.ctx.leadership, self.id, memory).await;
         self.next(fleet, &plan, outcome, pending)
     }
 
-    /// Sees to it that the memory is about the fleet's child: what an earlier process knew, or nothing.
-    async fn remember(&self, fleet: &Fleet, memory: &mut Memory) -> Result<(), Error> {
-        if memory.child != fleet.child_name {
-            let is_first = memory.child.is_empty() && fleet.scaling.is_some();
-            memory.scaling = if is_first {
-                checkpoint::restore(&self.ctx.client, &self.key).await?
-            } else {
-                // Start-up times and gaps hold for another version too; what its pods did does not.
-                std::mem::take(&mut memory.scaling).restored(Duration::ZERO)
-            };
-            memory.child.clone_from(&fleet.child_name);
+    /// Sees to it that the memory is about the fleet's children: what an earlier process knew, or nothing.
+    async fn remember(
+        &self,
+        fleet: &Fleet,
+        kube: &KubeState,
+        temporal: &TemporalState,
+        memory: &mut Memory,
+    ) -> Result<(), Error> {
+        let main = versions::main_child(fleet, kube, temporal).map_or(&fleet.child_name, |child| &child.name);
+        if memory.child.is_empty() {
+            if fleet.scaling.is_some() {
+                memory.scaling = checkpoint::restore(&self.ctx.client, &self.key).await?;
+            }
+            memory.child.clone_from(main);
         }
+        memory.follow(main, &kube.children);
         // Nothing but the status is written of a fleet that is only watched.
         if fleet.scaling.as_ref().is_none_or(|scaling| scaling.dry_run) {
             memory.saved = None;
@@ -240,29 +257,29 @@ impl Reconcile<'_> {
     }
 
     /// Says what is to be read of the server from now on.
-    fn watch(&self, fleet: &Fleet, connection: &Arc<Connection>, kube: &KubeState, temporal: &TemporalState) {
-        let child = kube.children.iter().find(|child| child.name == fleet.child_name);
-        let current =
-            temporal.deployment.last().and_then(Option::as_ref).and_then(|info| info.current_build_id.clone());
-        let is_current = fleet.build_id.is_none() || current == fleet.build_id;
+    fn watch(&self, resolved: &Resolved, kube: &KubeState, temporal: &TemporalState, memory: &Memory) {
+        let Resolved { fleet, connection } = resolved;
+        let child = versions::main_child(fleet, kube, temporal);
+        let info = versions::last_info(temporal);
+        let current = info.and_then(|info| info.current_build_id.clone());
+        let is_new = fleet.build_id.is_some() && fleet.build_id != current;
         let phase = match child {
-            _ if !is_current => Phase::Registering,
+            _ if is_new && memory.settled != fleet.build_id => Phase::Registering,
             Some(child) if child.spec_replicas == 0 && fleet.scaling.is_some() => Phase::AtZero,
             _ => Phase::Running,
         };
         let gated = phase == Phase::Running && plan::is_gated(fleet, kube, temporal);
         let lanes = match fleet.scaling {
-            Some(_) => plan::known_lanes(fleet, temporal).into_keys().collect(),
+            Some(_) => plan::known_lanes(fleet, kube, temporal).into_keys().collect(),
             None => Default::default(),
         };
-        let mut build_ids: Vec<_> = fleet.build_id.iter().cloned().collect();
-        build_ids.extend(current.filter(|current| Some(current) != fleet.build_id.as_ref() && !is_current));
         self.ctx.shared.poller.set(Watch {
             fleet: self.id.clone(),
             namespace: fleet.temporal_namespace.clone(),
             connection: connection.clone(),
             deployment_name: fleet.build_id.is_some().then(|| fleet.deployment_name.clone()),
-            build_ids,
+            build_ids: versions::build_ids(fleet, kube, temporal),
+            main: versions::main_build_id(fleet, kube, temporal).map(str::to_owned),
             lanes,
             phase,
             gated,
@@ -288,10 +305,13 @@ impl Reconcile<'_> {
             applied: &applied,
             temporal,
             scaling: &memory.scaling,
+            others: &memory.others,
             now: self.ctx.shared.started.elapsed(),
-            wall: Timestamp::now(),
+            clock: self.ctx.shared.clock(),
             identity: &self.ctx.shared.identity,
             since_marked: memory.marked.map(|marked| marked.elapsed()),
+            resting: &memory.resting(),
+            max_versions: self.ctx.shared.max_versions,
         })
     }
 
@@ -305,20 +325,11 @@ impl Reconcile<'_> {
         }
     }
 
-    async fn carry_out(
-        &self,
-        resolved: &Resolved,
-        kube: &KubeState,
-        temporal: &TemporalState,
-        plan: &Plan,
-        memory: &mut Memory,
-    ) -> Outcome {
-        let info = temporal.deployment.last().and_then(Option::as_ref);
+    async fn carry_out(&self, resolved: &Resolved, kube: &KubeState, plan: &Plan, memory: &mut Memory) -> Outcome {
         let work = Work {
             ctx: self.ctx,
             fleet: &resolved.fleet,
             connection: &resolved.connection,
-            current: info.and_then(|info| info.current_build_id.as_deref()),
             known: kube.children.iter().map(|child| format!("Deployment/{}", child.name)).collect(),
         };
         carry_out(&work, &plan.actions, memory).await
@@ -344,7 +355,7 @@ impl Reconcile<'_> {
             planned: Some((fleet, plan)),
             kube,
             temporal,
-            scaled_to: outcome.scaled_to,
+            scaled_to: &outcome.scaled_to,
             stale_for: memory.stale_since.map(|since| since.elapsed()),
             now: Timestamp::now(),
         };
@@ -360,7 +371,7 @@ impl Reconcile<'_> {
             planned: None,
             kube,
             temporal: &TemporalState { deployment: Observation::Unknown, ..TemporalState::default() },
-            scaled_to: None,
+            scaled_to: &Default::default(),
             stale_for: None,
             now: Timestamp::now(),
         };
@@ -381,9 +392,7 @@ impl Reconcile<'_> {
             None => {}
         }
         let mut after = RESYNC;
-        if let Some(decision) = &plan.decision {
-            after = after.min(decision.recheck_after);
-        }
+        after = after.min(plan.recheck_after().unwrap_or(RESYNC));
         if fleet.child.object["spec"]["template"]["spec"]["volumes"].is_array() {
             after = after.min(CREDENTIALS_RECHECK);
         }

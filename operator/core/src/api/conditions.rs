@@ -51,8 +51,6 @@ words! {
         Stalled,
         /// Fields are set whose behaviour this release does not have; present only while true.
         Unsupported,
-        /// Old versions still run, because this release does not scale them down; present only while true.
-        OldVersionsKept,
         /// Tasks run longer than a pod gets to end; present only while true.
         GracePeriodTooShort,
         /// Deprecated, kept for alerts on it: the Temporal server could be asked.
@@ -107,8 +105,8 @@ words! {
         ProgressDeadlineExceeded,
         /// A field is set whose behaviour comes with a later release.
         FieldNotSupported,
-        /// Old versions run on, because scaling them down comes with a later release.
-        SunsetNotSupported,
+        /// So many old versions are there still that no new one is begun.
+        VersionLimitReached,
         /// Tasks that run when a pod goes are lost, and tried again after their timeout.
         TasksOutlastGracePeriod,
         /// The autoscaler has fresh signals.

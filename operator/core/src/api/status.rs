@@ -117,6 +117,12 @@ pub struct Version {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::object_reference")]
     pub deployment: Option<ObjectReference>,
+    /// Pods that its Deployment is to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Pods of it that are Ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
     /// Its Task Queues for Workflows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub task_queues: Vec<VersionTaskQueue>,

@@ -5,3 +5,4 @@ mod objects;
 mod plan;
 mod runtime;
 mod status;
+mod versions;
