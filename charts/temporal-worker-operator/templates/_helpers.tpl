@@ -44,6 +44,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [temporal.io]
   resources: [workerdeployments, connections]
   verbs: [get, list, watch]
+# Patched with the finalizer that keeps an object until the Temporal server is cleaned up.
+- apiGroups: [temporal.io]
+  resources: [workerdeployments]
+  verbs: [patch]
 - apiGroups: [temporal.io]
   resources: [workerdeployments/status]
   verbs: [patch]

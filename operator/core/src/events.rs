@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::api::{ConditionType, Reason, ScalingStatus, WorkerDeploymentStatus, find_condition};
+use crate::api::{ConditionType, HandledCommand, Reason, ScalingStatus, WorkerDeploymentStatus, find_condition};
+use crate::commands::annotation;
 
 /// Event that the target was missed.
 pub const SLO_MISSED: &str = "SLOMissed";
@@ -148,6 +149,38 @@ pub fn manager_claimed(deployment: &str, identity: &str) -> EventData {
 pub fn created(child: &str) -> EventData {
     let note = format!("Deployment {child} created.");
     EventData { severity: Severity::Normal, reason: "DeploymentCreated", action: "Apply", note }
+}
+
+/// Commands by annotation that were taken note of.
+#[must_use]
+pub fn commands_handled(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStatus) -> Vec<EventData> {
+    let known = |command: &&HandledCommand| !old.handled_commands.contains(command);
+    let event = |command: &HandledCommand| {
+        let note = format!("{}={}: {}", annotation(&command.verb), command.value, command.message);
+        let (severity, reason) = match command.accepted {
+            true => (Severity::Normal, "CommandAccepted"),
+            false => (Severity::Warning, "CommandRefused"),
+        };
+        EventData { severity, reason, action: "Command", note }
+    };
+    new.handled_commands.iter().filter(known).map(event).collect()
+}
+
+/// The traffic went to unversioned Workers, with the object.
+#[must_use]
+pub fn traffic_taken(from: &str) -> EventData {
+    let note = format!("Current version {from} → (unversioned): the object is being deleted.");
+    EventData { severity: Severity::Normal, reason: "TrafficTaken", action: "Delete", note }
+}
+
+/// A deletion was given up: something is left on the server.
+#[must_use]
+pub fn deletion_incomplete(deployment: &str, left: &str) -> EventData {
+    let note = format!(
+        "The object goes, and Worker Deployment {deployment:?} may be left on the Temporal server: {left} Use `temporal worker \
+         deployment set-current-version --deployment-name {deployment} --build-id \"\"`, and delete its versions."
+    );
+    EventData { severity: Severity::Warning, reason: "DeletionIncomplete", action: "Delete", note }
 }
 
 /// A child Deployment was deleted.

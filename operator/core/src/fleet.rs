@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::api::{GoDuration, RuntimeMode, TaskQueueType, Versioning, WorkerDeployment, unsupported_fields};
+use crate::api::{
+    DeletionPolicy, GoDuration, RuntimeMode, TaskQueueType, Versioning, WorkerDeployment, unsupported_fields,
+};
 use crate::build;
 use crate::build::deployment::{self, Child, ChildInput, Owner};
 use crate::build::runtime::RuntimePod;
@@ -50,6 +52,8 @@ pub struct Fleet {
     pub scaling: Option<Scaling>,
     /// `terminationGracePeriodSeconds` of the target's pods.
     pub grace: Duration,
+    /// Whether routing and versions are taken away with the object, so that it must not go before.
+    pub cleans_up: bool,
     /// `spec.sunset`.
     pub sunset: Delays,
     /// What the manifest says of the Task Queues.
@@ -152,6 +156,7 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         declared: declared(object, runtime.as_ref()),
         rollout,
         sunset,
+        cleans_up: build_id.is_some() && spec.deletion_policy == DeletionPolicy::Clean,
         unsupported: unsupported_fields(object),
         namespace,
         name,

@@ -15,10 +15,14 @@ pub mod build_id;
 #[cfg(feature = "k8s")]
 pub mod checkpoint;
 pub mod clock;
+#[cfg(feature = "k8s")]
+pub mod commands;
 pub mod connection;
 pub mod contract;
 pub mod cordon;
 pub mod defaults;
+#[cfg(feature = "k8s")]
+pub mod deletion;
 #[cfg(feature = "k8s")]
 pub mod events;
 #[cfg(feature = "k8s")]

@@ -25,10 +25,12 @@ use jiff::Timestamp;
 use crate::api::{
     ConditionStatus, ConditionType, ConditionUpdate, Reason, WorkerDeploymentStatus, remove_condition, set_condition,
 };
+use crate::commands;
 use crate::fleet::Fleet;
 use crate::names;
 use crate::observed::{ChildState, KubeState, PodState, PollingDegraded, TemporalState};
 use crate::plan::Plan;
+use crate::rollout::Order;
 
 pub use scaling::term;
 pub use staleness::{STALE_GRACE, Staleness, staleness};
@@ -61,6 +63,10 @@ pub struct StatusInput<'a> {
     pub kube: &'a KubeState,
     /// The server.
     pub temporal: &'a TemporalState,
+    /// The object's annotations.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// What the commands of the previous status ordered.
+    pub order: Order,
     /// Replicas after the plan was carried out, by the names of the Deployments whose replicas it changed.
     pub scaled_to: &'a BTreeMap<String, u32>,
     /// Time for which readings have been missing or old without a break; none while they are fresh.
@@ -80,6 +86,9 @@ pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
     };
     match input.planned {
         Some((fleet, plan)) => {
+            let handled = &input.previous.handled_commands;
+            let target = fleet.build_id.as_deref();
+            status.handled_commands = commands::record(handled, input.annotations, target, input.now);
             scaling::fill(&mut status, input, fleet, plan);
             versions::fill(&mut status, input, fleet);
         }
@@ -115,6 +124,7 @@ pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
     let optional = [
         (ConditionType::Stalled, stalled.or_else(|| scaling::stalled(input))),
         (ConditionType::Unsupported, unsupported(input)),
+        (ConditionType::Paused, paused(input)),
         (ConditionType::GracePeriodTooShort, short_grace(input)),
     ];
     for (type_, holds) in optional {
@@ -127,6 +137,26 @@ pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
         }
     }
     status.conditions = conditions;
+    status
+}
+
+/// The status of an object that is being deleted: what it was, and what it waits for.
+#[must_use]
+pub fn deleting(
+    previous: &WorkerDeploymentStatus,
+    generation: i64,
+    waiting: &str,
+    now: Timestamp,
+) -> WorkerDeploymentStatus {
+    let mut status = WorkerDeploymentStatus { observed_generation: Some(generation), ..previous.clone() };
+    let message = format!(
+        "The object is being deleted. {waiting} Set spec.deletionPolicy to Orphan to leave the Temporal server as it is."
+    );
+    for (type_, value) in [(ConditionType::Ready, false), (ConditionType::Progressing, true)] {
+        let status_ = ConditionStatus::from(value);
+        let update = ConditionUpdate { type_, status: status_, reason: Reason::Deleting, message: message.clone() };
+        status.set_condition(update, now);
+    }
     status
 }
 
@@ -177,6 +207,15 @@ fn unsupported(input: &StatusInput<'_>) -> Option<(Reason, String)> {
     (!fleet.unsupported.is_empty()).then(|| {
         let message = format!("Set, but not acted on in this release: {}.", fleet.unsupported.join(", "));
         (Reason::FieldNotSupported, message)
+    })
+}
+
+fn paused(input: &StatusInput<'_>) -> Option<(Reason, String)> {
+    let (fleet, plan) = input.planned?;
+    let by_command = input.order == Order::Pause;
+    (plan.rollout.is_some() && (fleet.rollout.paused || by_command)).then(|| {
+        let cause = if fleet.rollout.paused { "spec.rollout.paused" } else { "a command" };
+        (Reason::Paused, format!("The traffic of every version stays as it is: {cause} says so."))
     })
 }
 

@@ -8,7 +8,11 @@ use serde_json::{Map, Value, json};
 type Nodes = BTreeMap<String, Map<String, Value>>;
 
 /// Nodes that are ours, with everything below them.
-const ADDED: [&str; 14] = [
+const ADDED: [&str; 18] = [
+    ".spec.deletionPolicy",
+    ".spec.rollout.paused",
+    ".spec.rollout.rollback",
+    ".status.handledCommands",
     ".spec.scaling",
     ".spec.runtime",
     ".spec.sidecar",

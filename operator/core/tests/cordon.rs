@@ -121,6 +121,8 @@ fn plan_of(fleet: &Fleet, kube: &KubeState) -> Plan {
         since_marked: None,
         resting: &Default::default(),
         max_versions: 75,
+        protected: true,
+        order: Default::default(),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use kube::core::DynamicObject;
+use kube::core::{DynamicObject, ObjectMeta};
 
 use operator_core::events::{self, EventData};
 use operator_core::fleet::Fleet;
@@ -72,6 +72,8 @@ pub struct Work<'a> {
     pub ctx: &'a Context,
     /// The fleet.
     pub fleet: &'a Fleet,
+    /// Its object, as it was read.
+    pub meta: &'a ObjectMeta,
     /// The channel to its server.
     pub connection: &'a Connection,
     /// Names of the Deployments that the cache shows as the fleet's own.
@@ -98,6 +100,10 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
     let client = &work.ctx.client;
     let namespace = &work.fleet.namespace;
     match action {
+        Action::Protect => {
+            let protected = apply::set_protected(client, work.meta, true).await;
+            protected.map_err(failed(|| "finalizer of the WorkerDeployment".to_owned()))?;
+        }
         Action::Apply { object, digest } => apply_object(work, (object, digest), memory, outcome).await?,
         Action::SetDeletionCost { pod, cost } => mark(work, pod, *cost, memory).await?,
         Action::ShowCordon { pod, cordoned } => {

@@ -8,11 +8,12 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action as Requeue;
 use operator_core::api::WorkerDeployment;
 use operator_core::backoff::RetryClass;
+use operator_core::commands;
 use operator_core::cordon::OrderKey;
 use operator_core::fleet::{self, Fleet, Surroundings};
 use operator_core::observed::{FailureClass, KubeState, Observation, TemporalState};
 use operator_core::plan::{self, Plan, PlanInput};
-use operator_core::rollout::{Hold, Stage};
+use operator_core::rollout::{Hold, Order, Stage};
 use operator_core::scaling::{DecisionRecord, State};
 use operator_core::status::{self, Blocked, StatusInput};
 use operator_core::versions;
@@ -21,8 +22,9 @@ use tokio::time::Instant;
 use super::carry_out::{Failure, Outcome, Work, carry_out};
 use super::cordon::{self, Known};
 use super::memory::Memory;
-use super::{Context, checkpoint, connect, loads, report};
+use super::{Context, checkpoint, connect, deletion, loads, report};
 use crate::changes::FleetId;
+use crate::kube::apply;
 use crate::kube::client::CallError;
 use crate::kube::observe::{self, ConnectionProblem, ConnectionState, FleetKey};
 use crate::kube::views::PodView;
@@ -90,7 +92,7 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
             return Ok(Requeue::await_change());
         }
     };
-    if wd.metadata.deletion_timestamp.is_some() {
+    if wd.metadata.deletion_timestamp.is_some() && !apply::is_protected(&wd.metadata) {
         forget(ctx, &FleetId::from(wd.uid().unwrap_or_default()));
         return Ok(Requeue::await_change());
     }
@@ -99,7 +101,11 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
     let id = FleetId::from(uid.as_str());
     let mut memory = ctx.shared.memories.get(&id);
     memory.key = (namespace.clone(), name.clone());
-    let result = Reconcile { wd, ctx, key, id: &id }.run(&mut memory).await;
+    let reconcile = Reconcile { wd, ctx, key, id: &id };
+    let result = match &wd.metadata.deletion_timestamp {
+        Some(since) => deletion::run(&reconcile, since.0, &mut memory).await,
+        None => reconcile.run(&mut memory).await,
+    };
     if result.is_ok() {
         memory.backoff = Default::default();
     }
@@ -126,11 +132,12 @@ fn is_settled(stage: &Stage) -> bool {
     }
 }
 
-struct Reconcile<'a> {
-    wd: &'a WorkerDeployment,
-    ctx: &'a Context,
-    key: FleetKey<'a>,
-    id: &'a FleetId,
+/// One fleet at one reconcile.
+pub(super) struct Reconcile<'a> {
+    pub wd: &'a WorkerDeployment,
+    pub ctx: &'a Context,
+    pub key: FleetKey<'a>,
+    pub id: &'a FleetId,
 }
 
 /// What was resolved before anything is planned.
@@ -167,9 +174,13 @@ impl Reconcile<'_> {
             memory.others.extend(plan.others.iter().map(|(child, other)| (child.clone(), other.scaling.clone())));
         }
         memory.settled = fleet.build_id.clone().filter(|_| plan.stage().is_none_or(is_settled));
+        let obeyed = self.order(fleet, memory);
         let pending = self.report(fleet, &kube, &temporal, (&plan, &outcome), memory).await?;
+        // A command counts once it is written down: then it is planned for.
+        let ordered = self.order(fleet, memory) != obeyed;
+        let again = if ordered { Some(AGAIN) } else { pending.then_some(status::QUIET_WRITE_INTERVAL) };
         checkpoint::save(&self.ctx.client, &self.ctx.leadership, self.id, memory).await;
-        self.next(fleet, &plan, outcome, pending)
+        self.next(fleet, &plan, outcome, again)
     }
 
     /// Sees to it that the memory is about the fleet's children: what an earlier process knew, or nothing.
@@ -197,7 +208,7 @@ impl Reconcile<'_> {
         Ok(())
     }
 
-    fn observe_kube(&self, order_key: Option<&OrderKey>) -> KubeState {
+    pub(super) fn observe_kube(&self, order_key: Option<&OrderKey>) -> KubeState {
         let scraper = &self.ctx.shared.scraper;
         let metrics = self.wd.spec.scaling.as_ref().and_then(|scaling| scaling.pod_metrics.clone()).unwrap_or_default();
         let target = |pod: &PodView| loads::target(pod, &metrics);
@@ -246,7 +257,7 @@ impl Reconcile<'_> {
     }
 
     /// The Connection; its Secrets are read again at once when the server refused what they held.
-    async fn connection(&self, again: bool) -> Result<ConnectionState, ConnectionProblem> {
+    pub(super) async fn connection(&self, again: bool) -> Result<ConnectionState, ConnectionProblem> {
         let shared = &self.ctx.shared;
         let state = observe::connection(&self.ctx.caches, &shared.secrets, self.wd, again).await?;
         let refused = shared.pool.get(&connect::key(self.key.namespace, &state)).is_some_and(|open| open.refused());
@@ -309,6 +320,8 @@ impl Reconcile<'_> {
             now: self.ctx.shared.started.elapsed(),
             clock: self.ctx.shared.clock(),
             identity: &self.ctx.shared.identity,
+            protected: apply::is_protected(&self.wd.metadata),
+            order: self.order(fleet, memory),
             since_marked: memory.marked.map(|marked| marked.elapsed()),
             resting: &memory.resting(),
             max_versions: self.ctx.shared.max_versions,
@@ -329,6 +342,7 @@ impl Reconcile<'_> {
         let work = Work {
             ctx: self.ctx,
             fleet: &resolved.fleet,
+            meta: &self.wd.metadata,
             connection: &resolved.connection,
             known: kube.children.iter().map(|child| format!("Deployment/{}", child.name)).collect(),
         };
@@ -355,6 +369,8 @@ impl Reconcile<'_> {
             planned: Some((fleet, plan)),
             kube,
             temporal,
+            annotations: self.wd.annotations(),
+            order: self.order(fleet, memory),
             scaled_to: &outcome.scaled_to,
             stale_for: memory.stale_since.map(|since| since.elapsed()),
             now: Timestamp::now(),
@@ -371,6 +387,8 @@ impl Reconcile<'_> {
             planned: None,
             kube,
             temporal: &TemporalState { deployment: Observation::Unknown, ..TemporalState::default() },
+            annotations: self.wd.annotations(),
+            order: Order::AsSpecified,
             scaled_to: &Default::default(),
             stale_for: None,
             now: Timestamp::now(),
@@ -379,25 +397,27 @@ impl Reconcile<'_> {
         Ok(Requeue::requeue(CREDENTIALS_RECHECK))
     }
 
-    fn previous_status(&self, memory: &Memory) -> operator_core::api::WorkerDeploymentStatus {
+    /// What the commands that are written down order of the target's rollout.
+    fn order(&self, fleet: &Fleet, memory: &Memory) -> Order {
+        let build_id = fleet.build_id.as_deref().unwrap_or_default();
+        commands::order(&self.previous_status(memory).handled_commands, build_id)
+    }
+
+    pub(super) fn previous_status(&self, memory: &Memory) -> operator_core::api::WorkerDeploymentStatus {
         let written = memory.written.as_ref().map(|(status, _)| status.clone());
         written.or_else(|| self.wd.status.clone()).unwrap_or_default()
     }
 
-    fn next(&self, fleet: &Fleet, plan: &Plan, outcome: Outcome, pending: bool) -> Result<Requeue, Error> {
+    fn next(&self, fleet: &Fleet, plan: &Plan, outcome: Outcome, again: Option<Duration>) -> Result<Requeue, Error> {
         match outcome.failure {
             Some(Failure::Outdated) => return Ok(Requeue::requeue(AGAIN)),
             Some(Failure::NotLeader) => return Ok(Requeue::await_change()),
             Some(failure) => return Err(failure.into()),
             None => {}
         }
-        let mut after = RESYNC;
-        after = after.min(plan.recheck_after().unwrap_or(RESYNC));
+        let mut after = RESYNC.min(plan.recheck_after().unwrap_or(RESYNC)).min(again.unwrap_or(RESYNC));
         if fleet.child.object["spec"]["template"]["spec"]["volumes"].is_array() {
             after = after.min(CREDENTIALS_RECHECK);
-        }
-        if pending {
-            after = after.min(status::QUIET_WRITE_INTERVAL);
         }
         Ok(Requeue::requeue(after.max(AGAIN)))
     }

@@ -7,6 +7,7 @@ pub mod carry_out;
 pub mod checkpoint;
 pub mod connect;
 pub mod cordon;
+mod deletion;
 pub mod fleet;
 pub mod loads;
 pub mod memory;

@@ -9,7 +9,7 @@ use operator_core::plan::Action;
 
 use super::carry_out::{Failure, Outcome, Work};
 use super::memory::{Memory, Rest};
-use crate::temporal::routing::{self, Routing};
+use crate::temporal::routing::{self, Drained, Routing};
 
 /// Changes the routing, unless the reading that the change follows from is older than the last one.
 pub(super) async fn route(
@@ -77,7 +77,7 @@ pub(super) async fn delete_record(
         conflict_token: &[],
         identity: &work.ctx.shared.identity,
     };
-    let deleted = routing::delete_version(work.connection, routing, build_id).await;
+    let deleted = routing::delete_version(work.connection, routing, build_id, Drained::Surely).await;
     work.ctx.shared.poller.poke(&work.fleet.uid.as_str().into());
     match deleted {
         Ok(()) => {

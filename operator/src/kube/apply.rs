@@ -5,8 +5,10 @@ use std::fmt::Debug;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
+use operator_core::api::WorkerDeployment;
 use operator_core::names;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -177,4 +179,28 @@ where
         Err(error) if error.is_not_found() => Ok(()),
         result => result.map(|_| ()),
     }
+}
+
+/// Gives a WorkerDeployment the finalizer that keeps it until the server is cleaned up, or takes it away.
+///
+/// # Errors
+/// [`CallError`]; a conflict when the object changed since it was read.
+pub async fn set_protected(client: &Client, fleet: &ObjectMeta, protected: bool) -> Result<(), CallError> {
+    let (namespace, name) = (fleet.namespace.clone().unwrap_or_default(), fleet.name.clone().unwrap_or_default());
+    let others = fleet.finalizers.iter().flatten().filter(|one| *one != names::DELETE_PROTECTION_FINALIZER).cloned();
+    let own = protected.then(|| names::DELETE_PROTECTION_FINALIZER.to_owned());
+    let finalizers: Vec<_> = others.chain(own).collect();
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": fleet.resource_version}});
+    let api: Api<WorkerDeployment> = Api::namespaced(client.clone(), &namespace);
+    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+    match bounded(api.patch_metadata(&name, &params, &Patch::Merge(patch))).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result.map(|_| ()),
+    }
+}
+
+/// Whether a WorkerDeployment has that finalizer.
+#[must_use]
+pub fn is_protected(fleet: &ObjectMeta) -> bool {
+    fleet.finalizers.iter().flatten().any(|one| one == names::DELETE_PROTECTION_FINALIZER)
 }

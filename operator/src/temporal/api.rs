@@ -38,6 +38,7 @@ pub enum Method {
     SetWorkerDeploymentRampingVersion,
     SetWorkerDeploymentManager,
     DeleteWorkerDeploymentVersion,
+    DeleteWorkerDeployment,
 }
 
 impl Method {
@@ -55,6 +56,7 @@ impl Method {
             Self::SetWorkerDeploymentRampingVersion => "SetWorkerDeploymentRampingVersion",
             Self::SetWorkerDeploymentManager => "SetWorkerDeploymentManager",
             Self::DeleteWorkerDeploymentVersion => "DeleteWorkerDeploymentVersion",
+            Self::DeleteWorkerDeployment => "DeleteWorkerDeployment",
         }
     }
 

@@ -91,8 +91,54 @@ pub async fn claim_manager(connection: &Connection, routing: Routing<'_>) -> Res
     within_budget(connection, routing.namespace, call).await.map(|answer| answer.conflict_token)
 }
 
-/// Deletes the server's record of a version. The server refuses while the version has traffic, pollers within the last five
-/// minutes, or open Workflows that are pinned to it; that check is never waived. A version without a record is no error.
+/// Whether a version must have no open Workflows that are pinned to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// It must.
+    Surely,
+    /// It may have some: the fleet goes as a whole.
+    OrNot,
+}
+
+/// Lets unversioned Workers have the traffic, though they may poll none of the Task Queues: for a fleet that goes as a whole.
+///
+/// # Errors
+/// As [`set_current`].
+pub async fn clear_current(connection: &Connection, routing: Routing<'_>) -> Result<(), TemporalFailure> {
+    let message = wire::SetWorkerDeploymentCurrentVersionRequest {
+        namespace: routing.namespace.to_owned(),
+        deployment_name: routing.deployment.to_owned(),
+        conflict_token: routing.conflict_token.to_vec(),
+        identity: routing.identity.to_owned(),
+        ignore_missing_task_queues: true,
+        ..Default::default()
+    };
+    let method = Method::SetWorkerDeploymentCurrentVersion;
+    let call = api::call(connection, method, routing.namespace, message, async |mut client, request| {
+        client.set_worker_deployment_current_version(request).await
+    });
+    within_budget(connection, routing.namespace, call).await.map(drop)
+}
+
+/// Deletes the server's record of a Worker Deployment without versions. One that is gone is no error.
+///
+/// # Errors
+/// As [`delete_version`].
+pub async fn delete_deployment(connection: &Connection, routing: Routing<'_>) -> Result<(), TemporalFailure> {
+    let message = wire::DeleteWorkerDeploymentRequest {
+        namespace: routing.namespace.to_owned(),
+        deployment_name: routing.deployment.to_owned(),
+        identity: routing.identity.to_owned(),
+    };
+    let method = Method::DeleteWorkerDeployment;
+    let call = api::call(connection, method, routing.namespace, message, async |mut client, request| {
+        client.delete_worker_deployment(request).await
+    });
+    within_budget(connection, routing.namespace, async { api::found(call.await) }).await.map(drop)
+}
+
+/// Deletes the server's record of a version. The server refuses while the version has traffic, or pollers within the last five
+/// minutes, and with [`Drained::Surely`] while Workflows that are pinned to it are open. A version without a record is no error.
 ///
 /// # Errors
 /// [`FailedPrecondition`](operator_core::observed::FailureClass::FailedPrecondition) when the server refuses.
@@ -100,12 +146,14 @@ pub async fn delete_version(
     connection: &Connection,
     routing: Routing<'_>,
     build_id: &str,
+    drained: Drained,
 ) -> Result<(), TemporalFailure> {
     let version =
         WorkerDeploymentVersion { deployment_name: routing.deployment.to_owned(), build_id: build_id.to_owned() };
     let message = wire::DeleteWorkerDeploymentVersionRequest {
         namespace: routing.namespace.to_owned(),
         deployment_version: Some(version),
+        skip_drainage: drained == Drained::OrNot,
         identity: routing.identity.to_owned(),
         ..Default::default()
     };

@@ -49,6 +49,8 @@ words! {
         SLOMet,
         /// Nothing moves until somebody changes something; present only while true.
         Stalled,
+        /// The rollout is paused, by the spec or by a command; present only while true.
+        Paused,
         /// Fields are set whose behaviour this release does not have; present only while true.
         Unsupported,
         /// Tasks run longer than a pod gets to end; present only while true.
@@ -75,6 +77,8 @@ words! {
         ActivePollers,
         /// Whether the target version is polled is not known.
         PollerStatusUnknown,
+        /// The object is being deleted.
+        Deleting,
         /// The spec can't be run as it is.
         InvalidSpec,
         /// The Connection does not exist.
@@ -117,7 +121,7 @@ words! {
         ScalingDisabled,
         /// `spec.scaling.dryRun` is set: what is decided is not carried out.
         DryRun,
-        /// `spec.scaling.pause` holds changes back.
+        /// `spec.scaling.pause`, `spec.rollout.paused` or a command holds changes back.
         Paused,
         /// The number of pods is what the work calls for.
         NotLimited,

@@ -82,7 +82,12 @@ pub const DEFAULT_PROGRESS_DEADLINE_SECONDS: i32 = 600;
         "!has(self.sunset) || (duration(self.sunset.scaledownDelay) >= duration('0s') && \
          duration(self.sunset.deleteDelay) >= duration('0s'))"
     )
-    .message("sunset delays must be durations of 0s or more")
+    .message("sunset delays must be durations of 0s or more"),
+    validation = Rule::new(
+        "!has(self.rollout) || !has(self.rollout.rollback) || \
+         duration(self.rollout.rollback.window) >= duration('0s')"
+    )
+    .message("rollback window must be a duration of 0s or more")
 )]
 pub struct WorkerDeploymentSpec {
     /// Pods of the target and the current version, when scaling is not set; absent: somebody else's.
@@ -114,6 +119,9 @@ pub struct WorkerDeploymentSpec {
     /// The runtime beside a Worker of any SDK; its behaviour comes with a later release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar: Option<SidecarSpec>,
+    /// What becomes of routing and versions on the Temporal server when the object is deleted.
+    #[serde(default, skip_serializing_if = "DeletionPolicy::is_default")]
+    pub deletion_policy: DeletionPolicy,
     /// Whether the fleet uses Worker Versioning; Disabled runs one Deployment with rolling updates.
     #[serde(default)]
     pub versioning: Versioning,
@@ -128,6 +136,22 @@ impl WorkerDeploymentSpec {
     #[must_use]
     pub fn runs_shared_runtime(&self) -> bool {
         self.runtime.as_ref().is_some_and(|runtime| runtime.mode == RuntimeMode::Shared)
+    }
+}
+
+/// What becomes of the Temporal server's side of a fleet that is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// Routing and versions are taken away, once no pod is left.
+    #[default]
+    Clean,
+    /// Nothing: they stay as they are.
+    Orphan,
+}
+
+impl DeletionPolicy {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! From `spec.rollout` to what the rollout is given.
 
 use super::duration;
-use crate::api::{RolloutSpec, RolloutStep, RolloutStrategy, SunsetSpec};
+use crate::api::{RollbackStrategy, RolloutSpec, RolloutStep, RolloutStrategy, SunsetSpec};
 use crate::rollout::sunset::Delays;
 use crate::rollout::{Policy, Step, Strategy};
 
@@ -13,7 +13,14 @@ pub(super) fn resolve(spec: Option<&RolloutSpec>, wrong: &mut Vec<String>) -> Po
         RolloutStrategy::AllAtOnce => Strategy::AllAtOnce,
         RolloutStrategy::Progressive => Strategy::Progressive(steps(spec, wrong)),
     };
-    Policy { strategy, gated: spec.is_some_and(|spec| spec.gate.is_some()) }
+    let rollback = spec.and_then(|spec| spec.rollback.clone()).unwrap_or_default();
+    let window = duration(&rollback.window, "spec.rollout.rollback.window", wrong);
+    Policy {
+        strategy,
+        gated: spec.is_some_and(|spec| spec.gate.is_some()),
+        paused: spec.is_some_and(|spec| spec.paused),
+        rollback_window: (rollback.strategy == RollbackStrategy::AllAtOnce).then_some(window),
+    }
 }
 
 /// Resolves `spec.sunset`; without it its defaults hold.

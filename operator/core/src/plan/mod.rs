@@ -18,7 +18,7 @@ use crate::fleet::Fleet;
 use crate::names;
 use crate::observed::{KubeState, TemporalState};
 use crate::rollout::sunset::Sunset;
-use crate::rollout::{self, Rollout, Stage};
+use crate::rollout::{self, Order, Rollout, Stage};
 use crate::scaling::{Decision, Input, Policy, State};
 
 pub use signals::{is_gated, known_lanes};
@@ -29,6 +29,8 @@ pub const VICTIM_COST: i32 = -1_000_000;
 /// One write. A plan is a list of them in the order in which they are carried out; the first failure ends it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Action {
+    /// Keep the object, when it is deleted, until its side of the server is cleaned up.
+    Protect,
     /// Server-side apply of an object of the fleet.
     Apply {
         /// The object.
@@ -146,6 +148,10 @@ pub struct PlanInput<'a> {
     pub clock: Clock,
     /// The operator's identity towards the server.
     pub identity: &'a str,
+    /// Whether the object has the finalizer that keeps it.
+    pub protected: bool,
+    /// What the user ordered of the target's rollout beside the spec.
+    pub order: Order,
     /// Time since victims were last marked; none when this process never did.
     pub since_marked: Option<Duration>,
     /// Most old versions that have work or pods beside which a new one is begun.
@@ -210,11 +216,14 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     let mut planned = Plan {
         rollout: input.fleet.build_id.as_deref().map(|build_id| rollout_of(input, build_id)),
         scaling: input.scaling.clone(),
-        actions: if at_version_limit.is_none() { applies(input) } else { Vec::new() },
+        actions: protect(input),
         at_version_limit,
         sunsets: sunset::sunsets(input),
         ..Plan::default()
     };
+    if at_version_limit.is_none() {
+        planned.actions.extend(applies(input));
+    }
     scale::scale(input, &mut planned);
     let routing = route::route(input, planned.rollout.as_ref());
     planned.actions.extend(routing);
@@ -222,6 +231,11 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     planned.actions.extend(marks);
     sunset::carry_out(input, &mut planned);
     planned
+}
+
+/// Before anything is made that would be left behind.
+fn protect(input: &PlanInput<'_>) -> Vec<Action> {
+    if input.fleet.cleans_up && !input.protected { vec![Action::Protect] } else { Vec::new() }
 }
 
 fn rollout_of(input: &PlanInput<'_>, build_id: &str) -> Rollout {
@@ -234,6 +248,7 @@ fn rollout_of(input: &PlanInput<'_>, build_id: &str) -> Rollout {
         declared_queues: &fleet.declared.task_queues,
         has_ready_pod: input.kube.pods.iter().filter(own).any(|pod| pod.ready && !pod.terminating),
         policy: &fleet.rollout,
+        order: input.order,
         identity: input.identity,
     };
     rollout::decide(&target, input.temporal, &input.clock)

@@ -20,9 +20,6 @@ use readiness::{NEVER_POLLED, missing};
 
 pub use readiness::LANES_SETTLE;
 
-/// Time since a version was last current within which it is made current again at once.
-pub const ROLLBACK_WINDOW: Duration = Duration::from_secs(3600);
-
 /// How versions get traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -30,6 +27,10 @@ pub struct Policy {
     pub strategy: Strategy,
     /// Whether a gate is set: it is not run in this release, so nothing is changed.
     pub gated: bool,
+    /// Whether the traffic stays as it is.
+    pub paused: bool,
+    /// Time since a version was last current within which it is made current again at once; none for never.
+    pub rollback_window: Option<Duration>,
 }
 
 /// Who changes the routing, and how.
@@ -52,6 +53,20 @@ pub struct Step {
     pub pause: Duration,
 }
 
+/// What commands leave of a rollout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As the spec says.
+    #[default]
+    AsSpecified,
+    /// Its traffic stays as it is.
+    Pause,
+    /// Make it current.
+    Promote,
+    /// Take its share away.
+    Abort,
+}
+
 /// What the user and the fleet say of the version that should get the traffic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target<'a> {
@@ -65,6 +80,8 @@ pub struct Target<'a> {
     pub has_ready_pod: bool,
     /// How it gets traffic.
     pub policy: &'a Policy,
+    /// What the user ordered of its rollout beside the spec.
+    pub order: Order,
     /// The operator's own identity.
     pub identity: &'a str,
 }
@@ -76,7 +93,7 @@ pub enum Move {
     Current,
     /// Give the target this share of new Workflows, in percent.
     Ramp(u8),
-    /// Take the share away that another version has beside the current target.
+    /// Take the share away that a version has beside the current one.
     ClearRamp,
 }
 
@@ -87,6 +104,10 @@ pub enum Hold {
     Changing(Move),
     /// The strategy leaves it to the user.
     Manual,
+    /// The rollout is paused, by the spec or by a command.
+    Paused,
+    /// A command ended the rollout.
+    Aborted,
     /// A gate is set, which this release does not run.
     Gate,
     /// Another identity manages the routing.
@@ -148,19 +169,19 @@ pub struct Rollout {
     pub change: Option<Move>,
     /// Time until one is, if only time is missing.
     pub due_in: Option<Duration>,
-    /// Whether it goes back to a version that worked: that waits for no more than one pod.
-    pub goes_back: bool,
+    /// Whether it is urgent, because it goes back to what worked or somebody ordered it: that waits for no more than one pod.
+    pub urgent: bool,
 }
 
 impl Rollout {
     fn at(stage: Stage) -> Self {
-        Self { stage, change: None, due_in: None, goes_back: false }
+        Self { stage, change: None, due_in: None, urgent: false }
     }
 
     /// Puts the change that is due off until enough pods are Ready for it: four of five of `wanted`.
     pub fn wait_for_pods(&mut self, ready: u32, wanted: u32) {
         let enough = versions::ramp_is_ready(ready, wanted);
-        let Some(to) = self.change.take_if(|_| !enough && !self.goes_back) else { return };
+        let Some(to) = self.change.take_if(|_| !enough && !self.urgent) else { return };
         let percent = to.percent();
         if let Stage::Waiting(hold) | Stage::Ramping { hold, .. } = &mut self.stage {
             *hold = Hold::Pods { ready, wanted, percent };
@@ -173,7 +194,8 @@ impl Move {
     #[must_use]
     pub fn percent(self) -> u8 {
         match self {
-            Self::Current | Self::ClearRamp => 100,
+            Self::Current => 100,
+            Self::ClearRamp => 0,
             Self::Ramp(percent) => percent,
         }
     }
@@ -220,6 +242,13 @@ fn on_the_way(target: &Target<'_>, info: &DeploymentInfo, version: &VersionInfo,
         (None, Hold::Missing(missing)) => Rollout::at(Stage::Registering { missing }),
         (None, hold) => Rollout::at(Stage::Waiting(hold)),
     };
+    let ended = target.order == Order::Abort;
+    if ended && (ramp.is_none() || foreign_manager(target, info).is_some()) {
+        return at(Hold::Aborted);
+    }
+    if ended {
+        return Rollout { change: Some(Move::ClearRamp), urgent: true, ..at(Hold::Aborted) };
+    }
     if let Some(missing) = missing(target, version, info) {
         return at(Hold::Missing(missing));
     }
@@ -230,8 +259,8 @@ fn on_the_way(target: &Target<'_>, info: &DeploymentInfo, version: &VersionInfo,
         Ok(Next::Due(change)) => match foreign_manager(target, info) {
             Some(manager) => at(Hold::Manager(manager)),
             None => {
-                let goes_back = goes_back(version, clock);
-                Rollout { change: Some(change), goes_back, ..at(Hold::Changing(change)) }
+                let urgent = goes_back(target, version, clock) || target.order == Order::Promote;
+                Rollout { change: Some(change), urgent, ..at(Hold::Changing(change)) }
             }
         },
     }
@@ -240,8 +269,10 @@ fn on_the_way(target: &Target<'_>, info: &DeploymentInfo, version: &VersionInfo,
 /// What the strategy does next with a version that is ready for traffic.
 fn next(target: &Target<'_>, info: &DeploymentInfo, version: &VersionInfo, clock: &Clock) -> Result<Next, Hold> {
     let steps = match &target.policy.strategy {
+        _ if target.order == Order::Promote => return Ok(Next::Due(Move::Current)),
+        _ if target.order == Order::Pause || target.policy.paused => return Err(Hold::Paused),
         Strategy::Manual => return Err(Hold::Manual),
-        _ if goes_back(version, clock) => return Ok(Next::Due(Move::Current)),
+        _ if goes_back(target, version, clock) => return Ok(Next::Due(Move::Current)),
         _ if target.policy.gated => return Err(Hold::Gate),
         Strategy::AllAtOnce => return Ok(Next::Due(Move::Current)),
         Strategy::Progressive(steps) => steps,
@@ -254,8 +285,9 @@ fn next(target: &Target<'_>, info: &DeploymentInfo, version: &VersionInfo, clock
 }
 
 /// Whether the version was current a short time ago: the user goes back to what worked.
-fn goes_back(version: &VersionInfo, clock: &Clock) -> bool {
-    version.last_current_at.is_some_and(|at| clock.since(at) <= ROLLBACK_WINDOW)
+fn goes_back(target: &Target<'_>, version: &VersionInfo, clock: &Clock) -> bool {
+    let window = target.policy.rollback_window.filter(|_| target.policy.strategy != Strategy::Manual);
+    version.last_current_at.zip(window).is_some_and(|(at, window)| clock.since(at) <= window)
 }
 
 fn foreign_manager(target: &Target<'_>, info: &DeploymentInfo) -> Option<String> {

@@ -53,13 +53,22 @@ struct Case {
     declared: BTreeSet<LaneKey>,
     ready: bool,
     strategy: Strategy,
+    order: Order,
+    paused: bool,
     deployment: Observation<Option<DeploymentInfo>>,
 }
 
 impl Case {
     fn new(deployment: DeploymentInfo) -> Self {
         let deployment = Observation::Known { value: Some(deployment), age: Duration::ZERO };
-        Self { declared: BTreeSet::new(), ready: true, strategy: Strategy::AllAtOnce, deployment }
+        Self {
+            declared: BTreeSet::new(),
+            ready: true,
+            strategy: Strategy::AllAtOnce,
+            order: Order::AsSpecified,
+            paused: false,
+            deployment,
+        }
     }
 
     fn by(strategy: Strategy, deployment: DeploymentInfo) -> Self {
@@ -72,7 +81,13 @@ impl Case {
             declared_lanes: &self.declared,
             declared_queues: &BTreeSet::new(),
             has_ready_pod: self.ready,
-            policy: &Policy { strategy: self.strategy.clone(), gated: false },
+            policy: &Policy {
+                strategy: self.strategy.clone(),
+                gated: false,
+                paused: self.paused,
+                rollback_window: Some(Duration::from_secs(3_600)),
+            },
+            order: self.order,
             identity: "me",
         };
         decide(&target, &TemporalState { deployment: self.deployment.clone(), ..TemporalState::default() }, &clock())
@@ -209,9 +224,9 @@ fn a_version_that_was_current_a_short_time_ago_is_so_again_at_once() {
         Case::by(progressive(), info).decide()
     };
     let back = change(3_600);
-    assert_eq!((back.change, back.goes_back), (Some(Move::Current), true));
+    assert_eq!((back.change, back.urgent), (Some(Move::Current), true));
     let anew = change(3_601);
-    assert_eq!((anew.change, anew.goes_back), (Some(Move::Ramp(10)), false));
+    assert_eq!((anew.change, anew.urgent), (Some(Move::Ramp(10)), false));
 }
 
 #[test]
@@ -223,7 +238,67 @@ fn a_share_waits_for_four_of_five_of_its_pods_unless_it_goes_back() {
     let hold = Hold::Pods { ready: 3, wanted: 5, percent: 10 };
     assert_eq!((few.stage, few.change), (Stage::Waiting(hold), None));
     assert_eq!(enough.change, Some(Move::Ramp(10)));
-    let mut back = Rollout { goes_back: true, ..due() };
+    let mut back = Rollout { urgent: true, ..due() };
     back.wait_for_pods(0, 5);
     assert_eq!(back.change, Some(Move::Ramp(10)));
+}
+
+#[test]
+fn a_paused_rollout_stays_where_it_is_and_only_goes_back() {
+    let due = DeploymentInfo { ramp: Some(ramped(10.0, 9_000, "b2")), ..two() };
+    let mut case = Case::by(progressive(), due.clone());
+    assert_eq!(case.change(), Some(Move::Ramp(50)), "the control");
+    case.paused = true;
+    assert_eq!((case.stage(), case.change()), (Stage::Ramping { percent: 10.0, hold: Hold::Paused }, None));
+    let mut case = Case { order: Order::Pause, ..Case::by(progressive(), due) };
+    assert_eq!(case.change(), None);
+    case.deployment =
+        Case::new(DeploymentInfo { current_build_id: Some("b2".into()), ramp: Some(ramped(10.0, 9, "b1")), ..two() })
+            .deployment;
+    assert_eq!(case.change(), Some(Move::ClearRamp));
+}
+
+#[test]
+fn a_promotion_by_command_skips_steps_and_pauses_but_no_poll() {
+    let promoted = |strategy, ready| Case { order: Order::Promote, ready, paused: true, ..Case::by(strategy, two()) };
+    for strategy in [Strategy::Manual, progressive(), Strategy::AllAtOnce] {
+        let rollout = promoted(strategy.clone(), true).decide();
+        assert_eq!((rollout.change, rollout.urgent), (Some(Move::Current), true), "{strategy:?}");
+        assert_eq!(promoted(strategy, false).change(), None);
+    }
+}
+
+#[test]
+fn an_aborted_version_loses_its_share_and_gets_no_other() {
+    let aborted =
+        |ramp| Case { order: Order::Abort, ..Case::by(progressive(), DeploymentInfo { ramp, ..two() }) }.decide();
+    let share = aborted(Some(ramped(10.0, 9, "b2")));
+    assert_eq!(
+        (share.stage, share.change),
+        (Stage::Ramping { percent: 10.0, hold: Hold::Aborted }, Some(Move::ClearRamp))
+    );
+    let none = aborted(None);
+    assert_eq!((none.stage, none.change), (Stage::Waiting(Hold::Aborted), None));
+    let foreign = DeploymentInfo { manager_identity: "x".into(), ramp: Some(ramped(10.0, 9, "b2")), ..two() };
+    assert_eq!(Case { order: Order::Abort, ..Case::by(progressive(), foreign) }.change(), None);
+}
+
+#[test]
+fn a_rollback_without_a_window_goes_by_steps() {
+    let mut info = two();
+    let was = VersionInfo { last_current_at: Some(before(5)), ..version(&["q"], 99) };
+    info.versions.insert("b2".into(), Observation::Known { value: Some(was.clone()), age: Duration::ZERO });
+    assert_eq!(Case::by(progressive(), info.clone()).change(), Some(Move::Current), "the control");
+    let policy = Policy { strategy: progressive(), gated: false, paused: false, rollback_window: None };
+    let target = Target {
+        build_id: "b2",
+        declared_lanes: &BTreeSet::new(),
+        declared_queues: &BTreeSet::new(),
+        has_ready_pod: true,
+        policy: &policy,
+        order: Order::AsSpecified,
+        identity: "me",
+    };
+    let temporal = TemporalState { deployment: Case::new(info).deployment, ..TemporalState::default() };
+    assert_eq!(decide(&target, &temporal, &clock()).change, Some(Move::Ramp(10)));
 }

@@ -2,6 +2,7 @@
 
 use super::{StatusInput, child, target_pods};
 use crate::api::{ConditionStatus, Reason};
+use crate::commands;
 use crate::fleet::Fleet;
 use crate::observed::{FailureClass, KubeState, TemporalFailure};
 use crate::rollout::{Hold, Move, Stage};
@@ -90,6 +91,14 @@ fn why(hold: &Hold, fleet: &Fleet) -> String {
         Hold::Manual => {
             format!("spec.rollout.strategy leaves the rest to you. Use {}.", command("set-current-version"))
         }
+        Hold::Paused => format!(
+            "the rollout is paused. Set spec.rollout.paused to false, or annotate the object with {}=<Build ID>@<time>.",
+            commands::annotation("resume")
+        ),
+        Hold::Aborted => format!(
+            "a command ended its rollout. Change the template, or annotate the object with {}=<Build ID>@<time>.",
+            commands::annotation("resume")
+        ),
         Hold::Gate => "spec.rollout.gate is set, and gates are not run in this release. Remove it.".into(),
         Hold::Manager(identity) => format!(
             "Worker Deployment {deployment:?} is managed by {identity:?}, which alone may change its routing. Use {} to \

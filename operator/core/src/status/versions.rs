@@ -18,6 +18,7 @@ pub(super) fn keep(status: &mut WorkerDeploymentStatus, previous: &WorkerDeploym
     status.deprecated_versions = previous.deprecated_versions.clone();
     status.version_conflict_token = previous.version_conflict_token.clone();
     status.version_count = previous.version_count;
+    status.handled_commands = previous.handled_commands.clone();
 }
 
 /// Fills in what was seen.

@@ -148,6 +148,8 @@ pub fn plan_input<'a>(
         since_marked: None,
         resting: NONE_RESTS,
         max_versions: 75,
+        protected: true,
+        order: Default::default(),
     }
 }
 
@@ -175,6 +177,8 @@ pub fn status(
         kube,
         temporal,
         scaled_to: &BTreeMap::new(),
+        annotations: &BTreeMap::new(),
+        order: Default::default(),
         stale_for: staleness(fleet, &plan, kube, temporal).any().then_some(STALE_GRACE),
         now: NOW,
     })

@@ -37,6 +37,8 @@ fn a_dry_run_decides_and_writes_neither_replicas_nor_marks() {
             since_marked: None,
             resting: &Default::default(),
             max_versions: 75,
+            protected: true,
+            order: Default::default(),
         })
     };
     let is_scale = |action: &Action| matches!(action, Action::Scale { .. } | Action::SetDeletionCost { .. });
@@ -65,6 +67,8 @@ fn floor_of(options: Value, wall: &str) -> u32 {
         since_marked: None,
         resting: &Default::default(),
         max_versions: 75,
+        protected: true,
+        order: Default::default(),
     };
     plan(&input).decision.unwrap().desired
 }

@@ -153,6 +153,8 @@ impl Scene {
             kube: &self.kube,
             temporal: &self.temporal,
             scaled_to: &Default::default(),
+            annotations: &Default::default(),
+            order: Default::default(),
             stale_for: self.stale_for,
             now: self.now,
         })
