@@ -138,6 +138,9 @@ pub struct LaneStats {
     pub rate_limiting: bool,
     /// The queue's rate limit, where the server tells it (`effective_rate_limit`).
     pub rate_limit: Option<RateLimit>,
+    /// Whether Workers without Worker Versioning polled it within five minutes; only the description of the queue tells.
+    #[serde(default)]
+    pub unversioned_pollers: bool,
 }
 
 /// A limit on the tasks that a queue gives out.
@@ -261,6 +264,9 @@ pub struct TemporalState {
     /// Backlog by lane, of the version that has the traffic, or of the target while none has; a lane that is missing was
     /// never read. Those of other versions are in [`VersionInfo::stats`].
     pub lanes: BTreeMap<LaneKey, Observation<LaneStats>>,
+    /// Whether Workers without Worker Versioning poll a lane, by its own description; a lane that is missing was never
+    /// described.
+    pub unversioned: BTreeMap<LaneKey, Observation<bool>>,
     /// Why the last read failed, while it fails.
     pub failure: Option<TemporalFailure>,
     /// That its readings come late, while they do.

@@ -13,7 +13,7 @@ use operator_core::cordon::OrderKey;
 use operator_core::fleet::{self, Fleet, Surroundings};
 use operator_core::observed::{FailureClass, KubeState, Observation, TemporalState};
 use operator_core::plan::{self, Plan, PlanInput};
-use operator_core::rollout::{Hold, Order, Stage};
+use operator_core::rollout::{Hold, Order, Stage, Strategy};
 use operator_core::scaling::{DecisionRecord, State};
 use operator_core::status::{self, Blocked, StatusInput};
 use operator_core::versions;
@@ -280,9 +280,11 @@ impl Reconcile<'_> {
             _ => Phase::Running,
         };
         let gated = phase == Phase::Running && plan::is_gated(fleet, kube, temporal);
-        let lanes = match fleet.scaling {
-            Some(_) => plan::known_lanes(fleet, kube, temporal).into_keys().collect(),
-            None => Default::default(),
+        // A first version by steps shares with Workers without Worker Versioning, if they poll its Task Queues.
+        let is_first = current.is_none() && matches!(fleet.rollout.strategy, Strategy::Progressive(_));
+        let lanes = match fleet.scaling.is_some() || is_first {
+            true => plan::known_lanes(fleet, kube, temporal).into_keys().collect(),
+            false => Default::default(),
         };
         self.ctx.shared.poller.set(Watch {
             fleet: self.id.clone(),

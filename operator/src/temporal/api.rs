@@ -19,7 +19,9 @@ use tonic::{Code, Request, Response, Status};
 
 use super::connection::Connection;
 use super::errors::CallError;
-use super::readings::{count, current_build_id, lane, lane_stats, ramp, rate_limit, status, summary, time};
+use super::readings::{
+    count, current_build_id, is_unversioned, lane, lane_stats, ramp, rate_limit, status, summary, time,
+};
 
 /// Time that a call gets.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -206,7 +208,11 @@ pub async fn lane_statistics(connection: &Connection, namespace: &str, lane: &La
     };
     let answer = describe_task_queue(connection, namespace, message).await?;
     match &answer.stats {
-        Some(stats) => Ok(LaneStats { rate_limit: rate_limit(&answer), ..lane_stats(stats) }),
+        Some(stats) => Ok(LaneStats {
+            rate_limit: rate_limit(&answer),
+            unversioned_pollers: answer.pollers.iter().any(is_unversioned),
+            ..lane_stats(stats)
+        }),
         // Statistics that are missing are not a backlog of zero.
         None => Err(CallError::local(FailureClass::Other, "the server sends no statistics of Task Queues")),
     }

@@ -10,8 +10,9 @@ use temporalio_protos::temporal::api::deployment::v1::worker_deployment_info::Wo
 use temporalio_protos::temporal::api::deployment::v1::{RoutingConfig, WorkerDeploymentVersionInfo};
 use temporalio_protos::temporal::api::enums::v1::{
     RateLimitSource as WireSource, TaskQueueType, VersionDrainageStatus, WorkerDeploymentVersionStatus,
+    WorkerVersioningMode,
 };
-use temporalio_protos::temporal::api::taskqueue::v1::TaskQueueStats;
+use temporalio_protos::temporal::api::taskqueue::v1::{PollerInfo, TaskQueueStats};
 use temporalio_protos::temporal::api::workflowservice::v1 as wire;
 
 /// Build ID of the current version; none when unversioned Workers get the traffic.
@@ -103,7 +104,14 @@ pub(super) fn lane_stats(stats: &TaskQueueStats) -> LaneStats {
         dispatch_rate: rate(stats.tasks_dispatch_rate),
         rate_limiting: stats.rate_limiting_active,
         rate_limit: None,
+        unversioned_pollers: false,
     }
+}
+
+/// Whether a poller uses no Worker Versioning.
+pub(super) fn is_unversioned(poller: &PollerInfo) -> bool {
+    let options = poller.deployment_options.as_ref();
+    options.is_none_or(|options| options.worker_versioning_mode() != WorkerVersioningMode::Versioned)
 }
 
 /// The limit that somebody set on the tasks that a queue gives out. Where nobody did, the server tells its own default

@@ -11,7 +11,8 @@ use operator_core::observed::{
     VersionInfo, VersionStatus,
 };
 use temporal_support::{Bed, NAMESPACE, known, lanes, quantile, workflow_lane};
-use temporal_worker_operator::temporal::{Limits, Phase, Routing, Watch, routing};
+use temporal_worker_operator::temporal::routing::{self, Drained};
+use temporal_worker_operator::temporal::{Limits, Phase, Routing, Watch};
 use temporalio_protos::temporal::api::enums::v1::TaskQueueType;
 use temporalio_protos::temporal::api::taskqueue::v1::RateLimit;
 use temporalio_protos::temporal::api::workflowservice::v1::UpdateTaskQueueConfigRequest;
@@ -80,7 +81,8 @@ async fn a_share_is_given_moved_and_taken_away_by_the_manager_alone() -> Result<
     let bed = Bed::start().await?;
     let _polls = ["b1", "b2"].map(|build_id| bed.poll_as_worker("q", "ns/app", build_id));
     let watch = bed.versioned("f", "ns/app", "b2", &["q"], Phase::Registering)?;
-    bed.poller.set(Watch { build_ids: vec!["b2".into(), "b1".into()], ..watch });
+    // b1 does the work, and is read as often as b2.
+    bed.poller.set(Watch { build_ids: vec!["b2".into(), "b1".into()], main: Some("b1".into()), ..watch });
     let info = bed.info_when("f", |info| ["b1", "b2"].iter().all(|id| info.version(id).is_some())).await?;
     let connection = bed.connection("main")?;
     let by =
@@ -115,6 +117,41 @@ async fn a_share_is_given_moved_and_taken_away_by_the_manager_alone() -> Result<
     assert_eq!(info.current_build_id.as_deref(), Some("b1"));
     bed.info_when("f", |info| info.version("b2").is_some_and(|version| version.status == VersionStatus::Draining))
         .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_deployment_is_taken_away_once_nobody_polls_it() -> Result<()> {
+    let soon = ("matching.PollerHistoryTTL".to_owned(), "\"20s\"".to_owned());
+    let options = TemporalOptions { dynamic_config: vec![soon], ..Default::default() };
+    let bed = Bed::with(options, Limits::default()).await?;
+    let polls = bed.poll_as_worker("q", "ns/app", "b1");
+    bed.poller.set(bed.versioned("f", "ns/app", "b1", &["q"], Phase::Registering)?);
+    let info = bed.info_when("f", |info| info.version("b1").is_some_and(|version| !version.lanes.is_empty())).await?;
+    assert_eq!(info.summaries.keys().collect::<Vec<_>>(), ["b1"]);
+    let connection = bed.connection("main")?;
+    let routing =
+        Routing { namespace: NAMESPACE, deployment: "ns/app", conflict_token: &[], identity: "operator/test" };
+    let failed = |failure: TemporalFailure| anyhow::anyhow!(failure.message);
+    routing::set_current(&connection, routing, "b1").await.map_err(failed)?;
+
+    let delete = async || routing::delete_version(&connection, routing, "b1", Drained::OrNot).await;
+    let refused = delete().await.expect_err("it is current");
+    assert_eq!(refused.class, FailureClass::FailedPrecondition, "{}", refused.message);
+    routing::clear_current(&connection, routing).await.map_err(failed)?;
+    let refused = delete().await.expect_err("it is polled");
+    assert_eq!(refused.class, FailureClass::FailedPrecondition, "{}", refused.message);
+    drop(polls);
+    let end = Instant::now() + Duration::from_secs(60);
+    while let Err(failure) = delete().await {
+        anyhow::ensure!(Instant::now() < end, "{failure:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    delete().await.map_err(failed).context("a second time")?;
+    routing::delete_deployment(&connection, routing).await.map_err(failed)?;
+    routing::delete_deployment(&connection, routing).await.map_err(failed).context("a second time")?;
+    bed.poller.poke(&"f".into());
+    bed.when("f", SOON, |state| state.deployment.known() == Some(&None)).await?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::connection::KeySelector;
 use super::duration::GoDuration;
-use super::schema;
+use super::schema::{self, DURATION};
 
 /// How a new version becomes current.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,8 @@ pub struct RolloutSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RollbackSpec {
-    /// Duration since the version was last current within which it counts as a rollback.
+    /// Duration since the version was last current within which it counts as a rollback, such as 90s or 1h30m.
+    #[schemars(length(max = 32), extend("pattern" = DURATION))]
     pub window: GoDuration,
     /// AllAtOnce: without steps and gate, by one pod. Progressive: as any other version.
     pub strategy: RollbackStrategy,

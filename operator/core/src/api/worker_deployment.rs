@@ -82,12 +82,7 @@ pub const DEFAULT_PROGRESS_DEADLINE_SECONDS: i32 = 600;
         "!has(self.sunset) || (duration(self.sunset.scaledownDelay) >= duration('0s') && \
          duration(self.sunset.deleteDelay) >= duration('0s'))"
     )
-    .message("sunset delays must be durations of 0s or more"),
-    validation = Rule::new(
-        "!has(self.rollout) || !has(self.rollout.rollback) || \
-         duration(self.rollout.rollback.window) >= duration('0s')"
-    )
-    .message("rollback window must be a duration of 0s or more")
+    .message("sunset delays must be durations of 0s or more")
 )]
 pub struct WorkerDeploymentSpec {
     /// Pods of the target and the current version, when scaling is not set; absent: somebody else's.

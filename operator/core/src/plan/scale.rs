@@ -38,9 +38,13 @@ fn scale_main(input: &PlanInput<'_>, scaling: &Scaling, version: &Version<'_>, p
     planned.decision = Some(decision);
 }
 
-/// Any other version. A drained one is left to its sunset.
+/// Any other version. A drained one is left to its sunset; one that the server is not asked for, as the fleet or it is
+/// unversioned, is left as it is.
 fn scale_other(input: &PlanInput<'_>, scaling: &Scaling, version: &Version<'_>, planned: &mut Plan) {
     let status = version.known().map(|info| info.status);
+    if input.fleet.build_id.is_none() || version.child.build_id.is_none() {
+        return;
+    }
     if sets(version, planned) || !version.is_target && status == Some(VersionStatus::Drained) {
         return;
     }
@@ -79,9 +83,18 @@ fn target_floors(
         let replicas = replicas.min(scaling.policy.max_replicas);
         let reason = format!("version {name} runs {replicas} for {percent} % of new Workflows");
         floors.push(Floor { replicas, reason });
-        rollout.wait_for_pods(version.child.ready_replicas, replicas);
+        if !lacks_room(input, version) {
+            rollout.wait_for_pods(version.child.ready_replicas, replicas);
+        }
     }
     floors
+}
+
+/// Whether Kubernetes can't make more pods of a version, though none of those that it made fails. The pods of the current
+/// version may be in the way: these go only with their traffic, so that it is not waited for.
+fn lacks_room(input: &PlanInput<'_>, version: &Version<'_>) -> bool {
+    let fails = |pod: &PodState| version.has(pod) && pod.waiting.is_some();
+    version.child.failure.is_some() && !input.kube.pods.iter().any(fails)
 }
 
 /// Pods that the version's own work calls for, whatever it has: with its floors in it, they would call for more of
@@ -156,7 +169,10 @@ fn scale_fixed(input: &PlanInput<'_>, version: &Version<'_>, planned: &mut Plan)
     if let Some((to, reason)) = to.filter(|(to, _)| *to != version.child.spec_replicas) {
         planned.actions.push(scale_to(version.child, to, reason));
     }
-    if is_new && let Some(rollout) = &mut planned.rollout {
+    if is_new
+        && !lacks_room(input, version)
+        && let Some(rollout) = &mut planned.rollout
+    {
         let share = rollout.change.map_or(0.0, |change| f64::from(change.percent()));
         let wanted = input.fleet.replicas.map_or(0, |replicas| ramp_floor(replicas, share));
         rollout.wait_for_pods(version.child.ready_replicas, wanted);

@@ -6,8 +6,9 @@
 mod ramp;
 mod readiness;
 pub mod sunset;
+mod unversioned;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -215,7 +216,7 @@ pub fn decide(target: &Target<'_>, temporal: &TemporalState, clock: &Clock) -> R
     match info.known_version(target.build_id) {
         None => Rollout::at(Stage::Unknown),
         Some(None) => unseen(),
-        Some(Some(version)) => on_the_way(target, info, version, clock),
+        Some(Some(version)) => on_the_way(target, (info, &temporal.unversioned), version, clock),
     }
 }
 
@@ -235,7 +236,12 @@ fn current(target: &Target<'_>, info: &DeploymentInfo) -> Rollout {
     Rollout { change, ..Rollout::at(Stage::Current) }
 }
 
-fn on_the_way(target: &Target<'_>, info: &DeploymentInfo, version: &VersionInfo, clock: &Clock) -> Rollout {
+fn on_the_way(
+    target: &Target<'_>,
+    (info, lanes): (&DeploymentInfo, &BTreeMap<LaneKey, Observation<bool>>),
+    version: &VersionInfo,
+    clock: &Clock,
+) -> Rollout {
     let ramp = info.ramp_of(target.build_id);
     let at = |hold| match (ramp, hold) {
         (Some(ramp), hold) => Rollout::at(Stage::Ramping { percent: ramp.percent, hold }),
@@ -252,7 +258,7 @@ fn on_the_way(target: &Target<'_>, info: &DeploymentInfo, version: &VersionInfo,
     if let Some(missing) = missing(target, version, info) {
         return at(Hold::Missing(missing));
     }
-    match next(target, info, version, clock) {
+    match next(target, (info, lanes), version, clock) {
         Err(hold) => at(hold),
         Ok(Next::Halted) => at(Hold::Outside { by: info.last_modifier_identity.clone() }),
         Ok(Next::Later { then, at: due, left }) => Rollout { due_in: Some(left), ..at(Hold::Pause { then, at: due }) },
@@ -267,7 +273,12 @@ fn on_the_way(target: &Target<'_>, info: &DeploymentInfo, version: &VersionInfo,
 }
 
 /// What the strategy does next with a version that is ready for traffic.
-fn next(target: &Target<'_>, info: &DeploymentInfo, version: &VersionInfo, clock: &Clock) -> Result<Next, Hold> {
+fn next(
+    target: &Target<'_>,
+    (info, lanes): (&DeploymentInfo, &BTreeMap<LaneKey, Observation<bool>>),
+    version: &VersionInfo,
+    clock: &Clock,
+) -> Result<Next, Hold> {
     let steps = match &target.policy.strategy {
         _ if target.order == Order::Promote => return Ok(Next::Due(Move::Current)),
         _ if target.order == Order::Pause || target.policy.paused => return Err(Hold::Paused),
@@ -279,7 +290,11 @@ fn next(target: &Target<'_>, info: &DeploymentInfo, version: &VersionInfo, clock
     };
     let ramp = info.ramp_of(target.build_id);
     if info.current_build_id.is_none() && ramp.is_none() {
-        return Ok(Next::Due(Move::Current));
+        match unversioned::poll_all(version, lanes) {
+            Some(true) => {}
+            Some(false) => return Ok(Next::Due(Move::Current)),
+            None => return Err(Hold::Missing(unversioned::NOT_KNOWN.into())),
+        }
     }
     Ok(ramp::next(steps, ramp, info.last_modifier_identity == target.identity, clock))
 }

@@ -55,19 +55,20 @@ struct Case {
     strategy: Strategy,
     order: Order,
     paused: bool,
+    unversioned: BTreeMap<LaneKey, Observation<bool>>,
     deployment: Observation<Option<DeploymentInfo>>,
 }
 
 impl Case {
     fn new(deployment: DeploymentInfo) -> Self {
-        let deployment = Observation::Known { value: Some(deployment), age: Duration::ZERO };
         Self {
             declared: BTreeSet::new(),
             ready: true,
             strategy: Strategy::AllAtOnce,
             order: Order::AsSpecified,
             paused: false,
-            deployment,
+            unversioned: BTreeMap::new(),
+            deployment: Observation::Known { value: Some(deployment), age: Duration::ZERO },
         }
     }
 
@@ -90,7 +91,12 @@ impl Case {
             order: self.order,
             identity: "me",
         };
-        decide(&target, &TemporalState { deployment: self.deployment.clone(), ..TemporalState::default() }, &clock())
+        let temporal = TemporalState {
+            deployment: self.deployment.clone(),
+            unversioned: self.unversioned.clone(),
+            ..TemporalState::default()
+        };
+        decide(&target, &temporal, &clock())
     }
 
     fn stage(&self) -> Stage {
@@ -210,9 +216,18 @@ fn a_target_that_is_current_again_in_mid_ramp_takes_the_share_away() {
 }
 
 #[test]
-fn the_first_version_needs_no_steps() {
-    let case = Case::by(progressive(), deployment(&[("b2", version(&["q"], 99))], None));
-    assert_eq!(case.change(), Some(Move::Current));
+fn the_first_version_needs_no_steps_unless_unversioned_workers_poll_its_queues() {
+    let mut case = Case::by(progressive(), deployment(&[("b2", version(&["q"], 99))], None));
+    assert!(matches!(case.stage(), Stage::Registering { missing } if missing.contains("not known yet")));
+    assert_eq!(
+        Case::by(Strategy::AllAtOnce, deployment(&[("b2", version(&["q"], 99))], None)).change(),
+        Some(Move::Current)
+    );
+    let mut polled = |polled| {
+        case.unversioned = BTreeMap::from([(lane("q"), Observation::Known { value: polled, age: Duration::ZERO })]);
+        case.change()
+    };
+    assert_eq!((polled(false), polled(true)), (Some(Move::Current), Some(Move::Ramp(10))));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use operator_core::api::{ConditionType, Reason, VersionStatus as Word};
 use operator_core::fleet::Fleet;
 use operator_core::observed::{
     ChildState, DeploymentInfo, KubeState, LaneStats, Observation, PodState, Ramp, TemporalState, VersionInfo,
-    VersionStatus, VersionSummary,
+    VersionStatus, VersionSummary, Waiting,
 };
 use operator_core::plan::{Action, Plan};
 use operator_core::rollout::{Hold, Stage};
@@ -141,6 +141,27 @@ fn a_share_waits_for_its_pods_and_these_are_ordered_first() {
 }
 
 #[test]
+fn a_target_that_there_is_no_room_for_is_not_waited_for_and_one_that_crashes_is() {
+    let mut world = World::new(scaled(json!({"strategy": "AllAtOnce"})), 10);
+    assert_eq!(routing(&world.plan()), Vec::<&Action>::new(), "the control: nine pods are missing");
+    let target = world.target_name();
+    let child = world.kube.children.iter_mut().find(|child| child.name == target).unwrap();
+    child.failure = Some("FailedCreate: exceeded quota".into());
+    assert!(matches!(routing(&world.plan())[..], [Action::SetCurrent { .. }]));
+    let mut crashes = world.kube.pods[0].clone();
+    crashes.name = "crashes".into();
+    crashes.waiting = Some(Waiting {
+        container: "w".into(),
+        image: "x:1".into(),
+        reason: "CrashLoopBackOff".into(),
+        message: String::new(),
+        last_words: None,
+    });
+    world.kube.pods.push(crashes);
+    assert_eq!(routing(&world.plan()), Vec::<&Action>::new());
+}
+
+#[test]
 fn a_target_beside_a_fleet_at_zero_needs_one_pod_to_be_promoted() {
     let mut world = World::new(json!({"runtime": runtime(), "scaling": {}}), 0);
     assert!(matches!(routing(&world.plan())[..], [Action::SetCurrent { .. }]));
@@ -197,6 +218,32 @@ fn a_version_that_is_missing_or_could_not_be_read_is_left_as_it_is() {
     let old = world.info().version("older").cloned();
     world.info().versions.insert("older".into(), Observation::Stale { value: old, age: Duration::from_secs(600) });
     assert!(!touches(&world), "it was not read lately");
+}
+
+#[test]
+fn a_move_from_unversioned_to_versioned_or_back_leaves_what_was_there_as_it_is() {
+    let scaling = json!({"maxReplicas": 9, "idleWindow": "1s"});
+    for versioning in ["Enabled", "Disabled"] {
+        let mut world = World::new(json!({"runtime": runtime(), "scaling": scaling}), 2);
+        let fleet = fleet(json!({"runtime": runtime(), "scaling": scaling, "versioning": versioning}));
+        let unversioned = ChildState { name: "orders".into(), build_id: None, ..world.kube.children[1].clone() };
+        if versioning == "Enabled" {
+            world.kube.children[1] = unversioned;
+            world
+                .kube
+                .pods
+                .iter_mut()
+                .filter(|pod| pod.build_id.as_deref() == Some("old"))
+                .for_each(|pod| pod.build_id = None);
+        } else {
+            world.kube.children[0] = unversioned;
+            world.temporal.deployment = Observation::Unknown;
+        }
+        let left = world.kube.children[1].name.clone();
+        let plan = plan_of(&fleet, &world.kube, &world.temporal);
+        let touched = plan.actions.iter().any(|action| matches!(action, Action::Scale { child, .. } if *child == left));
+        assert!(!touched && !plan.others.contains_key(&left), "{versioning}: {:?}", plan.actions);
+    }
 }
 
 #[test]

@@ -48,9 +48,20 @@ impl State {
         TemporalState {
             deployment: deployment(fleet, &self.deployment_pace, now),
             lanes,
+            unversioned: self.unversioned(fleet, now),
             failure: self.failure_of(fleet),
             degraded: self.degraded.map(|factor| PollingDegraded { factor }),
         }
+    }
+
+    /// Who polls a queue is told by its own description, which is read as seldom as its configuration.
+    fn unversioned(&self, fleet: &Fleet, now: Instant) -> BTreeMap<LaneKey, Observation<bool>> {
+        let limit = self.queue_pace.interval(Class::Configured) * INTERVALS_OF_ROUTING;
+        let told = |key: &LaneKey| {
+            let (stats, taken) = self.lanes.get(key)?.stats?;
+            Some((key.clone(), Observation::aged(stats.unversioned_pollers, age(taken, now), limit)))
+        };
+        fleet.watch.lanes.iter().filter_map(told).collect()
     }
 
     fn failure_of(&self, fleet: &Fleet) -> Option<TemporalFailure> {
@@ -150,7 +161,7 @@ fn either(a: Reading, b: Reading) -> Reading {
                 add_rate: a.stats.add_rate.or(b.stats.add_rate),
                 dispatch_rate: a.stats.dispatch_rate.or(b.stats.dispatch_rate),
                 rate_limiting: a.stats.rate_limiting || b.stats.rate_limiting,
-                rate_limit: None,
+                ..LaneStats::default()
             };
             Reading { stats, taken: a.taken.min(b.taken), fresh: true }
         }
