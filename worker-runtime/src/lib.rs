@@ -50,7 +50,6 @@ mod transport;
 mod versioning;
 
 pub use codec_server::{CodecServerOptions, serve as serve_codec};
-#[doc(hidden)]
 pub use library::{Worker, WorkerBuilder};
 pub use lifecycle::Ended;
 pub use options::Options;
