@@ -108,6 +108,8 @@ fn shared(
         identity,
         recorder: recorder(settings)?,
         started: tokio::time::Instant::now(),
+        started_at: jiff::Timestamp::now(),
+        max_versions: settings.max_deployment_versions_ineligible_for_deletion,
     }))
 }
 

@@ -125,6 +125,9 @@ pub struct Settings {
     /// How the push endpoint is served.
     #[command(flatten)]
     pub push: PushSettings,
+    /// Most old versions of a fleet that have work or pods beside which a new one is begun.
+    #[arg(long, env = "CONTROLLER_MAX_DEPLOYMENT_VERSIONS_INELIGIBLE_FOR_DELETION", default_value_t = 75)]
+    pub max_deployment_versions_ineligible_for_deletion: usize,
     /// Identity towards Temporal, completed by the UID of the operator's namespace.
     #[arg(long, env, default_value = "temporal-worker-operator")]
     pub controller_identity: String,

@@ -14,10 +14,15 @@ pub mod build;
 pub mod build_id;
 #[cfg(feature = "k8s")]
 pub mod checkpoint;
+pub mod clock;
+#[cfg(feature = "k8s")]
+pub mod commands;
 pub mod connection;
 pub mod contract;
 pub mod cordon;
 pub mod defaults;
+#[cfg(feature = "k8s")]
+pub mod deletion;
 #[cfg(feature = "k8s")]
 pub mod events;
 #[cfg(feature = "k8s")]
@@ -38,3 +43,5 @@ pub mod scaling;
 pub mod schedule;
 #[cfg(feature = "k8s")]
 pub mod status;
+#[cfg(feature = "k8s")]
+pub mod versions;

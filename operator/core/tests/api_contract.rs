@@ -8,7 +8,11 @@ use serde_json::{Map, Value, json};
 type Nodes = BTreeMap<String, Map<String, Value>>;
 
 /// Nodes that are ours, with everything below them.
-const ADDED: [&str; 8] = [
+const ADDED: [&str; 18] = [
+    ".spec.deletionPolicy",
+    ".spec.rollout.paused",
+    ".spec.rollout.rollback",
+    ".status.handledCommands",
     ".spec.scaling",
     ".spec.runtime",
     ".spec.sidecar",
@@ -17,6 +21,12 @@ const ADDED: [&str; 8] = [
     ".spec.tls.caCertSecretRef",
     ".status.scaling",
     ".status.observedGeneration",
+    ".status.currentVersion.readyReplicas",
+    ".status.currentVersion.replicas",
+    ".status.deprecatedVersions[].readyReplicas",
+    ".status.deprecatedVersions[].replicas",
+    ".status.targetVersion.readyReplicas",
+    ".status.targetVersion.replicas",
 ];
 
 /// The schema as a flat map, a path a node (`.` property, `[]` items, `{}` map values), without descriptions.

@@ -1,27 +1,32 @@
 //! Carries out a plan, in its order. The right to write is checked before each write; the first failure ends it.
 
-use kube::core::DynamicObject;
+use std::collections::BTreeMap;
 use std::time::Instant;
+
+use kube::core::{DynamicObject, ObjectMeta};
 
 use operator_core::events::{self, EventData};
 use operator_core::fleet::Fleet;
 use operator_core::observed::TemporalFailure;
 use operator_core::plan::{Action, object_key};
+use serde_json::Value;
 
-use super::Context;
 use super::memory::{Applied, Memory};
+use super::{Context, route};
 use crate::kube::apply::{self, ApplyError};
 use crate::kube::client::CallError;
+use crate::kube::observe::FleetKey;
 use crate::temporal::Connection;
-use crate::temporal::routing::{Routing, set_current};
 
 /// What came of a plan.
 #[derive(Default)]
 pub struct Outcome {
     /// What happened, for people.
     pub events: Vec<EventData>,
-    /// Replicas after the plan, if it changed them.
-    pub scaled_to: Option<u32>,
+    /// Replicas after the plan, by the names of the children whose replicas it changed.
+    pub scaled_to: BTreeMap<String, u32>,
+    /// Token for the next change of the routing, after one within the plan.
+    pub(super) token: Option<Vec<u8>>,
     /// What ended it early.
     pub failure: Option<Failure>,
 }
@@ -52,10 +57,10 @@ pub enum Failure {
         error: CallError,
     },
     /// The server refused a change of the routing.
-    #[error("version {build_id} could not be made current: {}", .failure.message)]
+    #[error("{what}: {}", .failure.message)]
     Routing {
-        /// The version.
-        build_id: String,
+        /// What was to be done.
+        what: String,
         /// Why.
         failure: TemporalFailure,
     },
@@ -67,10 +72,10 @@ pub struct Work<'a> {
     pub ctx: &'a Context,
     /// The fleet.
     pub fleet: &'a Fleet,
+    /// Its object, as it was read.
+    pub meta: &'a ObjectMeta,
     /// The channel to its server.
     pub connection: &'a Connection,
-    /// The version that is current, for the event.
-    pub current: Option<&'a str>,
     /// Names of the Deployments that the cache shows as the fleet's own.
     pub known: Vec<String>,
 }
@@ -95,54 +100,84 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
     let client = &work.ctx.client;
     let namespace = &work.fleet.namespace;
     match action {
-        Action::Apply { object, digest } => {
-            let key = object_key(object);
-            let known = work.known.contains(&key) || memory.applied.contains_key(&key);
-            if memory.only_aged(&key, digest)
-                && apply::stands(client, object).await.map_err(|error| Failure::Call { what: key.clone(), error })?
-            {
-                memory.confirm(&key);
-                return Ok(());
-            }
-            let applied = apply::apply(client, object, known)
-                .await
-                .map_err(|error| Failure::Apply { what: key.clone(), error })?;
-            remember(memory, &key, digest, &applied);
-            if key.starts_with("Deployment/") {
-                report_apply(work.fleet, known, outcome);
-            }
+        Action::Protect => {
+            let protected = apply::set_protected(client, work.meta, true).await;
+            protected.map_err(failed(|| "finalizer of the WorkerDeployment".to_owned()))?;
         }
+        Action::Apply { object, digest } => apply_object(work, (object, digest), memory, outcome).await?,
         Action::SetDeletionCost { pod, cost } => mark(work, pod, *cost, memory).await?,
         Action::ShowCordon { pod, cordoned } => {
-            let call = apply::show_cordon(client, namespace, pod, *cordoned).await;
-            call.map_err(|error| Failure::Call { what: format!("cordon annotation of pod {pod}"), error })?;
+            let shown = apply::show_cordon(client, namespace, pod, *cordoned).await;
+            shown.map_err(failed(|| format!("cordon annotation of pod {pod}")))?;
         }
         Action::Scale { child, from, to, resource_version, reason } => {
-            match apply::scale(client, namespace, child, resource_version, *to).await {
-                Err(error) if error.is_conflict() => return Err(Failure::Outdated),
-                result => {
-                    result.map_err(|error| Failure::Call { what: format!("scale of Deployment {child}"), error })?
-                }
-            }
-            outcome.scaled_to = Some(*to);
+            let scaled = apply::scale(client, namespace, child, resource_version, *to).await;
+            scaled.map_err(failed(|| format!("scale of Deployment {child}")))?;
+            outcome.scaled_to.insert(child.clone(), *to);
             outcome.events.push(events::scaled(*from, *to, reason));
         }
-        Action::SetCurrent { conflict_token, .. } if memory.routed.as_ref() == Some(conflict_token) => {}
-        Action::SetCurrent { build_id, conflict_token } => {
-            let routing = Routing {
-                namespace: &work.fleet.temporal_namespace,
-                deployment: &work.fleet.deployment_name,
-                build_id,
-                conflict_token,
-                identity: &work.ctx.shared.identity,
-            };
-            let set = set_current(work.connection, routing).await;
-            work.ctx.shared.poller.poke(&work.fleet.uid.as_str().into());
-            set.map_err(|failure| Failure::Routing { build_id: build_id.clone(), failure })?;
-            memory.routed = Some(conflict_token.clone());
-            outcome.events.push(events::promoted(work.current, build_id));
+        Action::NoteSuperseded { child, at } => {
+            let noted = apply::note_superseded(client, namespace, child, *at).await;
+            noted.map_err(failed(|| format!("annotation of Deployment {child}")))?;
+        }
+        Action::DeleteVersion { build_id } => route::delete_record(work, build_id, memory, outcome).await?,
+        Action::DeleteChild { build_id, .. } if memory.resting.contains_key(build_id) => {}
+        Action::DeleteChild { child, config_map, uid, resource_version, .. } => {
+            let deleted = delete_child(work, (child, config_map), (uid, resource_version), memory).await;
+            deleted.map_err(failed(|| format!("deletion of Deployment {child}")))?;
+            outcome.events.push(events::deleted(child));
+        }
+        Action::ClaimManager { conflict_token }
+        | Action::SetCurrent { conflict_token, .. }
+        | Action::SetRamping { conflict_token, .. }
+        | Action::ClearRamp { conflict_token, .. } => {
+            route::route(work, action, conflict_token, memory, outcome).await?
         }
     }
+    Ok(())
+}
+
+/// What a failed call is: a conflict means that what was decided on has changed.
+fn failed(what: impl FnOnce() -> String) -> impl FnOnce(CallError) -> Failure {
+    |error| if error.is_conflict() { Failure::Outdated } else { Failure::Call { what: what(), error } }
+}
+
+async fn apply_object(
+    work: &Work<'_>,
+    (object, digest): (&Value, &str),
+    memory: &mut Memory,
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
+    let client = &work.ctx.client;
+    let key = object_key(object);
+    let known = work.known.contains(&key) || memory.applied.contains_key(&key);
+    if memory.only_aged(&key, digest)
+        && apply::stands(client, object).await.map_err(|error| Failure::Call { what: key.clone(), error })?
+    {
+        memory.confirm(&key);
+        return Ok(());
+    }
+    let applied =
+        apply::apply(client, object, known).await.map_err(|error| Failure::Apply { what: key.clone(), error })?;
+    remember(memory, &key, digest, &applied);
+    if key.starts_with("Deployment/") {
+        report_apply(work.fleet, known, outcome);
+    }
+    Ok(())
+}
+
+async fn delete_child(
+    work: &Work<'_>,
+    (child, config_map): (&str, &str),
+    preconditions: (&str, &str),
+    memory: &mut Memory,
+) -> Result<(), CallError> {
+    let fleet = work.fleet;
+    let key = FleetKey { namespace: &fleet.namespace, name: &fleet.name, uid: &fleet.uid };
+    apply::delete_config_map(&work.ctx.client, &key, config_map).await?;
+    apply::delete_deployment(&work.ctx.client, &fleet.namespace, child, preconditions).await?;
+    memory.applied.remove(&format!("ConfigMap/{config_map}"));
+    memory.applied.remove(&format!("Deployment/{child}"));
     Ok(())
 }
 

@@ -8,19 +8,23 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action as Requeue;
 use operator_core::api::WorkerDeployment;
 use operator_core::backoff::RetryClass;
+use operator_core::commands;
 use operator_core::cordon::OrderKey;
 use operator_core::fleet::{self, Fleet, Surroundings};
 use operator_core::observed::{FailureClass, KubeState, Observation, TemporalState};
 use operator_core::plan::{self, Plan, PlanInput};
+use operator_core::rollout::{Hold, Order, Stage, Strategy};
 use operator_core::scaling::{DecisionRecord, State};
 use operator_core::status::{self, Blocked, StatusInput};
+use operator_core::versions;
 use tokio::time::Instant;
 
 use super::carry_out::{Failure, Outcome, Work, carry_out};
 use super::cordon::{self, Known};
 use super::memory::Memory;
-use super::{Context, checkpoint, connect, loads, report};
+use super::{Context, checkpoint, connect, deletion, loads, report};
 use crate::changes::FleetId;
+use crate::kube::apply;
 use crate::kube::client::CallError;
 use crate::kube::observe::{self, ConnectionProblem, ConnectionState, FleetKey};
 use crate::kube::views::PodView;
@@ -88,7 +92,7 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
             return Ok(Requeue::await_change());
         }
     };
-    if wd.metadata.deletion_timestamp.is_some() {
+    if wd.metadata.deletion_timestamp.is_some() && !apply::is_protected(&wd.metadata) {
         forget(ctx, &FleetId::from(wd.uid().unwrap_or_default()));
         return Ok(Requeue::await_change());
     }
@@ -97,7 +101,11 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
     let id = FleetId::from(uid.as_str());
     let mut memory = ctx.shared.memories.get(&id);
     memory.key = (namespace.clone(), name.clone());
-    let result = Reconcile { wd, ctx, key, id: &id }.run(&mut memory).await;
+    let reconcile = Reconcile { wd, ctx, key, id: &id };
+    let result = match &wd.metadata.deletion_timestamp {
+        Some(since) => deletion::run(&reconcile, since.0, &mut memory).await,
+        None => reconcile.run(&mut memory).await,
+    };
     if result.is_ok() {
         memory.backoff = Default::default();
     }
@@ -115,11 +123,21 @@ pub fn forget(ctx: &Context, fleet: &FleetId) {
     ctx.shared.metrics.forget(fleet);
 }
 
-struct Reconcile<'a> {
-    wd: &'a WorkerDeployment,
-    ctx: &'a Context,
-    key: FleetKey<'a>,
-    id: &'a FleetId,
+/// Whether a target polls all that it must, so that it need not be looked at each second.
+fn is_settled(stage: &Stage) -> bool {
+    match stage {
+        Stage::Unknown | Stage::Registering { .. } => false,
+        Stage::Waiting(hold) => !matches!(hold, Hold::Changing(_) | Hold::Pods { .. }),
+        Stage::Ramping { .. } | Stage::Current => true,
+    }
+}
+
+/// One fleet at one reconcile.
+pub(super) struct Reconcile<'a> {
+    pub wd: &'a WorkerDeployment,
+    pub ctx: &'a Context,
+    pub key: FleetKey<'a>,
+    pub id: &'a FleetId,
 }
 
 /// What was resolved before anything is planned.
@@ -140,37 +158,47 @@ impl Reconcile<'_> {
         let Resolved { fleet, connection } = &resolved;
         loads::add_heartbeats(&shared.heartbeats, self.id, fleet, connection, &mut kube);
         let seen = shared.poller.snapshot(self.id, Instant::now());
-        self.watch(fleet, connection, &kube, &seen);
+        self.watch(&resolved, &kube, &seen, memory);
         // What is proven by free slots counts for longer: by those of this look, and not by those of the one before.
         let temporal = shared.poller.snapshot(self.id, Instant::now());
-        self.remember(fleet, memory).await?;
+        self.remember(fleet, &kube, &temporal, memory).await?;
         let plan = self.plan(fleet, &kube, &temporal, memory);
         self.record(&plan, &memory.scaling);
         if let Some(key) = &order_key {
             cordon::order(self.ctx, &self.key, self.id, &kube, (key, &plan.cordon));
         }
         self.be_sure(fleet, &plan, &temporal);
-        let outcome = self.carry_out(&resolved, &kube, &temporal, &plan, memory).await;
+        let outcome = self.carry_out(&resolved, &kube, &plan, memory).await;
         if outcome.failure.is_none() {
             memory.scaling = plan.scaling.clone();
+            memory.others.extend(plan.others.iter().map(|(child, other)| (child.clone(), other.scaling.clone())));
         }
+        memory.settled = fleet.build_id.clone().filter(|_| plan.stage().is_none_or(is_settled));
+        let obeyed = self.order(fleet, memory);
         let pending = self.report(fleet, &kube, &temporal, (&plan, &outcome), memory).await?;
+        // A command counts once it is written down: then it is planned for.
+        let ordered = self.order(fleet, memory) != obeyed;
+        let again = if ordered { Some(AGAIN) } else { pending.then_some(status::QUIET_WRITE_INTERVAL) };
         checkpoint::save(&self.ctx.client, &self.ctx.leadership, self.id, memory).await;
-        self.next(fleet, &plan, outcome, pending)
+        self.next(fleet, &plan, outcome, again)
     }
 
-    /// Sees to it that the memory is about the fleet's child: what an earlier process knew, or nothing.
-    async fn remember(&self, fleet: &Fleet, memory: &mut Memory) -> Result<(), Error> {
-        if memory.child != fleet.child_name {
-            let is_first = memory.child.is_empty() && fleet.scaling.is_some();
-            memory.scaling = if is_first {
-                checkpoint::restore(&self.ctx.client, &self.key).await?
-            } else {
-                // Start-up times and gaps hold for another version too; what its pods did does not.
-                std::mem::take(&mut memory.scaling).restored(Duration::ZERO)
-            };
-            memory.child.clone_from(&fleet.child_name);
+    /// Sees to it that the memory is about the fleet's children: what an earlier process knew, or nothing.
+    async fn remember(
+        &self,
+        fleet: &Fleet,
+        kube: &KubeState,
+        temporal: &TemporalState,
+        memory: &mut Memory,
+    ) -> Result<(), Error> {
+        let main = versions::main_child(fleet, kube, temporal).map_or(&fleet.child_name, |child| &child.name);
+        if memory.child.is_empty() {
+            if fleet.scaling.is_some() {
+                memory.scaling = checkpoint::restore(&self.ctx.client, &self.key).await?;
+            }
+            memory.child.clone_from(main);
         }
+        memory.follow(main, &kube.children);
         // Nothing but the status is written of a fleet that is only watched.
         if fleet.scaling.as_ref().is_none_or(|scaling| scaling.dry_run) {
             memory.saved = None;
@@ -180,7 +208,7 @@ impl Reconcile<'_> {
         Ok(())
     }
 
-    fn observe_kube(&self, order_key: Option<&OrderKey>) -> KubeState {
+    pub(super) fn observe_kube(&self, order_key: Option<&OrderKey>) -> KubeState {
         let scraper = &self.ctx.shared.scraper;
         let metrics = self.wd.spec.scaling.as_ref().and_then(|scaling| scaling.pod_metrics.clone()).unwrap_or_default();
         let target = |pod: &PodView| loads::target(pod, &metrics);
@@ -229,7 +257,7 @@ impl Reconcile<'_> {
     }
 
     /// The Connection; its Secrets are read again at once when the server refused what they held.
-    async fn connection(&self, again: bool) -> Result<ConnectionState, ConnectionProblem> {
+    pub(super) async fn connection(&self, again: bool) -> Result<ConnectionState, ConnectionProblem> {
         let shared = &self.ctx.shared;
         let state = observe::connection(&self.ctx.caches, &shared.secrets, self.wd, again).await?;
         let refused = shared.pool.get(&connect::key(self.key.namespace, &state)).is_some_and(|open| open.refused());
@@ -240,29 +268,31 @@ impl Reconcile<'_> {
     }
 
     /// Says what is to be read of the server from now on.
-    fn watch(&self, fleet: &Fleet, connection: &Arc<Connection>, kube: &KubeState, temporal: &TemporalState) {
-        let child = kube.children.iter().find(|child| child.name == fleet.child_name);
-        let current =
-            temporal.deployment.last().and_then(Option::as_ref).and_then(|info| info.current_build_id.clone());
-        let is_current = fleet.build_id.is_none() || current == fleet.build_id;
+    fn watch(&self, resolved: &Resolved, kube: &KubeState, temporal: &TemporalState, memory: &Memory) {
+        let Resolved { fleet, connection } = resolved;
+        let child = versions::main_child(fleet, kube, temporal);
+        let info = versions::last_info(temporal);
+        let current = info.and_then(|info| info.current_build_id.clone());
+        let is_new = fleet.build_id.is_some() && fleet.build_id != current;
         let phase = match child {
-            _ if !is_current => Phase::Registering,
+            _ if is_new && memory.settled != fleet.build_id => Phase::Registering,
             Some(child) if child.spec_replicas == 0 && fleet.scaling.is_some() => Phase::AtZero,
             _ => Phase::Running,
         };
         let gated = phase == Phase::Running && plan::is_gated(fleet, kube, temporal);
-        let lanes = match fleet.scaling {
-            Some(_) => plan::known_lanes(fleet, temporal).into_keys().collect(),
-            None => Default::default(),
+        // A first version by steps shares with Workers without Worker Versioning, if they poll its Task Queues.
+        let is_first = current.is_none() && matches!(fleet.rollout.strategy, Strategy::Progressive(_));
+        let lanes = match fleet.scaling.is_some() || is_first {
+            true => plan::known_lanes(fleet, kube, temporal).into_keys().collect(),
+            false => Default::default(),
         };
-        let mut build_ids: Vec<_> = fleet.build_id.iter().cloned().collect();
-        build_ids.extend(current.filter(|current| Some(current) != fleet.build_id.as_ref() && !is_current));
         self.ctx.shared.poller.set(Watch {
             fleet: self.id.clone(),
             namespace: fleet.temporal_namespace.clone(),
             connection: connection.clone(),
             deployment_name: fleet.build_id.is_some().then(|| fleet.deployment_name.clone()),
-            build_ids,
+            build_ids: versions::build_ids(fleet, kube, temporal),
+            main: versions::main_build_id(fleet, kube, temporal).map(str::to_owned),
             lanes,
             phase,
             gated,
@@ -288,10 +318,15 @@ impl Reconcile<'_> {
             applied: &applied,
             temporal,
             scaling: &memory.scaling,
+            others: &memory.others,
             now: self.ctx.shared.started.elapsed(),
-            wall: Timestamp::now(),
+            clock: self.ctx.shared.clock(),
             identity: &self.ctx.shared.identity,
+            protected: apply::is_protected(&self.wd.metadata),
+            order: self.order(fleet, memory),
             since_marked: memory.marked.map(|marked| marked.elapsed()),
+            resting: &memory.resting(),
+            max_versions: self.ctx.shared.max_versions,
         })
     }
 
@@ -305,20 +340,12 @@ impl Reconcile<'_> {
         }
     }
 
-    async fn carry_out(
-        &self,
-        resolved: &Resolved,
-        kube: &KubeState,
-        temporal: &TemporalState,
-        plan: &Plan,
-        memory: &mut Memory,
-    ) -> Outcome {
-        let info = temporal.deployment.last().and_then(Option::as_ref);
+    async fn carry_out(&self, resolved: &Resolved, kube: &KubeState, plan: &Plan, memory: &mut Memory) -> Outcome {
         let work = Work {
             ctx: self.ctx,
             fleet: &resolved.fleet,
+            meta: &self.wd.metadata,
             connection: &resolved.connection,
-            current: info.and_then(|info| info.current_build_id.as_deref()),
             known: kube.children.iter().map(|child| format!("Deployment/{}", child.name)).collect(),
         };
         carry_out(&work, &plan.actions, memory).await
@@ -344,7 +371,9 @@ impl Reconcile<'_> {
             planned: Some((fleet, plan)),
             kube,
             temporal,
-            scaled_to: outcome.scaled_to,
+            annotations: self.wd.annotations(),
+            order: self.order(fleet, memory),
+            scaled_to: &outcome.scaled_to,
             stale_for: memory.stale_since.map(|since| since.elapsed()),
             now: Timestamp::now(),
         };
@@ -360,7 +389,9 @@ impl Reconcile<'_> {
             planned: None,
             kube,
             temporal: &TemporalState { deployment: Observation::Unknown, ..TemporalState::default() },
-            scaled_to: None,
+            annotations: self.wd.annotations(),
+            order: Order::AsSpecified,
+            scaled_to: &Default::default(),
             stale_for: None,
             now: Timestamp::now(),
         };
@@ -368,27 +399,27 @@ impl Reconcile<'_> {
         Ok(Requeue::requeue(CREDENTIALS_RECHECK))
     }
 
-    fn previous_status(&self, memory: &Memory) -> operator_core::api::WorkerDeploymentStatus {
+    /// What the commands that are written down order of the target's rollout.
+    fn order(&self, fleet: &Fleet, memory: &Memory) -> Order {
+        let build_id = fleet.build_id.as_deref().unwrap_or_default();
+        commands::order(&self.previous_status(memory).handled_commands, build_id)
+    }
+
+    pub(super) fn previous_status(&self, memory: &Memory) -> operator_core::api::WorkerDeploymentStatus {
         let written = memory.written.as_ref().map(|(status, _)| status.clone());
         written.or_else(|| self.wd.status.clone()).unwrap_or_default()
     }
 
-    fn next(&self, fleet: &Fleet, plan: &Plan, outcome: Outcome, pending: bool) -> Result<Requeue, Error> {
+    fn next(&self, fleet: &Fleet, plan: &Plan, outcome: Outcome, again: Option<Duration>) -> Result<Requeue, Error> {
         match outcome.failure {
             Some(Failure::Outdated) => return Ok(Requeue::requeue(AGAIN)),
             Some(Failure::NotLeader) => return Ok(Requeue::await_change()),
             Some(failure) => return Err(failure.into()),
             None => {}
         }
-        let mut after = RESYNC;
-        if let Some(decision) = &plan.decision {
-            after = after.min(decision.recheck_after);
-        }
+        let mut after = RESYNC.min(plan.recheck_after().unwrap_or(RESYNC)).min(again.unwrap_or(RESYNC));
         if fleet.child.object["spec"]["template"]["spec"]["volumes"].is_array() {
             after = after.min(CREDENTIALS_RECHECK);
-        }
-        if pending {
-            after = after.min(status::QUIET_WRITE_INTERVAL);
         }
         Ok(Requeue::requeue(after.max(AGAIN)))
     }

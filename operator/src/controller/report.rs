@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use operator_core::api::Reason;
+use operator_core::api::{Reason, WorkerDeploymentStatus};
 use operator_core::events::{self, EventData};
 use operator_core::observed::FailureClass;
 use operator_core::status::{self, Blocked, StatusInput};
@@ -32,6 +32,7 @@ pub async fn report(
     let pending = !write && *input.previous != new;
     if write {
         events.extend(events::readiness_changed(input.previous, &new));
+        events.extend(events::commands_handled(input.previous, &new));
         let since_missed = memory.slo_missed.map(|at| at.elapsed());
         events.extend(events::scaling_changed(input.previous, &new, since_missed));
         if events.iter().any(|event| event.reason == events::SLO_MISSED) {
@@ -46,6 +47,27 @@ pub async fn report(
         ctx.shared.events.publish(&about, event).await;
     }
     Ok(pending)
+}
+
+/// Writes a status that was not computed from a plan, if it says something new.
+///
+/// # Errors
+/// [`CallError`] when it could not be written; the object being gone is no error.
+pub async fn write(
+    ctx: &Context,
+    key: &FleetKey<'_>,
+    (previous, new): (&WorkerDeploymentStatus, WorkerDeploymentStatus),
+    memory: &mut Memory,
+) -> Result<(), CallError> {
+    if *previous == new || ctx.leadership.permit().await.is_none() {
+        return Ok(());
+    }
+    match crate::kube::status::write(&ctx.client, key.namespace, key.name, &new).await {
+        Err(error) if error.is_not_found() => return Ok(()),
+        result => result?,
+    }
+    memory.written = Some((new, Instant::now()));
+    Ok(())
 }
 
 /// What a failure to carry out a plan says in the status; nothing for those that pass at once.

@@ -1,13 +1,20 @@
 //! Writes to the cluster: server-side apply, the `scale` subresource, annotations of pods.
 
+use std::fmt::Debug;
+
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
+use operator_core::api::WorkerDeployment;
 use operator_core::names;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::client::{CallError, bounded};
+use super::observe::FleetKey;
 use super::views::DELETION_COST_ANNOTATION;
 
 /// Applies an object of a fleet. `spec.replicas` is never in it.
@@ -116,4 +123,84 @@ async fn annotate(
         Err(error) if error.is_not_found() => Ok(()),
         result => result.map(|_| ()),
     }
+}
+
+/// Notes on a Deployment since when nobody wants its version, or takes the note away.
+///
+/// # Errors
+/// [`CallError`].
+pub async fn note_superseded(
+    client: &Client,
+    namespace: &str,
+    child: &str,
+    at: Option<Timestamp>,
+) -> Result<(), CallError> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let patch = json!({"metadata": {"annotations": {names::SUPERSEDED_AT_ANNOTATION: at.map(|at| at.to_string())}}});
+    let params = PatchParams { field_manager: Some(names::SCALER_FIELD_MANAGER.into()), ..PatchParams::default() };
+    bounded(api.patch_metadata(child, &params, &Patch::Merge(patch))).await.map(|_| ())
+}
+
+/// Deletes a Deployment, if it is still the object and version that was decided on. One that is gone is no error.
+///
+/// # Errors
+/// [`CallError`]; a conflict when it changed meanwhile.
+pub async fn delete_deployment(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    (uid, resource_version): (&str, &str),
+) -> Result<(), CallError> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    delete(&api, name, Preconditions { uid: Some(uid.into()), resource_version: Some(resource_version.into()) }).await
+}
+
+/// Deletes a ConfigMap that a fleet controls. One that is gone, or somebody else's, is left.
+///
+/// # Errors
+/// [`CallError`].
+pub async fn delete_config_map(client: &Client, fleet: &FleetKey<'_>, name: &str) -> Result<(), CallError> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), fleet.namespace);
+    let Some(found) = bounded(api.get_metadata_opt(name)).await? else { return Ok(()) };
+    let meta = found.metadata;
+    let owners = meta.owner_references.unwrap_or_default();
+    if !owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == fleet.uid) {
+        return Ok(());
+    }
+    delete(&api, name, Preconditions { uid: meta.uid, resource_version: meta.resource_version }).await
+}
+
+async fn delete<K>(api: &Api<K>, name: &str, preconditions: Preconditions) -> Result<(), CallError>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    match bounded(api.delete(name, &params)).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result.map(|_| ()),
+    }
+}
+
+/// Gives a WorkerDeployment the finalizer that keeps it until the server is cleaned up, or takes it away.
+///
+/// # Errors
+/// [`CallError`]; a conflict when the object changed since it was read.
+pub async fn set_protected(client: &Client, fleet: &ObjectMeta, protected: bool) -> Result<(), CallError> {
+    let (namespace, name) = (fleet.namespace.clone().unwrap_or_default(), fleet.name.clone().unwrap_or_default());
+    let others = fleet.finalizers.iter().flatten().filter(|one| *one != names::DELETE_PROTECTION_FINALIZER).cloned();
+    let own = protected.then(|| names::DELETE_PROTECTION_FINALIZER.to_owned());
+    let finalizers: Vec<_> = others.chain(own).collect();
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": fleet.resource_version}});
+    let api: Api<WorkerDeployment> = Api::namespaced(client.clone(), &namespace);
+    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+    match bounded(api.patch_metadata(&name, &params, &Patch::Merge(patch))).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result.map(|_| ()),
+    }
+}
+
+/// Whether a WorkerDeployment has that finalizer.
+#[must_use]
+pub fn is_protected(fleet: &ObjectMeta) -> bool {
+    fleet.finalizers.iter().flatten().any(|one| one == names::DELETE_PROTECTION_FINALIZER)
 }

@@ -86,16 +86,19 @@ impl View for DeploymentView {
         let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
         let spec_replicas = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let ready = object.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
+        let exist = object.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
         let child = ChildState {
             name: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
             build_id: label(meta, names::BUILD_ID_LABEL),
             spec_replicas: u32::try_from(spec_replicas).unwrap_or(0),
             ready_replicas: u32::try_from(ready).unwrap_or(0),
+            replicas: u32::try_from(exist).unwrap_or(0),
             available_since: available_since(object),
             resource_version: meta.resource_version.clone().unwrap_or_default(),
             runtime_image: annotation(meta, names::RUNTIME_IMAGE_ANNOTATION),
             cordonable: annotation(meta, names::CORDONABLE_ANNOTATION).as_deref() == Some("true"),
+            superseded_at: annotation(meta, names::SUPERSEDED_AT_ANNOTATION).and_then(|at| at.parse().ok()),
             failure: failure(object),
         };
         Self {

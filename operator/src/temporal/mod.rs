@@ -29,4 +29,4 @@ pub use heartbeats::{Heartbeats, Need};
 pub use metrics::Metrics;
 pub use poller::{Phase, Poller, Watch};
 pub use pool::{Limits, ObjectVersion, Pool, PoolKey};
-pub use routing::{Routing, set_current};
+pub use routing::Routing;

@@ -7,7 +7,7 @@ mod runtime_support;
 use std::process::ExitCode;
 
 use e2e::{HostBed, scenario, suite};
-use operator::{child, connections, cordon, leader, manifests, push, scaling, server};
+use operator::{child, connections, cordon, deletion, leader, manifests, push, scaling, server};
 
 fn main() -> ExitCode {
     suite::main::<HostBed>(vec![
@@ -32,5 +32,7 @@ fn main() -> ExitCode {
         scenario!(child::replicas_are_written_by_scale_alone),
         scenario!(child::a_deployment_of_somebody_else_is_never_touched),
         scenario!(child::what_somebody_changes_is_put_back),
+        scenario!(deletion::a_deleted_fleet_has_no_pods_before_it_goes),
+        scenario!(deletion::a_deletion_says_what_it_waits_for_and_an_orphan_goes_at_once),
     ])
 }

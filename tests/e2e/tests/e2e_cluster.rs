@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         scenario!(drain::a_pod_that_is_deleted_under_load_loses_nothing),
         scenario!(handlers::one_pod_runs_five_task_queues_and_every_kind_of_handler),
         scenario!(handlers::each_task_has_a_device_of_its_pod),
-        scenario!(versions::a_changed_fleet_is_a_new_version_and_the_old_one_is_left_alone),
+        scenario!(versions::a_changed_fleet_ramps_to_its_new_version_and_the_old_one_ends_its_work),
         scenario!(replicas::without_scaling_replicas_stay_as_they_are),
         scenario!(replicas::a_fleet_without_versioning_is_one_deployment),
         scenario!(bad_pods::a_pod_that_does_not_start_is_named_with_cause_and_remedy),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::connection::KeySelector;
 use super::duration::GoDuration;
-use super::schema;
+use super::schema::{self, DURATION};
 
 /// How a new version becomes current.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,39 @@ pub struct RolloutSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub steps: Vec<RolloutStep>,
+    /// Whether the traffic of every version stays as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// How the fleet goes back to a version that was current a short time ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<RollbackSpec>,
+}
+
+/// How the fleet goes back to a version that was current a short time ago.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RollbackSpec {
+    /// Duration since the version was last current within which it counts as a rollback, such as 90s or 1h30m.
+    #[schemars(length(max = 32), extend("pattern" = DURATION))]
+    pub window: GoDuration,
+    /// AllAtOnce: without steps and gate, by one pod. Progressive: as any other version.
+    pub strategy: RollbackStrategy,
+}
+
+impl Default for RollbackSpec {
+    fn default() -> Self {
+        Self { window: GoDuration::new("1h"), strategy: RollbackStrategy::default() }
+    }
+}
+
+/// How a rollback is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RollbackStrategy {
+    /// At once, without steps and gate.
+    #[default]
+    AllAtOnce,
+    /// As any other version.
+    Progressive,
 }
 
 /// How a new version becomes current.

@@ -37,6 +37,10 @@ pub struct WorkerDeploymentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub version_count: Option<i32>,
+    /// Commands by annotation that were taken note of, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub handled_commands: Vec<HandledCommand>,
     /// Conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
@@ -117,6 +121,12 @@ pub struct Version {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::object_reference")]
     pub deployment: Option<ObjectReference>,
+    /// Pods that its Deployment is to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Pods of it that are Ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
     /// Its Task Queues for Workflows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub task_queues: Vec<VersionTaskQueue>,
@@ -171,6 +181,23 @@ pub struct DeprecatedVersion {
 pub struct VersionTaskQueue {
     /// Name of the Task Queue.
     pub name: String,
+}
+
+/// A command by annotation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HandledCommand {
+    /// The verb: pause, resume, promote, abort or retry-gate.
+    pub verb: String,
+    /// The annotation's value.
+    pub value: String,
+    /// Whether it has an effect.
+    pub accepted: bool,
+    /// Why not, if it has none.
+    pub message: String,
+    /// When it was taken note of.
+    #[schemars(schema_with = "schema::time")]
+    pub at: Time,
 }
 
 /// A run of the gate.

@@ -114,6 +114,9 @@ pub struct WorkerDeploymentSpec {
     /// The runtime beside a Worker of any SDK; its behaviour comes with a later release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar: Option<SidecarSpec>,
+    /// What becomes of routing and versions on the Temporal server when the object is deleted.
+    #[serde(default, skip_serializing_if = "DeletionPolicy::is_default")]
+    pub deletion_policy: DeletionPolicy,
     /// Whether the fleet uses Worker Versioning; Disabled runs one Deployment with rolling updates.
     #[serde(default)]
     pub versioning: Versioning,
@@ -128,6 +131,22 @@ impl WorkerDeploymentSpec {
     #[must_use]
     pub fn runs_shared_runtime(&self) -> bool {
         self.runtime.as_ref().is_some_and(|runtime| runtime.mode == RuntimeMode::Shared)
+    }
+}
+
+/// What becomes of the Temporal server's side of a fleet that is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// Routing and versions are taken away, once no pod is left.
+    #[default]
+    Clean,
+    /// Nothing: they stay as they are.
+    Orphan,
+}
+
+impl DeletionPolicy {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

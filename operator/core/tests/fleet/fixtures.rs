@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use operator_core::api::{ConditionType, Reason, WorkerDeployment, WorkerDeploymentStatus};
+use operator_core::clock::Clock;
 use operator_core::connection::{Auth, ConnectionFacts};
 use operator_core::fleet::{Fleet, InvalidSpec, Surroundings, resolve};
 use operator_core::observed::{
@@ -109,7 +110,7 @@ pub fn server(fleet: &Fleet, backlog: u64) -> TemporalState {
     let version = VersionInfo { status: VersionStatus::Current, lanes: [lane()].into(), ..VersionInfo::default() };
     let info = DeploymentInfo {
         current_build_id: Some(build_id.clone()),
-        versions: BTreeMap::from([(build_id, version)]),
+        versions: BTreeMap::from([(build_id, known(Some(version)))]),
         conflict_token: vec![1],
         ..DeploymentInfo::default()
     };
@@ -132,6 +133,8 @@ pub fn plan_input<'a>(
     scaling: &'a State,
 ) -> PlanInput<'a> {
     const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+    const NONE_RESTS: &BTreeSet<String> = &BTreeSet::new();
+    const NO_OTHERS: &BTreeMap<String, State> = &BTreeMap::new();
     PlanInput {
         fleet,
         kube,
@@ -139,9 +142,14 @@ pub fn plan_input<'a>(
         temporal,
         scaling,
         now: Duration::from_secs(1000),
-        wall: NOW,
+        others: NO_OTHERS,
+        clock: Clock::at(NOW),
         identity: "me",
         since_marked: None,
+        resting: NONE_RESTS,
+        max_versions: 75,
+        protected: true,
+        order: Default::default(),
     }
 }
 
@@ -168,7 +176,9 @@ pub fn status(
         planned: Some((fleet, &plan)),
         kube,
         temporal,
-        scaled_to: None,
+        scaled_to: &BTreeMap::new(),
+        annotations: &BTreeMap::new(),
+        order: Default::default(),
         stale_for: staleness(fleet, &plan, kube, temporal).any().then_some(STALE_GRACE),
         now: NOW,
     })

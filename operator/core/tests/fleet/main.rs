@@ -3,5 +3,7 @@
 mod fixtures;
 mod objects;
 mod plan;
+mod properties;
 mod runtime;
 mod status;
+mod versions;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use operator_core::api::{ConditionType, Reason};
-use operator_core::observed::{ChildState, PollingDegraded, TemporalState, Waiting};
+use operator_core::observed::{PollingDegraded, TemporalState, Waiting};
 use operator_core::status::{Blocked, must_write};
 use serde_json::json;
 
@@ -84,16 +84,6 @@ fn what_a_crashing_container_said_last_is_in_the_condition() {
     assert_eq!(words(&status, ConditionType::Stalled), says("True", Reason::PodCrashLooping));
     let message = &status.condition(ConditionType::Ready).unwrap().message;
     assert!(message.ends_with("It said: handlers[y].exec.command[0]: \"/y\" is not there"), "{message}");
-}
-
-#[test]
-fn an_old_version_is_said_to_be_left_alone() {
-    let fleet = fleet(json!({"runtime": runtime()}));
-    let mut kube = cluster(&fleet, 1, 0);
-    kube.children.push(ChildState { name: "orders-old".into(), build_id: Some("old".into()), ..ChildState::default() });
-    let status = status(&fleet, &kube, &server(&fleet, 0), None);
-    assert_eq!(words(&status, ConditionType::OldVersionsKept), says("True", Reason::SunsetNotSupported));
-    assert_eq!(status.deprecated_versions[0].version.build_id, "old");
 }
 
 #[test]

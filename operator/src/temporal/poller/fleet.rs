@@ -28,6 +28,8 @@ pub(super) struct Version {
     pub reading: Read<Option<VersionReading>>,
     /// When its lanes last changed.
     pub lanes_since: Instant,
+    /// When its status changed, if it was seen to.
+    pub status_since: Option<Instant>,
     /// When statistics of a lane were first read: rates of a queue that was just loaded mean nothing.
     pub first_stats: BTreeMap<LaneKey, Instant>,
 }
@@ -37,6 +39,8 @@ pub(super) struct Fleet {
     pub watch: Watch,
     pub deployment_timer: Timer,
     pub deployment: Read<Option<DeploymentReading>>,
+    /// When the share of a version that ramps changed, if it was seen to.
+    pub ramp_since: Option<Instant>,
     pub versions: BTreeMap<String, Version>,
     /// When it left zero.
     pub woke: Option<Instant>,
@@ -49,6 +53,7 @@ impl Fleet {
             watch,
             deployment_timer: Timer::new(now),
             deployment: None,
+            ramp_since: None,
             versions: BTreeMap::new(),
             woke: None,
             phase_since: now,
@@ -99,6 +104,7 @@ impl Fleet {
                 timer: Timer::new(now),
                 reading: None,
                 lanes_since: now,
+                status_since: None,
                 first_stats: BTreeMap::new(),
             });
         }
@@ -122,12 +128,17 @@ impl Fleet {
         if self.gated() { GATED_FRESH } else { STATS_FRESH }
     }
 
+    /// The version whose statistics count for its lanes.
+    pub(super) fn main_version(&self) -> Option<&Version> {
+        self.versions.get(self.watch.main.as_deref()?)
+    }
+
     /// Whether the statistics of its versions tell of a lane, lately.
     pub(super) fn has_stats_of(&self, lane: &LaneKey, now: Instant) -> bool {
         let lately = if self.gated() { GATED_FRESH } else { STATS_KEPT_UP };
-        let readings = self.versions.values().filter_map(|version| version.reading.as_ref());
-        let mut recent = readings.filter(|(_, taken)| now.saturating_duration_since(*taken) < lately);
-        recent.any(|(reading, _)| reading.as_ref().is_some_and(|reading| reading.stats.contains_key(lane)))
+        let reading = self.main_version().and_then(|version| version.reading.as_ref());
+        let recent = reading.filter(|(_, taken)| now.saturating_duration_since(*taken) < lately);
+        recent.and_then(|(reading, _)| reading.as_ref()).is_some_and(|reading| reading.stats.contains_key(lane))
     }
 
     /// Whether a rate limit holds tasks of a lane back, by the statistics of its versions.
@@ -155,9 +166,13 @@ impl Fleet {
             return None;
         }
         let is_target = self.watch.build_ids.first().is_some_and(|target| target == build_id);
+        let is_main = self.watch.main.as_deref() == Some(build_id);
         Some(match self.watch.phase {
             Phase::Registering if is_target => self.registering(now),
-            _ if !is_target && self.has_lost_traffic(build_id) => Class::Draining,
+            _ if !is_target && !is_main && !self.ramps(build_id) => Class::Draining,
+            // It has traffic, or is about to: its own pods prove nothing here.
+            _ if !is_main && !self.watch.lanes.is_empty() => Class::Hot,
+            _ if !is_main => Class::Routing,
             // Without lanes nobody scales by its statistics.
             Phase::Running if self.watch.lanes.is_empty() => Class::Routing,
             Phase::Running if self.watch.gated => Class::Steady,
@@ -166,8 +181,8 @@ impl Fleet {
         })
     }
 
-    fn has_lost_traffic(&self, build_id: &str) -> bool {
+    fn ramps(&self, build_id: &str) -> bool {
         let reading = self.versions.get(build_id).and_then(|version| version.reading.as_ref()?.0.as_ref());
-        reading.is_some_and(|reading| matches!(reading.status, VersionStatus::Draining | VersionStatus::Drained))
+        reading.is_some_and(|reading| reading.status == VersionStatus::Ramping)
     }
 }

@@ -75,9 +75,11 @@ pub struct Watch {
     pub connection: Arc<Connection>,
     /// Name of the Worker Deployment; none with versioning disabled.
     pub deployment_name: Option<String>,
-    /// Build IDs of the versions to read: the target first, then the current one.
+    /// Build IDs of the versions to read: the target first.
     pub build_ids: Vec<String>,
-    /// Lanes that are declared or known.
+    /// Build ID of the version whose statistics count for [`Watch::lanes`]; none with versioning disabled.
+    pub main: Option<String>,
+    /// Lanes of that version that are declared or known.
     pub lanes: BTreeSet<LaneKey>,
     /// What the fleet is going through.
     pub phase: Phase,

@@ -189,6 +189,11 @@ impl State {
         }
         let before = fleet.deployment.replace((reading, asked));
         let read = fleet.deployment.as_ref().map(|(reading, _)| reading);
+        if let Some((before, _)) = &before
+            && share(before) != read.and_then(share)
+        {
+            fleet.ramp_since = Some(asked);
+        }
         if before.as_ref().map(|(reading, _)| reading) == read {
             return None;
         }
@@ -233,6 +238,12 @@ impl State {
     }
 }
 
+/// Who ramps, at how much.
+fn share(reading: &Option<DeploymentReading>) -> Option<(&str, f32)> {
+    let ramp = reading.as_ref()?.ramp.as_ref()?;
+    Some((ramp.build_id.as_str(), ramp.percent))
+}
+
 impl Lane {
     fn live_sum(&self) -> u64 {
         self.live.iter().flatten().map(|(backlog, _)| backlog).sum()
@@ -243,6 +254,10 @@ impl Lane {
 fn note_lanes(version: &mut Version, before: Option<&Option<VersionReading>>, asked: Instant) -> bool {
     let Some((reading, _)) = &version.reading else { return false };
     let lanes = reading.as_ref().map(|reading| &reading.lanes);
+    let status = |reading: &Option<VersionReading>| reading.as_ref().map(|reading| reading.status);
+    if before.is_some_and(|before| status(before) != status(reading)) {
+        version.status_since = Some(asked);
+    }
     let same_lanes = before.is_some_and(|before| before.as_ref().map(|before| &before.lanes) == lanes);
     if !same_lanes {
         version.lanes_since = asked;

@@ -180,6 +180,7 @@ fn same(a: &Watch, b: &Watch) -> bool {
         && a.gated == b.gated
         && a.deployment_name == b.deployment_name
         && a.build_ids == b.build_ids
+        && a.main == b.main
         && a.lanes == b.lanes
         && a.namespace == b.namespace
 }

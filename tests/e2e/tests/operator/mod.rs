@@ -3,6 +3,7 @@
 pub mod child;
 pub mod connections;
 pub mod cordon;
+pub mod deletion;
 pub mod leader;
 pub mod manifests;
 pub mod push;

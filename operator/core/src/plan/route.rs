@@ -1,0 +1,23 @@
+//! The change of the routing that is due, as writes.
+
+use super::{Action, PlanInput};
+use crate::rollout::{Move, Rollout};
+use crate::versions::last_info;
+
+/// At most one change, after a claim of the manager's identity if nobody has it.
+pub(super) fn route(input: &PlanInput<'_>, rollout: Option<&Rollout>) -> Vec<Action> {
+    let due = rollout.and_then(|rollout| rollout.change);
+    let (Some(due), Some(build_id), Some(info)) = (due, &input.fleet.build_id, last_info(input.temporal)) else {
+        return Vec::new();
+    };
+    let (build_id, conflict_token) = (build_id.clone(), info.conflict_token.clone());
+    let share = info.ramp.as_ref().map(|ramp| (ramp.build_id.clone(), ramp.percent));
+    let claim =
+        info.manager_identity.is_empty().then(|| Action::ClaimManager { conflict_token: conflict_token.clone() });
+    let change = match due {
+        Move::Current => Some(Action::SetCurrent { build_id, from: info.current_build_id.clone(), conflict_token }),
+        Move::Ramp(percent) => Some(Action::SetRamping { build_id, percent, from: share, conflict_token }),
+        Move::ClearRamp => share.map(|from| Action::ClearRamp { from, conflict_token }),
+    };
+    claim.into_iter().chain(change).collect()
+}
