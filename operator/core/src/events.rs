@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::api::{ConditionType, HandledCommand, Reason, ScalingStatus, WorkerDeploymentStatus, find_condition};
+use crate::api::{
+    ConditionType, HandledCommand, Reason, ScalingStatus, TestWorkflow, WorkerDeploymentStatus, find_condition,
+};
 use crate::commands::annotation;
+use crate::observed::TestStatus;
 
 /// Event that the target was missed.
 pub const SLO_MISSED: &str = "SLOMissed";
@@ -166,6 +169,30 @@ pub fn commands_handled(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStat
     new.handled_commands.iter().filter(known).map(event).collect()
 }
 
+/// A test Workflow was started.
+#[must_use]
+pub fn test_started(workflow_id: &str, task_queue: &str) -> EventData {
+    let note = format!("Test Workflow {workflow_id:?} started on Task Queue {task_queue:?}.");
+    EventData { severity: Severity::Normal, reason: "TestWorkflowStarted", action: "Gate", note }
+}
+
+/// Test Workflows that ended, and not as they should.
+#[must_use]
+pub fn gates_failed(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStatus) -> Vec<EventData> {
+    let known = |test: &TestWorkflow| old.target_version.test_workflows.contains(test);
+    let is_failure = |test: &TestWorkflow| TestStatus::of(&test.status).is_some_and(TestStatus::is_failure);
+    let event = |test: &TestWorkflow| {
+        let said = test.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+        let note = format!(
+            "Test Workflow {:?} on Task Queue {:?} is {}{said}.",
+            test.workflow_id, test.task_queue, test.status
+        );
+        EventData { severity: Severity::Warning, reason: "GateWorkflowFailed", action: "Gate", note }
+    };
+    let tests = new.target_version.test_workflows.iter();
+    tests.filter(|test| is_failure(test) && !known(test)).map(event).collect()
+}
+
 /// The traffic went to unversioned Workers, with the object.
 #[must_use]
 pub fn traffic_taken(from: &str) -> EventData {
@@ -229,6 +256,10 @@ pub fn readiness_changed(old: &WorkerDeploymentStatus, new: &WorkerDeploymentSta
     };
     let (before, (_, reason, message)) = (ready(old), ready(new)?);
     let same = before.is_some_and(|(_, old_reason, _)| old_reason == reason);
+    // Each test Workflow that failed has an event of its own.
+    if reason == Reason::GateFailed.as_str() {
+        return None;
+    }
     if failing(new) && !same {
         let reason = failure_word(&reason);
         return Some(EventData { severity: Severity::Warning, reason, action: "Reconcile", note: message });

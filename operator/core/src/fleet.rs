@@ -1,5 +1,6 @@
 //! From a WorkerDeployment and its Connection to the fleet that is to run: defaults applied, names derived, objects built.
 
+mod gate;
 mod limits;
 mod policy;
 mod rollout_policy;

@@ -123,6 +123,7 @@ fn plan_of(fleet: &Fleet, kube: &KubeState) -> Plan {
         max_versions: 75,
         protected: true,
         order: Default::default(),
+        gates: &Default::default(),
     })
 }
 

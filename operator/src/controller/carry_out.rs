@@ -12,7 +12,7 @@ use operator_core::plan::{Action, object_key};
 use serde_json::Value;
 
 use super::memory::{Applied, Memory};
-use super::{Context, route};
+use super::{Context, gates, route};
 use crate::kube::apply::{self, ApplyError};
 use crate::kube::client::CallError;
 use crate::kube::observe::FleetKey;
@@ -126,6 +126,9 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
             let deleted = delete_child(work, (child, config_map), (uid, resource_version), memory).await;
             deleted.map_err(failed(|| format!("deletion of Deployment {child}")))?;
             outcome.events.push(events::deleted(child));
+        }
+        Action::StartGate { build_id, workflow_id, task_queue, gate } => {
+            gates::start(work, gates::Test { gate, build_id, workflow_id, task_queue }, memory, outcome).await;
         }
         Action::ClaimManager { conflict_token }
         | Action::SetCurrent { conflict_token, .. }

@@ -84,6 +84,7 @@ fn look(fleet: &Reconcile<'_>, connection: &Arc<Connection>) -> TemporalState {
         phase: Phase::Registering,
         gated: false,
     });
+    poller.follow_tests(fleet.id, &Default::default());
     poller.snapshot(fleet.id, tokio::time::Instant::now())
 }
 

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::carry_out::{Failure, Outcome, Work, carry_out};
 use super::cordon::{self, Known};
 use super::memory::Memory;
-use super::{Context, checkpoint, connect, deletion, loads, report};
+use super::{Context, checkpoint, connect, deletion, gates, loads, report};
 use crate::changes::FleetId;
 use crate::kube::apply;
 use crate::kube::client::CallError;
@@ -168,17 +168,19 @@ impl Reconcile<'_> {
             cordon::order(self.ctx, &self.key, self.id, &kube, (key, &plan.cordon));
         }
         self.be_sure(fleet, &plan, &temporal);
+        self.follow_gates(&plan, memory);
+        let obeyed = (self.order(fleet, memory), self.gates(fleet, memory));
         let outcome = self.carry_out(&resolved, &kube, &plan, memory).await;
         if outcome.failure.is_none() {
             memory.scaling = plan.scaling.clone();
             memory.others.extend(plan.others.iter().map(|(child, other)| (child.clone(), other.scaling.clone())));
         }
         memory.settled = fleet.build_id.clone().filter(|_| plan.stage().is_none_or(is_settled));
-        let obeyed = self.order(fleet, memory);
         let pending = self.report(fleet, &kube, &temporal, (&plan, &outcome), memory).await?;
-        // A command counts once it is written down: then it is planned for.
-        let ordered = self.order(fleet, memory) != obeyed;
+        // A command counts once it is written down, and so does a test that failed: then it is planned for.
+        let ordered = (self.order(fleet, memory), self.gates(fleet, memory)) != obeyed;
         let again = if ordered { Some(AGAIN) } else { pending.then_some(status::QUIET_WRITE_INTERVAL) };
+        let again = again.into_iter().chain(gates::next_start(&memory.unstarted)).min();
         checkpoint::save(&self.ctx.client, &self.ctx.leadership, self.id, memory).await;
         self.next(fleet, &plan, outcome, again)
     }
@@ -324,6 +326,7 @@ impl Reconcile<'_> {
             identity: &self.ctx.shared.identity,
             protected: apply::is_protected(&self.wd.metadata),
             order: self.order(fleet, memory),
+            gates: &self.gates(fleet, memory),
             since_marked: memory.marked.map(|marked| marked.elapsed()),
             resting: &memory.resting(),
             max_versions: self.ctx.shared.max_versions,

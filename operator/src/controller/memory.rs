@@ -10,6 +10,7 @@ use operator_core::observed::ChildState;
 use operator_core::scaling::State;
 use parking_lot::Mutex;
 
+use super::gates::Failed;
 use crate::changes::FleetId;
 
 /// Memory of one fleet.
@@ -34,6 +35,8 @@ pub struct Memory {
     pub routed: Option<Vec<u8>>,
     /// Versions whose record the server refused to delete, by Build ID.
     pub resting: BTreeMap<String, Rest>,
+    /// Test Workflows that could not be started, by Workflow ID.
+    pub unstarted: BTreeMap<String, Failed>,
     /// The status as it was last written, and when.
     pub written: Option<(WorkerDeploymentStatus, Instant)>,
     /// Since when readings have been missing or old without a break.

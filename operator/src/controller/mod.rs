@@ -9,6 +9,7 @@ pub mod connect;
 pub mod cordon;
 mod deletion;
 pub mod fleet;
+mod gates;
 pub mod loads;
 pub mod memory;
 pub mod push;

@@ -33,6 +33,7 @@ pub async fn report(
     if write {
         events.extend(events::readiness_changed(input.previous, &new));
         events.extend(events::commands_handled(input.previous, &new));
+        events.extend(events::gates_failed(input.previous, &new));
         let since_missed = memory.slo_missed.map(|at| at.elapsed());
         events.extend(events::scaling_changed(input.previous, &new, since_missed));
         if events.iter().any(|event| event.reason == events::SLO_MISSED) {

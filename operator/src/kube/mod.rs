@@ -6,6 +6,7 @@ pub mod client;
 pub mod directory;
 pub mod events;
 pub mod gate;
+pub mod gate_input;
 pub mod index;
 pub mod lease;
 pub mod observe;

@@ -41,6 +41,9 @@ pub enum Method {
     SetWorkerDeploymentManager,
     DeleteWorkerDeploymentVersion,
     DeleteWorkerDeployment,
+    StartWorkflowExecution,
+    DescribeWorkflowExecution,
+    GetWorkflowExecutionHistory,
 }
 
 impl Method {
@@ -59,6 +62,9 @@ impl Method {
             Self::SetWorkerDeploymentManager => "SetWorkerDeploymentManager",
             Self::DeleteWorkerDeploymentVersion => "DeleteWorkerDeploymentVersion",
             Self::DeleteWorkerDeployment => "DeleteWorkerDeployment",
+            Self::StartWorkflowExecution => "StartWorkflowExecution",
+            Self::DescribeWorkflowExecution => "DescribeWorkflowExecution",
+            Self::GetWorkflowExecutionHistory => "GetWorkflowExecutionHistory",
         }
     }
 
@@ -72,6 +78,8 @@ impl Method {
                 | Self::DescribeWorkerDeploymentVersion
                 | Self::ListWorkers
                 | Self::DescribeWorker
+                | Self::DescribeWorkflowExecution
+                | Self::GetWorkflowExecutionHistory
         )
     }
 }
@@ -348,6 +356,6 @@ fn wire_type(task_type: TaskType) -> TaskQueueType {
     }
 }
 
-fn task_queue(name: String) -> TaskQueue {
+pub(super) fn task_queue(name: String) -> TaskQueue {
     TaskQueue { name, kind: TaskQueueKind::Normal.into(), normal_name: String::new() }
 }

@@ -33,7 +33,7 @@ const USE_WINDOW: Duration = Duration::from_secs(10);
 /// Kinds of calls, by what they cost the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Reads of a Task Queue.
+    /// Reads of a Task Queue, and test Workflows.
     Queue,
     /// Reads of a Worker Deployment or a version of it: queries to a Workflow of the server.
     Deployment,

@@ -47,7 +47,7 @@ impl Environment for ClusterBed {
         let (programs, cluster) = (programs?, cluster?);
         let server = TemporalServer::start_in(&cluster, TemporalOptions::default()).await?;
         let tool = ImageSpec::new(TOOL_IMAGE, ["/bin/echo"]).program(Path::new("/bin/echo"), "/bin/echo");
-        let images = [programs.operator_image()?, handlers_image(&programs)?, tool];
+        let images = [programs.operator_image()?, handlers_image(&programs)?, programs.worker_image()?, tool];
         let (cluster, loaded) = tokio::task::spawn_blocking(move || {
             let loaded = programs::load(&cluster, &images).and_then(|()| install(&cluster));
             (cluster, loaded)

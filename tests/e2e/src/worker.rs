@@ -8,13 +8,16 @@ use k8s_openapi::ByteString;
 use parking_lot::Mutex;
 use serde_json::Value;
 use temporalio_protos::temporal::api::command::v1::command::Attributes;
-use temporalio_protos::temporal::api::command::v1::{Command, CompleteWorkflowExecutionCommandAttributes};
+use temporalio_protos::temporal::api::command::v1::{
+    Command, CompleteWorkflowExecutionCommandAttributes, FailWorkflowExecutionCommandAttributes,
+};
 use temporalio_protos::temporal::api::common::v1::{Payload, WorkflowExecution, WorkflowType};
 use temporalio_protos::temporal::api::compute::v1::{
     ComputeConfigScalingGroup, ComputeConfigScalingGroupUpdate, ComputeProvider, ComputeScaler,
 };
 use temporalio_protos::temporal::api::deployment::v1::{WorkerDeploymentOptions, WorkerDeploymentVersion};
 use temporalio_protos::temporal::api::enums::v1::{CommandType, VersioningBehavior, WorkerVersioningMode};
+use temporalio_protos::temporal::api::failure::v1::Failure;
 use temporalio_protos::temporal::api::workflowservice::v1 as wire;
 use temporalio_protos::temporal::api::workflowservice::v1::workflow_service_client::WorkflowServiceClient;
 use tonic::transport::{Channel, Endpoint};
@@ -152,16 +155,32 @@ impl Worker {
     /// # Errors
     /// None waits.
     pub async fn complete_workflow(&self) -> Result<()> {
+        let complete = CompleteWorkflowExecutionCommandAttributes { result: None };
+        let attributes = Attributes::CompleteWorkflowExecutionCommandAttributes(complete);
+        self.end_workflow(CommandType::CompleteWorkflowExecution, attributes).await
+    }
+
+    /// Takes the waiting Workflow task and fails the Workflow.
+    ///
+    /// # Errors
+    /// None waits.
+    pub async fn fail_workflow(&self, message: &str) -> Result<()> {
+        let failure = Some(Failure { message: message.to_owned(), ..Failure::default() });
+        let attributes =
+            Attributes::FailWorkflowExecutionCommandAttributes(FailWorkflowExecutionCommandAttributes { failure });
+        self.end_workflow(CommandType::FailWorkflowExecution, attributes).await
+    }
+
+    async fn end_workflow(&self, command: CommandType, attributes: Attributes) -> Result<()> {
         let task = self.poll(CALL_LIMIT).await?;
         ensure!(!task.task_token.is_empty(), "no Workflow task waits");
-        let complete = CompleteWorkflowExecutionCommandAttributes { result: None };
         let request = wire::RespondWorkflowTaskCompletedRequest {
             namespace: self.namespace.clone(),
             identity: IDENTITY.into(),
             task_token: task.task_token,
             commands: vec![Command {
-                command_type: CommandType::CompleteWorkflowExecution.into(),
-                attributes: Some(Attributes::CompleteWorkflowExecutionCommandAttributes(complete)),
+                command_type: command.into(),
+                attributes: Some(attributes),
                 ..Default::default()
             }],
             versioning_behavior: VersioningBehavior::AutoUpgrade.into(),

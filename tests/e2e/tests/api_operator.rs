@@ -7,7 +7,7 @@ mod runtime_support;
 use std::process::ExitCode;
 
 use e2e::{HostBed, scenario, suite};
-use operator::{child, connections, cordon, deletion, leader, manifests, push, scaling, server};
+use operator::{child, connections, cordon, deletion, gates, leader, manifests, push, scaling, server};
 
 fn main() -> ExitCode {
     suite::main::<HostBed>(vec![
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         scenario!(server::a_server_that_does_not_answer_changes_nothing),
         scenario!(server::an_unknown_temporal_namespace_is_named),
         scenario!(server::a_refused_permission_is_said),
+        scenario!(gates::a_gate_waits_for_its_argument_fails_and_is_run_again_once_whatever_ends_in_between),
         scenario!(manifests::a_template_without_containers_is_refused),
         scenario!(manifests::a_name_with_a_dot_is_refused),
         scenario!(manifests::what_comes_with_a_later_release_is_named_by_its_path),

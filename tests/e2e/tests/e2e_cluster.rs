@@ -5,8 +5,8 @@ mod cluster;
 use std::process::ExitCode;
 
 use cluster::{
-    bad_pods, changes, drain, faults, futile, handlers, life, recording, replicas, rest, rotation, secrets, shrink,
-    signals, steady, versions,
+    bad_pods, changes, drain, faults, futile, gates, handlers, life, recording, replicas, rest, rotation, secrets,
+    shrink, signals, steady, versions,
 };
 use e2e::{ClusterBed, scenario, suite};
 
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         scenario!(drain::a_pod_that_is_deleted_under_load_loses_nothing),
         scenario!(handlers::one_pod_runs_five_task_queues_and_every_kind_of_handler),
         scenario!(handlers::each_task_has_a_device_of_its_pod),
+        scenario!(gates::a_release_is_promoted_once_its_gate_passed_and_goes_back_when_one_fails, minutes 6),
         scenario!(versions::a_changed_fleet_ramps_to_its_new_version_and_the_old_one_ends_its_work),
         scenario!(replicas::without_scaling_replicas_stay_as_they_are),
         scenario!(replicas::a_fleet_without_versioning_is_one_deployment),

@@ -27,7 +27,8 @@ pub use crds::{crd_yaml_files, crds};
 pub use duration::{DurationError, GoDuration};
 pub use reference::reference_markdown;
 pub use rollout::{
-    GateInputSource, GateSpec, RollbackSpec, RollbackStrategy, RolloutSpec, RolloutStep, RolloutStrategy, SunsetSpec,
+    GateInputSource, GateSpec, OnGateFailure, RollbackSpec, RollbackStrategy, RolloutSpec, RolloutStep,
+    RolloutStrategy, SunsetSpec,
 };
 pub use runtime::{
     ActivityRoute, EncryptionKey, EncryptionSpec, ExecHandler, ExecLimits, Handler, HttpHandler, PollerRange,

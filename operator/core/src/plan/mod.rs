@@ -1,5 +1,6 @@
 //! From everything that was seen to the writes that follow, in their order.
 
+mod gate;
 mod route;
 mod scale;
 mod signals;
@@ -17,6 +18,7 @@ use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::names;
 use crate::observed::{KubeState, TemporalState};
+use crate::rollout::gate::{Gate, Record};
 use crate::rollout::sunset::Sunset;
 use crate::rollout::{self, Order, Rollout, Stage};
 use crate::scaling::{Decision, Input, Policy, State};
@@ -64,6 +66,17 @@ pub enum Action {
         resource_version: String,
         /// Why.
         reason: String,
+    },
+    /// Start a test Workflow, pinned to a version, unless there is one of its ID. A failure ends no plan.
+    StartGate {
+        /// The version.
+        build_id: String,
+        /// Its Workflow ID.
+        workflow_id: String,
+        /// Its Task Queue.
+        task_queue: String,
+        /// What it is.
+        gate: Gate,
     },
     /// Make the operator's identity the one that alone may change the routing. The change that follows in the same plan
     /// carries the token that the server gives in return.
@@ -152,6 +165,8 @@ pub struct PlanInput<'a> {
     pub protected: bool,
     /// What the user ordered of the target's rollout beside the spec.
     pub order: Order,
+    /// What is known of the target's gates beside the server's word.
+    pub gates: &'a Record,
     /// Time since victims were last marked; none when this process never did.
     pub since_marked: Option<Duration>,
     /// Most old versions that have work or pods beside which a new one is begun.
@@ -225,8 +240,9 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
         planned.actions.extend(applies(input));
     }
     scale::scale(input, &mut planned);
+    let tests = gate::starts(input, planned.rollout.as_ref());
     let routing = route::route(input, planned.rollout.as_ref());
-    planned.actions.extend(routing);
+    planned.actions.extend(tests.into_iter().chain(routing));
     let marks = scale::cordon_marks(input, &planned.cordon);
     planned.actions.extend(marks);
     sunset::carry_out(input, &mut planned);
@@ -249,6 +265,8 @@ fn rollout_of(input: &PlanInput<'_>, build_id: &str) -> Rollout {
         has_ready_pod: input.kube.pods.iter().filter(own).any(|pod| pod.ready && !pod.terminating),
         policy: &fleet.rollout,
         order: input.order,
+        deployment_name: &fleet.deployment_name,
+        gates: input.gates,
         identity: input.identity,
     };
     rollout::decide(&target, input.temporal, &input.clock)

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::observed::{Ramp, TaskType, VersionStatus};
 
@@ -45,7 +47,7 @@ fn ramped(percent: f32, seconds_ago: i64, build_id: &str) -> Ramp {
 }
 
 fn progressive() -> Strategy {
-    let step = |percent| Step { percent, pause: Duration::from_secs(60) };
+    let step = |percent| Step { percent, pause: Duration::from_secs(60), gate: None };
     Strategy::Progressive(vec![step(10), step(50)])
 }
 
@@ -84,11 +86,14 @@ impl Case {
             has_ready_pod: self.ready,
             policy: &Policy {
                 strategy: self.strategy.clone(),
-                gated: false,
+                gate: None,
+                rolls_back: false,
                 paused: self.paused,
                 rollback_window: Some(Duration::from_secs(3_600)),
             },
             order: self.order,
+            deployment_name: "ns/app",
+            gates: &Record::default(),
             identity: "me",
         };
         let temporal = TemporalState {
@@ -304,7 +309,8 @@ fn a_rollback_without_a_window_goes_by_steps() {
     let was = VersionInfo { last_current_at: Some(before(5)), ..version(&["q"], 99) };
     info.versions.insert("b2".into(), Observation::Known { value: Some(was.clone()), age: Duration::ZERO });
     assert_eq!(Case::by(progressive(), info.clone()).change(), Some(Move::Current), "the control");
-    let policy = Policy { strategy: progressive(), gated: false, paused: false, rollback_window: None };
+    let policy =
+        Policy { strategy: progressive(), gate: None, rolls_back: false, paused: false, rollback_window: None };
     let target = Target {
         build_id: "b2",
         declared_lanes: &BTreeSet::new(),
@@ -312,6 +318,8 @@ fn a_rollback_without_a_window_goes_by_steps() {
         has_ready_pod: true,
         policy: &policy,
         order: Order::AsSpecified,
+        deployment_name: "ns/app",
+        gates: &Record::default(),
         identity: "me",
     };
     let temporal = TemporalState { deployment: Case::new(info).deployment, ..TemporalState::default() };

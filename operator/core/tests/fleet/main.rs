@@ -1,9 +1,11 @@
 //! From a manifest to a fleet, its objects, its plan and its status, as one would read them in a cluster.
 
 mod fixtures;
+mod gates;
 mod objects;
 mod plan;
 mod properties;
+mod random_world;
 mod runtime;
 mod status;
 mod versions;

@@ -2,278 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
-use std::time::Duration;
 
-use jiff::Timestamp;
-use operator_core::clock::Clock;
-use operator_core::fleet::Fleet;
-use operator_core::observed::{
-    ChildState, DeploymentInfo, KubeState, Observation, PodLoad, PodState, Ramp, SlotUse, TemporalState, VersionInfo,
-    VersionStatus,
-};
-use operator_core::plan::{Action, Plan, PlanInput, plan};
-use operator_core::rollout::Order;
-use operator_core::scaling::State;
+use operator_core::observed::TestStatus;
+use operator_core::plan::{Action, Plan};
+use operator_core::rollout::{self, Order};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use serde_json::{Value, json};
 
-use crate::fixtures::{fleet, known, lane, runtime};
+use crate::random_world::{Answer, Seen, World, worlds};
 
 const CASES: u32 = 20_000;
-const HOUR: u64 = 3_600;
-const OLD: [&str; 2] = ["old", "older"];
-
-static FLEETS: LazyLock<Vec<Fleet>> = LazyLock::new(|| {
-    let step = |percent| json!({"rampPercentage": percent, "pauseDuration": "30s"});
-    let progressive = json!({"strategy": "Progressive", "steps": [step(10), step(50)]});
-    let paused = json!({"strategy": "AllAtOnce", "paused": true});
-    // Steps are taken in fewer worlds than the rest, so that there are more of them.
-    let strategies =
-        [json!({"strategy": "Manual"}), json!({"strategy": "AllAtOnce"}), progressive.clone(), progressive, paused];
-    let replicas = [json!({}), json!({"replicas": 2}), json!({"scaling": {"maxReplicas": 5}})];
-    let merge = |strategy: &Value, own: &Value| {
-        let mut patch = own.clone();
-        patch["runtime"] = runtime();
-        patch["rollout"] = strategy.clone();
-        fleet(patch)
-    };
-    strategies.iter().flat_map(|strategy| replicas.iter().map(move |own| merge(strategy, own))).collect()
-});
-
-/// What the server answers for a version.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Answer {
-    NotAsked,
-    Old(VersionStatus),
-    Absent,
-    Is(VersionStatus),
-}
-
-#[derive(Clone, Debug)]
-struct Version {
-    answer: Answer,
-    hours_ago: u64,
-    last_current_hours_ago: Option<u64>,
-    replicas: u32,
-    pods: u32,
-    busy: bool,
-    superseded_hours_ago: Option<u64>,
-}
-
-#[derive(Clone, Debug)]
-struct World {
-    fleet: usize,
-    has_target_child: bool,
-    target: Version,
-    old: [Version; 2],
-    current: Option<usize>,
-    ramp: Option<(usize, u8, u64)>,
-    manager: usize,
-    fresh: bool,
-    order: Order,
-    protected: bool,
-}
-
-fn answers() -> impl Strategy<Value = Answer> {
-    let status = prop::sample::select(vec![
-        VersionStatus::Inactive,
-        VersionStatus::Ramping,
-        VersionStatus::Current,
-        VersionStatus::Draining,
-        VersionStatus::Drained,
-    ]);
-    prop_oneof![
-        1 => Just(Answer::NotAsked),
-        1 => status.clone().prop_map(Answer::Old),
-        1 => Just(Answer::Absent),
-        6 => status.prop_map(Answer::Is),
-    ]
-}
-
-fn version() -> impl Strategy<Value = Version> {
-    let hours = || prop::option::of(0..60_u64);
-    (answers(), 0..60_u64, hours(), 0..3_u32, 0..3_u32, any::<bool>(), hours()).prop_map(
-        |(answer, hours_ago, last_current_hours_ago, replicas, pods, busy, superseded_hours_ago)| Version {
-            answer,
-            hours_ago,
-            last_current_hours_ago,
-            replicas,
-            // Nothing is left more often than not of what is to have no pods.
-            pods: if replicas == 0 && !busy { 0 } else { pods },
-            busy,
-            superseded_hours_ago,
-        },
-    )
-}
-
-/// A target that may get traffic in most worlds.
-fn target() -> impl Strategy<Value = Version> {
-    let ready = prop::sample::select(vec![VersionStatus::Inactive, VersionStatus::Ramping]);
-    let able = (version(), ready).prop_map(|(version, status)| Version {
-        answer: Answer::Is(status),
-        last_current_hours_ago: None,
-        replicas: 2,
-        pods: 2,
-        ..version
-    });
-    prop_oneof![version(), able]
-}
-
-fn worlds() -> impl Strategy<Value = World> {
-    let ramp = prop::option::of((0..3_usize, 1..=99_u8, 0..120_u64));
-    let order =
-        prop::sample::select(vec![Order::AsSpecified, Order::AsSpecified, Order::Pause, Order::Promote, Order::Abort]);
-    let versions = (target(), version(), version());
-    let routing = (prop::option::weighted(0.8, 0..3_usize), ramp, 0..3_usize);
-    let rest = (prop::bool::weighted(0.9), prop::bool::weighted(0.9), prop::bool::weighted(0.9));
-    (0..FLEETS.len(), versions, routing, order, rest).prop_map(
-        |(fleet, (target, one, two), (current, ramp, manager), order, (has_target_child, fresh, protected))| World {
-            fleet,
-            has_target_child,
-            target,
-            old: [one, two],
-            current,
-            ramp: ramp.filter(|(at, ..)| Some(*at) != current),
-            manager,
-            fresh,
-            order,
-            protected,
-        },
-    )
-}
-
-fn ago(hours: u64) -> Timestamp {
-    now() - Duration::from_secs(hours * HOUR)
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_second(1_800_000_000).unwrap()
-}
-
-impl World {
-    fn fleet(&self) -> &'static Fleet {
-        &FLEETS[self.fleet]
-    }
-
-    fn build_id(&self, at: usize) -> String {
-        match at {
-            0 => self.fleet().build_id.clone().unwrap(),
-            at => OLD[at - 1].to_owned(),
-        }
-    }
-
-    fn versions(&self) -> impl Iterator<Item = (usize, &Version)> {
-        [&self.target].into_iter().chain(&self.old).enumerate()
-    }
-
-    fn kube(&self) -> KubeState {
-        let mut kube = KubeState::default();
-        for (at, version) in self.versions().filter(|(at, _)| *at > 0 || self.has_target_child) {
-            let build_id = self.build_id(at);
-            let name = if at == 0 { self.fleet().child_name.clone() } else { format!("orders-{build_id}") };
-            let used = u64::from(version.busy);
-            let load = PodLoad::of([(lane(), SlotUse { used, available: 4, started: used, ..SlotUse::default() })]);
-            kube.pods.extend((0..version.pods).map(|index| PodState {
-                name: format!("{build_id}-{index}"),
-                build_id: Some(build_id.clone()),
-                ready: true,
-                may_run: true,
-                load: known(load.clone()),
-                ..PodState::default()
-            }));
-            kube.children.push(ChildState {
-                name,
-                build_id: Some(build_id),
-                spec_replicas: version.replicas,
-                ready_replicas: version.pods,
-                replicas: version.pods,
-                superseded_at: version.superseded_hours_ago.map(ago),
-                ..ChildState::default()
-            });
-        }
-        kube
-    }
-
-    fn temporal(&self) -> TemporalState {
-        let info = |version: &Version, status| VersionInfo {
-            status,
-            lanes: [lane()].into(),
-            lanes_unchanged_for: Duration::from_secs(99),
-            last_current_at: version.last_current_hours_ago.map(ago),
-            drainage_changed_at: Some(ago(version.hours_ago)),
-            ..VersionInfo::default()
-        };
-        let answer = |version: &Version| match version.answer {
-            Answer::NotAsked => None,
-            Answer::Old(status) => {
-                Some(Observation::Stale { value: Some(info(version, status)), age: Duration::from_secs(HOUR) })
-            }
-            Answer::Absent => Some(known(None)),
-            Answer::Is(status) => Some(known(Some(info(version, status)))),
-        };
-        let read = self.versions().filter_map(|(at, version)| Some((self.build_id(at), answer(version)?)));
-        let value = Some(DeploymentInfo {
-            current_build_id: self.current.map(|at| self.build_id(at)),
-            ramp: self.ramp.map(|(at, percent, seconds)| Ramp {
-                build_id: self.build_id(at),
-                percent: f32::from(percent),
-                changed_at: Some(now() - Duration::from_secs(seconds)),
-                ..Ramp::default()
-            }),
-            versions: read.collect(),
-            manager_identity: ["", "me", "somebody"][self.manager].into(),
-            last_modifier_identity: "me".into(),
-            ..DeploymentInfo::default()
-        });
-        let deployment =
-            if self.fresh { known(value) } else { Observation::Stale { value, age: Duration::from_secs(HOUR) } };
-        TemporalState { deployment, ..TemporalState::default() }
-    }
-
-    fn plan(&self) -> Plan {
-        let (kube, temporal, nothing) = (self.kube(), self.temporal(), BTreeMap::new());
-        plan(&PlanInput {
-            fleet: self.fleet(),
-            kube: &kube,
-            applied: &nothing,
-            temporal: &temporal,
-            scaling: &State::default(),
-            others: &BTreeMap::new(),
-            now: Duration::from_secs(100_000),
-            clock: Clock::at(now()),
-            identity: "me",
-            max_versions: 75,
-            protected: self.protected,
-            order: self.order,
-            since_marked: None,
-            resting: &BTreeSet::new(),
-        })
-    }
-
-    /// The version whose Deployment has this name.
-    fn of_child(&self, child: &str) -> (usize, &Version) {
-        let named =
-            |at: usize| if at == 0 { self.fleet().child_name.clone() } else { format!("orders-{}", OLD[at - 1]) };
-        self.versions().find(|(at, _)| named(*at) == child).unwrap()
-    }
-
-    /// Whether the server's fresh word is that it has no work.
-    fn has_no_work(&self, at: usize, version: &Version) -> bool {
-        let wanted = at == 0 || self.current == Some(at) || self.ramp.is_some_and(|(ramping, ..)| ramping == at);
-        let over = [Answer::Absent, Answer::Is(VersionStatus::Inactive), Answer::Is(VersionStatus::Drained)];
-        self.fresh && !wanted && over.contains(&version.answer)
-    }
-
-    /// Hours since the version lost its last reason to be there.
-    fn hours_over(&self, version: &Version) -> u64 {
-        match version.answer {
-            Answer::Is(VersionStatus::Drained) => version.hours_ago,
-            _ => version.superseded_hours_ago.unwrap_or(0),
-        }
-    }
-}
 
 fn word(action: &Action) -> &'static str {
     match action {
@@ -282,6 +20,7 @@ fn word(action: &Action) -> &'static str {
         Action::SetDeletionCost { .. } => "SetDeletionCost",
         Action::ShowCordon { .. } => "ShowCordon",
         Action::Scale { .. } => "Scale",
+        Action::StartGate { .. } => "StartGate",
         Action::ClaimManager { .. } => "ClaimManager",
         Action::SetRamping { .. } => "SetRamping",
         Action::SetCurrent { .. } => "SetCurrent",
@@ -294,7 +33,8 @@ fn word(action: &Action) -> &'static str {
 
 /// Every kind of action that these worlds call for: pods are marked and cordoned by the decision alone, which has properties
 /// of its own.
-const COUNTED: [&str; 10] = [
+const COUNTED: [&str; 11] = [
+    "StartGate",
     "Protect",
     "Apply",
     "Scale",
@@ -349,6 +89,14 @@ fn holds_of_routing(world: &World, plan: &Plan) -> Result<(), TestCaseError> {
     let held = matches!(world.order, Order::Pause | Order::Abort)
         || world.fleet().rollout.paused && world.order != Order::Promote;
     prop_assert!(!forward || !held, "goes forward though it is held");
+    if let Action::ClearRamp { from, .. } = change
+        && from.0 == world.build_id(0)
+        && world.current != Some(0)
+        && world.order != Order::Abort
+    {
+        let written = |seen: &Seen| matches!(seen, Seen::Written(status) if status.is_failure());
+        prop_assert!(world.tests.iter().any(written), "takes a share away, and no gate's failure is written down");
+    }
     if let Action::SetRamping { percent, .. } = change {
         let next = match world.ramp {
             Some((0, at, _)) if at >= 10 => vec![10, 50],
@@ -356,6 +104,53 @@ fn holds_of_routing(world: &World, plan: &Plan) -> Result<(), TestCaseError> {
         };
         prop_assert!(next.contains(percent), "skips a step: {:?} → {percent}", world.ramp);
     }
+    Ok(())
+}
+
+/// Whether somebody ordered it, or it goes back to what worked: then gates don't count.
+fn skips_gates(world: &World) -> bool {
+    let goes_back = world.target.last_current_hours_ago.is_some_and(|hours| hours <= 1);
+    let manual = world.fleet().rollout.strategy == rollout::Strategy::Manual;
+    world.order == Order::Promote || goes_back && !manual
+}
+
+fn holds_of_gates(world: &World, plan: &Plan) -> Result<(), TestCaseError> {
+    let policy = &world.fleet().rollout;
+    let steps = match &policy.strategy {
+        rollout::Strategy::Progressive(steps) => steps.as_slice(),
+        _ => &[],
+    };
+    let has_gates = [policy.gate.is_some(), steps.iter().any(|step| step.gate.is_some())];
+    let passed = |at: usize| {
+        !has_gates[at]
+            || matches!(world.tests[at], Seen::Is(TestStatus::Completed) | Seen::Written(TestStatus::Completed))
+    };
+    let share = world.ramp.filter(|(at, ..)| *at == 0).map_or(0, |(_, percent, _)| percent);
+    for action in &plan.actions {
+        match action {
+            Action::SetCurrent { .. } => prop_assert!(skips_gates(world) || passed(0), "promotes what was not tested"),
+            Action::SetRamping { percent, .. } => {
+                prop_assert!(skips_gates(world) || passed(0), "gives a share to what was not tested");
+                let tested = *percent < 50 || *percent <= share || passed(1);
+                prop_assert!(tested, "gives a share that has a gate of its own");
+            }
+            Action::StartGate { workflow_id, .. } => {
+                let of = world.tests().position(|(id, _)| id == *workflow_id);
+                prop_assert!(
+                    of.is_some_and(|at| world.tests[at] == Seen::Absent && has_gates[at]),
+                    "starts {workflow_id}"
+                );
+                let held = matches!(world.order, Order::Pause | Order::Abort) || policy.paused;
+                prop_assert!(!held && !skips_gates(world) && world.fresh, "starts a test that nobody waits for");
+            }
+            _ => {}
+        }
+    }
+    let mut after = world.clone();
+    let started = |test: &mut Seen| *test = if *test == Seen::Absent { Seen::Is(TestStatus::Running) } else { *test };
+    after.tests.iter_mut().for_each(started);
+    let again = after.plan().actions.iter().any(|action| matches!(action, Action::StartGate { .. }));
+    prop_assert!(!again, "starts a test that runs");
     Ok(())
 }
 
@@ -371,6 +166,7 @@ fn no_world_makes_the_plan_lose_work_or_route_to_nobody() {
             for action in &plan.actions {
                 holds_of_old_versions(&world, action)?;
             }
+            holds_of_gates(&world, &plan)?;
             holds_of_routing(&world, &plan)
         })
         .unwrap_or_else(|failure| panic!("{failure}"));

@@ -39,6 +39,7 @@ fn a_dry_run_decides_and_writes_neither_replicas_nor_marks() {
             max_versions: 75,
             protected: true,
             order: Default::default(),
+            gates: &Default::default(),
         })
     };
     let is_scale = |action: &Action| matches!(action, Action::Scale { .. } | Action::SetDeletionCost { .. });
@@ -69,6 +70,7 @@ fn floor_of(options: Value, wall: &str) -> u32 {
         max_versions: 75,
         protected: true,
         order: Default::default(),
+        gates: &Default::default(),
     };
     plan(&input).decision.unwrap().desired
 }

@@ -1,9 +1,9 @@
 //! A fleet, its deployment and its versions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use operator_core::observed::{LaneKey, VersionStatus};
+use operator_core::observed::{LaneKey, TestRun, VersionStatus};
 use tokio::time::Instant;
 
 use super::pace::Class;
@@ -34,6 +34,19 @@ pub(super) struct Version {
     pub first_stats: BTreeMap<LaneKey, Instant>,
 }
 
+/// A test Workflow of a gate.
+pub(super) struct Test {
+    pub timer: Timer,
+    pub reading: Read<Option<TestRun>>,
+}
+
+impl Test {
+    /// Whether it is read on: what ended does not change.
+    pub(super) fn is_open(&self) -> bool {
+        !matches!(&self.reading, Some((Some(run), _)) if run.status.is_over())
+    }
+}
+
 /// A fleet and what was read of it.
 pub(super) struct Fleet {
     pub watch: Watch,
@@ -42,6 +55,8 @@ pub(super) struct Fleet {
     /// When the share of a version that ramps changed, if it was seen to.
     pub ramp_since: Option<Instant>,
     pub versions: BTreeMap<String, Version>,
+    /// Test Workflows by Workflow ID.
+    pub tests: BTreeMap<String, Test>,
     /// When it left zero.
     pub woke: Option<Instant>,
     phase_since: Instant,
@@ -55,6 +70,7 @@ impl Fleet {
             deployment: None,
             ramp_since: None,
             versions: BTreeMap::new(),
+            tests: BTreeMap::new(),
             woke: None,
             phase_since: now,
         };
@@ -93,7 +109,21 @@ impl Fleet {
     pub(super) fn detach(mut self, now: Instant) -> Self {
         self.deployment_timer = Timer::new(now);
         self.versions.values_mut().for_each(|version| version.timer = Timer::new(now));
+        self.tests.values_mut().for_each(|test| test.timer = Timer::new(now));
         self
+    }
+
+    /// Reads these test Workflows from now on, and no others. Says whether that is a change.
+    pub(super) fn follow_tests(&mut self, wanted: &BTreeSet<String>, now: Instant) -> bool {
+        if self.tests.keys().eq(wanted) {
+            return false;
+        }
+        self.tests.retain(|workflow_id, _| wanted.contains(workflow_id));
+        for workflow_id in wanted {
+            let new = || Test { timer: Timer::new(now), reading: None };
+            self.tests.entry(workflow_id.clone()).or_insert_with(new);
+        }
+        true
     }
 
     fn follow_build_ids(&mut self, now: Instant) {

@@ -36,6 +36,8 @@ pub(super) enum Class {
     Warm,
     /// A Task Queue at zero that had none for long.
     Cold,
+    /// A test Workflow of a gate that has not ended.
+    Test,
     /// The rate limit of a Task Queue, and its partitions: they are configured.
     Configured,
 }
@@ -48,7 +50,7 @@ struct Span {
 }
 
 impl Class {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Registering,
         Self::Hot,
         Self::Steady,
@@ -57,6 +59,7 @@ impl Class {
         Self::Routing,
         Self::Warm,
         Self::Cold,
+        Self::Test,
         Self::Configured,
     ];
 
@@ -71,6 +74,7 @@ impl Class {
             Self::Routing => "routing",
             Self::Warm => "warm",
             Self::Cold => "cold",
+            Self::Test => "test",
             Self::Configured => "configured",
         }
     }
@@ -94,6 +98,8 @@ impl Class {
             Self::Routing => (30.0, 30.0, 120.0),
             Self::Warm => (5.0, 0.5, 60.0),
             Self::Cold => (20.0, 0.5, 180.0),
+            // A rollout waits for it, for minutes as a rule.
+            Self::Test => (5.0, 2.0, 60.0),
             Self::Configured => (600.0, 600.0, 1800.0),
         };
         Span { base, shortest, longest }

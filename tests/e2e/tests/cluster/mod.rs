@@ -5,6 +5,7 @@ pub mod changes;
 pub mod drain;
 pub mod faults;
 pub mod futile;
+pub mod gates;
 pub mod handlers;
 pub mod life;
 pub mod recording;

@@ -4,6 +4,7 @@ pub mod child;
 pub mod connections;
 pub mod cordon;
 pub mod deletion;
+pub mod gates;
 pub mod leader;
 pub mod manifests;
 pub mod push;

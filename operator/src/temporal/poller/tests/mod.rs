@@ -19,6 +19,7 @@ use crate::temporal::budget::Budget;
 use crate::temporal::errors::CallError;
 use crate::temporal::{Connection, ConnectionSpec, Credentials, Limits, Metrics, Pool, PoolKey};
 
+mod gates;
 mod hints;
 mod pacing;
 
@@ -151,6 +152,7 @@ fn usual(job: &Job) -> Answer {
         Job::Live { .. } => Answer::Live(waiting(0)),
         Job::Stats { .. } => Answer::Stats(stats(0)),
         Job::Deployment { .. } => Answer::Deployment(Some(DeploymentReading::default())),
+        Job::Test { .. } => Answer::Test(None),
         Job::Version { .. } => Answer::Version(Some(version(0))),
     }
 }
