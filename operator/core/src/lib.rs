@@ -41,6 +41,7 @@ pub mod rollout;
 pub mod scaling;
 #[cfg(feature = "k8s")]
 pub mod schedule;
+pub mod standing;
 #[cfg(feature = "k8s")]
 pub mod status;
 #[cfg(feature = "k8s")]

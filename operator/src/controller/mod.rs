@@ -10,6 +10,7 @@ pub mod cordon;
 mod deletion;
 pub mod fleet;
 pub mod loads;
+mod look;
 pub mod memory;
 pub mod push;
 pub mod report;

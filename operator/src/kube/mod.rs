@@ -12,6 +12,7 @@ pub mod observe;
 pub mod order_key;
 pub mod push_key;
 pub mod secrets;
+pub mod standing;
 pub mod status;
 pub mod views;
 pub mod watches;
