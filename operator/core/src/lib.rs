@@ -36,6 +36,8 @@ pub mod observed;
 #[cfg(feature = "k8s")]
 pub mod plan;
 pub mod polling;
+#[cfg(feature = "k8s")]
+pub mod preview;
 pub mod push_token;
 pub mod rollout;
 pub mod scaling;

@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod loads;
 mod look;
 pub mod memory;
+pub(crate) mod preview;
 pub mod push;
 pub mod report;
 mod route;

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod checkpoint;
 pub mod client;
 pub mod directory;
+pub mod dry_run;
 pub mod events;
 pub mod gate;
 pub mod index;
