@@ -163,3 +163,59 @@ pub fn of_step(step: &Step, subject: Subject<'_>) -> Write {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SUBJECT: Subject<'_> = Subject { name: "orders", deployment_name: "prod/orders", identity: "me" };
+
+    fn applied(differences: Option<&[Difference]>) -> Write {
+        let container = json!({"name": "w", "image": "w:2", "env": [{"name": "PASSWORD", "value": "hunter2"}]});
+        let object = json!({"kind": "Deployment", "metadata": {"name": "orders-v2"},
+            "spec": {"template": {"spec": {"containers": [container]}}}});
+        of_action(&Action::Apply { object, digest: "d".into() }, SUBJECT, differences)
+    }
+
+    #[test]
+    fn a_new_object_is_shown_by_its_images_alone() {
+        let write = applied(None);
+        assert_eq!(
+            (write.object.as_str(), write.summary.as_str()),
+            ("Deployment/orders-v2", "create it with image w:2")
+        );
+        assert!(write.changes.is_empty());
+    }
+
+    #[test]
+    fn a_change_is_shown_by_its_path_and_by_its_values_only_where_none_is_secret() {
+        let difference = |path: &str, from: Value, to: Value| Difference { path: path.into(), from, to };
+        let in_container = |field: &str| format!("spec.template.spec.containers[w].{field}");
+        let write = applied(Some(&[
+            difference(&in_container("image"), json!("w:1"), json!("w:2")),
+            difference(&in_container("env[PASSWORD].value"), json!("hunter2"), json!("hunter3")),
+            difference(&in_container("env[OLD]"), json!({"name": "OLD", "value": "hunter1"}), Value::Null),
+            difference("data.runtime.json", Value::Null, json!("hunter4")),
+        ]));
+        let prefix = "spec.template.spec.containers[w]";
+        assert_eq!(
+            write.changes,
+            [
+                format!("{prefix}.image: \"w:1\" → \"w:2\""),
+                format!("{prefix}.env[PASSWORD].value: changed"),
+                format!("{prefix}.env[OLD]: taken away"),
+                "data.runtime.json: set".to_owned(),
+            ]
+        );
+        assert_eq!(write.summary, "change 4 fields");
+    }
+
+    #[test]
+    fn many_changes_are_counted() {
+        let one = |n: usize| Difference { path: format!("f{n}"), from: Value::Null, to: json!(1) };
+        let write = applied(Some(&(0..NAMED + 3).map(one).collect::<Vec<_>>()));
+        assert_eq!((write.changes.len(), write.changes[NAMED].as_str()), (NAMED + 1, "and 3 more fields"));
+    }
+}
