@@ -53,6 +53,9 @@ pub enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// Print what the operator would do now for a fleet, and why; nothing is written. Exits with 0 when nothing is to be
+    /// done, 3 when something is, 4 when somebody has to change something first, 1 when no plan can be made.
+    Plan(PlanArguments),
     /// Print the kubeconfig by which a Temporal server may call the push endpoint for a fleet. It holds a secret.
     PushKubeconfig {
         /// The WorkerDeployment, as NAMESPACE/NAME.
@@ -72,6 +75,24 @@ pub enum Command {
         #[arg(long, value_name = "NAMESPACE")]
         operator_namespace: Option<String>,
     },
+}
+
+/// What to plan for.
+#[derive(Debug, Args)]
+pub struct PlanArguments {
+    /// The WorkerDeployment, as it is stored.
+    #[arg(value_name = "NAMESPACE/NAME", required_unless_present = "file", conflicts_with = "file")]
+    pub fleet: Option<String>,
+    /// Manifests as they would be after applying them: WorkerDeployments to plan for, and Connections, YAML or JSON; `-`
+    /// reads standard input.
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<String>,
+    /// Format.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// Kubernetes namespace of the operator; without one that of POD_NAMESPACE.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub operator_namespace: Option<String>,
 }
 
 /// Format of log lines.
@@ -258,6 +279,14 @@ mod tests {
         assert!(push(&["--push-bind-address=:1"]).advertised().unwrap_err().to_string().contains("--pod-ip"));
         let told = push(&["--push-bind-address=[::]:1", "--pod-ip=fd00::1"]).advertised().unwrap();
         assert_eq!(told, "[fd00::1]:1".parse().ok());
+    }
+
+    #[test]
+    fn a_plan_is_for_a_fleet_or_a_file() {
+        let parse =
+            |arguments: &[&str]| Cli::try_parse_from([&["temporal-worker-operator", "plan"], arguments].concat());
+        assert!(parse(&["prod/orders", "-o", "json"]).is_ok() && parse(&["-f", "-", "-o", "json"]).is_ok());
+        assert!(parse(&[]).is_err() && parse(&["prod/orders", "-f", "-"]).is_err());
     }
 
     #[test]

@@ -14,7 +14,8 @@ use operator_core::observed::{FailureClass, TemporalFailure, TemporalState};
 use operator_core::status;
 
 use super::carry_out::Failure;
-use super::fleet::{Error, Reconcile};
+use super::fleet::Error;
+use super::look::Reconcile;
 use super::memory::{Memory, Rest};
 use super::{connect, report};
 use crate::kube::apply;
@@ -26,8 +27,25 @@ use crate::temporal::{Connection, Phase, Watch};
 /// Time until the next look after a write, and while something is waited for.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-/// Does what can be done now, and says what is waited for.
-pub(super) async fn run(fleet: &Reconcile<'_>, since: Timestamp, memory: &mut Memory) -> Result<Requeue, Error> {
+/// What was seen of a fleet that is being deleted, and follows.
+pub(super) struct Seen {
+    /// The channel to its server.
+    connection: Option<Arc<Connection>>,
+    /// The server; none without a channel.
+    pub temporal: Option<TemporalState>,
+    /// Name of its Worker Deployment.
+    deployment_name: String,
+    /// What to do now.
+    pub steps: Vec<Step>,
+    /// What is waited for then.
+    pub waiting: String,
+}
+
+/// Observes and decides.
+///
+/// # Errors
+/// The API server could not be asked.
+pub(super) async fn see(fleet: &Reconcile<'_>, since: Timestamp, memory: &Memory) -> Result<Seen, Error> {
     let kube = fleet.observe_kube(None);
     let connection = connection(fleet).await?;
     let temporal = connection.as_ref().map(|connection| look(fleet, connection));
@@ -42,6 +60,12 @@ pub(super) async fn run(fleet: &Reconcile<'_>, since: Timestamp, memory: &mut Me
         resting: &memory.resting(),
         since: shared.clock().since(since),
     });
+    Ok(Seen { connection, temporal, deployment_name, steps, waiting })
+}
+
+/// Does what can be done now, and says what is waited for.
+pub(super) async fn run(fleet: &Reconcile<'_>, since: Timestamp, memory: &mut Memory) -> Result<Requeue, Error> {
+    let Seen { connection, deployment_name, steps, waiting, .. } = see(fleet, since, memory).await?;
     let generation = fleet.wd.metadata.generation.unwrap_or(0);
     let previous = fleet.previous_status(memory);
     let now = status::deleting(&previous, generation, &waiting, Timestamp::now());

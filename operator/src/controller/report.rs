@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use operator_core::api::{Reason, WorkerDeploymentStatus};
+use operator_core::api::{ConditionType, Reason, WorkerDeploymentStatus};
 use operator_core::events::{self, EventData};
 use operator_core::observed::FailureClass;
 use operator_core::status::{self, Blocked, StatusInput};
@@ -26,9 +26,13 @@ pub async fn report(
     memory: &mut Memory,
 ) -> Result<bool, CallError> {
     let new = status::compute(input);
+    if let Some(ready) = new.condition(ConditionType::Ready) {
+        ctx.shared.metrics.judged(&key.uid.into(), &ready.status);
+    }
     let since = memory.written.as_ref().map_or(status::QUIET_WRITE_INTERVAL, |(_, at)| at.elapsed());
     let permit = ctx.leadership.permit().await;
-    let write = status::must_write(input.previous, &new, since) && permit.is_some();
+    let due = status::must_write(input.previous, &new, since) && !status::says_more_already(input);
+    let write = due && permit.is_some();
     let pending = !write && *input.previous != new;
     if write {
         events.extend(events::readiness_changed(input.previous, &new));

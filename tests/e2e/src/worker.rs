@@ -87,6 +87,21 @@ impl Worker {
         Ok(())
     }
 
+    /// What the server has of its Worker Deployment: the token that each change of the routing replaces, the Build ID of the
+    /// current version, and the manager's identity.
+    ///
+    /// # Errors
+    /// The server does not know of it.
+    pub async fn routing(&self) -> Result<(Vec<u8>, String, String)> {
+        let deployment_name = self.version.lock().deployment_name.clone();
+        let request = wire::DescribeWorkerDeploymentRequest { namespace: self.namespace.clone(), deployment_name };
+        let answer = self.client.clone().describe_worker_deployment(timed(request, CALL_LIMIT)).await?.into_inner();
+        let info = answer.worker_deployment_info.context("no description")?;
+        let routing = info.routing_config.context("no routing")?;
+        let current = routing.current_deployment_version.map(|version| version.build_id).unwrap_or_default();
+        Ok((answer.conflict_token, current, info.manager_identity))
+    }
+
     /// Sends a request that was printed in the JSON form of its message: the first scaling group of it.
     ///
     /// # Errors

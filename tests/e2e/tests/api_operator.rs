@@ -7,12 +7,14 @@ mod runtime_support;
 use std::process::ExitCode;
 
 use e2e::{HostBed, scenario, suite};
-use operator::{child, connections, cordon, deletion, leader, manifests, push, scaling, server};
+use operator::{child, connections, cordon, deletion, leader, manifests, plan, push, scaling, server};
 
 fn main() -> ExitCode {
     suite::main::<HostBed>(vec![
         scenario!(scaling::what_was_learned_survives_a_restart),
         scenario!(scaling::a_dry_run_is_explained_and_changes_no_replicas),
+        scenario!(plan::it_says_what_the_operator_then_does_and_writes_nothing),
+        scenario!(plan::what_can_not_be_planned_is_named_with_its_remedy),
         scenario!(leader::one_of_two_writes_and_a_paused_leader_never_again),
         scenario!(push::a_call_of_the_server_raises_a_fleet_from_zero_through_either_replica),
         scenario!(connections::a_missing_connection_is_named_and_found_when_it_appears),

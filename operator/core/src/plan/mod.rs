@@ -273,7 +273,9 @@ fn applies(input: &PlanInput<'_>) -> Vec<Action> {
     input.fleet.config_maps.iter().chain([&input.fleet.child.object]).filter_map(changed).collect()
 }
 
-fn digest(object: &Value) -> String {
+/// Digest of an object as it is applied: SHA-256 of its JSON, in hexadecimal digits.
+#[must_use]
+pub fn digest(object: &Value) -> String {
     let text = object.to_string();
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }

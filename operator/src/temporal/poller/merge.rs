@@ -49,7 +49,7 @@ impl State {
             deployment: deployment(fleet, &self.deployment_pace, now),
             lanes,
             unversioned: self.unversioned(fleet, now),
-            failure: self.failure_of(fleet),
+            failure: self.failure_of(fleet, now),
             degraded: self.degraded.map(|factor| PollingDegraded { factor }),
         }
     }
@@ -64,8 +64,10 @@ impl State {
         fleet.watch.lanes.iter().filter_map(told).collect()
     }
 
-    fn failure_of(&self, fleet: &Fleet) -> Option<TemporalFailure> {
-        let versions = fleet.versions.values().map(|version| &version.timer);
+    /// Of what is read: a read that failed and is not made any more would never be made good.
+    fn failure_of(&self, fleet: &Fleet, now: Instant) -> Option<TemporalFailure> {
+        let read = fleet.versions.iter().filter(|(build_id, _)| fleet.version_class(build_id, now).is_some());
+        let versions = read.map(|(_, version)| &version.timer);
         let lanes = fleet.watch.lanes.iter().filter_map(|key| self.lanes.get(key));
         let queues = fleet.watch.lanes.iter().filter_map(|key| self.queues.get(&key.task_queue));
         let mut timers = std::iter::once(&fleet.deployment_timer)
@@ -180,7 +182,8 @@ fn both(live: Reading, stats: Reading) -> Reading {
 
 fn deployment(fleet: &Fleet, pace: &Pace, now: Instant) -> Observation<Option<DeploymentInfo>> {
     let Some((reading, taken)) = &fleet.deployment else { return Observation::Unknown };
-    let fresh = longest(pace, &[Class::Routing, Class::Steady]);
+    let class = fleet.deployment_class(now).unwrap_or(Class::Routing);
+    let fresh = longest(pace, &[class, Class::Routing, Class::Steady]);
     let Some(reading) = reading else {
         return Observation::aged(None, age(*taken, now), fresh);
     };

@@ -6,6 +6,7 @@ pub mod cordon;
 pub mod deletion;
 pub mod leader;
 pub mod manifests;
+pub mod plan;
 pub mod push;
 pub mod scaling;
 pub mod server;

@@ -21,6 +21,7 @@ use crate::temporal::{Connection, ConnectionSpec, Credentials, Limits, Metrics, 
 
 mod hints;
 mod pacing;
+mod settled;
 
 const PARTITIONS: Partitions = Partitions { workflow: 2, activity: 2 };
 
