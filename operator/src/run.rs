@@ -105,6 +105,7 @@ fn shared(
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics,
         runtime_image: settings.runtime_image.clone(),
+        former_identities: settings.former_identities(&identity),
         identity,
         recorder: recorder(settings)?,
         started: tokio::time::Instant::now(),

@@ -322,6 +322,7 @@ impl Reconcile<'_> {
             now: self.ctx.shared.started.elapsed(),
             clock: self.ctx.shared.clock(),
             identity: &self.ctx.shared.identity,
+            former_identities: &self.ctx.shared.former_identities,
             protected: apply::is_protected(&self.wd.metadata),
             order: self.order(fleet, memory),
             since_marked: memory.marked.map(|marked| marked.elapsed()),
@@ -361,7 +362,8 @@ impl Reconcile<'_> {
         memory: &mut Memory,
     ) -> Result<bool, Error> {
         let (plan, outcome) = done;
-        let blocked = outcome.failure.as_ref().and_then(report::blocked_by);
+        let blocked =
+            outcome.failure.as_ref().and_then(|failure| report::blocked_by(failure, memory.backoff.failures()));
         let stale = status::staleness(fleet, plan, kube, temporal).any();
         memory.stale_since = stale.then(|| memory.stale_since.unwrap_or_else(std::time::Instant::now));
         let input = StatusInput {
