@@ -59,6 +59,8 @@ pub fn changes(uses: &[Use], connections: &[Holdable]) -> Vec<(Holdable, Change)
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn uses(connection: &str) -> Use {
@@ -103,5 +105,52 @@ mod tests {
         assert_eq!(due(std::slice::from_ref(&unreadable), &[connection("a", true), connection("b", false)]), []);
         let elsewhere = Use { namespace: "other".into(), ..unreadable };
         assert_eq!(due(&[elsewhere], &[connection("a", true)]), [("a".into(), Change::Release)]);
+    }
+
+    fn random_uses() -> impl Strategy<Value = Vec<Use>> {
+        let one = (0..2_usize, prop::option::weighted(0.9, 0..3_usize), any::<bool>());
+        let named = |(namespace, connection, is_leaving): (usize, Option<usize>, bool)| Use {
+            namespace: ["ns", "other"][namespace].into(),
+            connection: connection.map(|at| ["a", "b", "c"][at].into()),
+            is_leaving,
+        };
+        prop::collection::vec(one.prop_map(named), 0..5)
+    }
+
+    fn random_connections() -> impl Strategy<Value = Vec<Holdable>> {
+        let place = (0..2_usize, 0..3_usize);
+        let named = |((namespace, name), (is_held, is_leaving)): ((usize, usize), (bool, bool))| Holdable {
+            namespace: ["ns", "other"][namespace].into(),
+            name: ["a", "b", "c"][name].into(),
+            is_held,
+            // One that is being deleted is there only because something holds it.
+            is_leaving: is_held && is_leaving,
+        };
+        prop::collection::btree_map(place, (any::<bool>(), any::<bool>()), 0..6)
+            .prop_map(move |all| all.into_iter().map(named).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_used_is_held_and_nothing_else_stays_held(uses in random_uses(), connections in random_connections()) {
+            let due = changes(&uses, &connections);
+            let after: Vec<_> = connections
+                .iter()
+                .map(|one| {
+                    let change = due.iter().find(|(connection, _)| connection == one).map(|(_, change)| *change);
+                    Holdable { is_held: change.map_or(one.is_held, |change| change == Change::Hold), ..one.clone() }
+                })
+                .collect();
+            for one in &after {
+                let near = || uses.iter().filter(|of| of.namespace == one.namespace);
+                let used = near().any(|of| !of.is_leaving && of.connection.as_ref() == Some(&one.name));
+                let in_doubt = near().any(|of| of.connection.is_none());
+                prop_assert!(one.is_held || !used);
+                prop_assert!(!one.is_held || used || in_doubt);
+            }
+            prop_assert!(changes(&uses, &after).is_empty(), "the second look changes nothing");
+        }
     }
 }
