@@ -7,6 +7,7 @@ pub mod faults;
 pub mod futile;
 pub mod handlers;
 pub mod life;
+pub mod moves;
 pub mod recording;
 pub mod replicas;
 pub mod rest;
