@@ -11,6 +11,7 @@ pub mod moves;
 pub mod recording;
 pub mod replicas;
 pub mod rest;
+pub mod rollouts;
 pub mod rotation;
 pub mod secrets;
 pub mod shrink;
