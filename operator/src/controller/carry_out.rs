@@ -153,8 +153,8 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
             outcome.events.push(events::scaled(*from, *to, reason));
         }
         Action::Attach { .. } => attach(work, action, outcome).await?,
-        Action::NoteSuperseded { child, at } => {
-            let noted = apply::note_superseded(client, namespace, child, *at).await;
+        Action::NoteSuperseded { child, at, resource_version } => {
+            let noted = apply::note_superseded(client, namespace, (child, resource_version), *at).await;
             noted.map_err(failed(|| format!("annotation of Deployment {child}")))?;
         }
         Action::DeleteVersion { build_id } => route::delete_record(work, build_id, memory, outcome).await?,

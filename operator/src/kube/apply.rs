@@ -125,18 +125,20 @@ async fn annotate(
     }
 }
 
-/// Notes on a Deployment since when nobody wants its version, or takes the note away.
+/// Notes on a Deployment since when nobody wants its version, or takes the note away, if it is still the version that this was
+/// decided on.
 ///
 /// # Errors
-/// [`CallError`].
+/// [`CallError`]; a conflict when the Deployment changed meanwhile.
 pub async fn note_superseded(
     client: &Client,
     namespace: &str,
-    child: &str,
+    (child, resource_version): (&str, &str),
     at: Option<Timestamp>,
 ) -> Result<(), CallError> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let patch = json!({"metadata": {"annotations": {names::SUPERSEDED_AT_ANNOTATION: at.map(|at| at.to_string())}}});
+    let annotations = json!({names::SUPERSEDED_AT_ANNOTATION: at.map(|at| at.to_string())});
+    let patch = json!({"metadata": {"annotations": annotations, "resourceVersion": resource_version}});
     let params = PatchParams { field_manager: Some(names::SCALER_FIELD_MANAGER.into()), ..PatchParams::default() };
     bounded(api.patch_metadata(child, &params, &Patch::Merge(patch))).await.map(|_| ())
 }

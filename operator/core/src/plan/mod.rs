@@ -112,6 +112,8 @@ pub enum Action {
         child: String,
         /// Since when.
         at: Option<Timestamp>,
+        /// Version of the child that the decision was based on: a note that comes late would shorten a delay.
+        resource_version: String,
     },
     /// Delete the server's record of a version. The server refuses while it has pollers, traffic or open Workflows. A refusal
     /// ends what follows for this version, not the plan.

@@ -94,7 +94,7 @@ pub fn of_action(action: &Action, subject: Subject<'_>, differences: Option<&[Di
         Action::ClearRamp { from, .. } => {
             Write::new("ClearRamp", server(), format!("take the share of a version away; now {}", share(from)))
         }
-        Action::NoteSuperseded { child, at } => {
+        Action::NoteSuperseded { child, at, .. } => {
             let summary =
                 if at.is_some() { "note that nobody wants its version any more" } else { "take that note away" };
             Write::new("NoteSuperseded", deployment(child), summary)

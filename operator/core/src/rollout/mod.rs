@@ -306,7 +306,7 @@ fn next(
 /// Whether the version was current a short time ago: the user goes back to what worked.
 fn goes_back(target: &Target<'_>, version: &VersionInfo, clock: &Clock) -> bool {
     let window = target.policy.rollback_window.filter(|_| target.policy.strategy != Strategy::Manual);
-    version.last_current_at.zip(window).is_some_and(|(at, window)| clock.since(at) <= window)
+    version.last_current_at.zip(window).is_some_and(|(at, window)| clock.since_at_most(at) <= window)
 }
 
 fn foreign_manager(target: &Target<'_>, info: &DeploymentInfo) -> Option<String> {

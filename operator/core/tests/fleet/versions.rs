@@ -372,7 +372,10 @@ fn a_version_that_never_had_traffic_goes_by_the_note_on_its_deployment() {
     let mut world = sunset(VersionStatus::Inactive, 2);
     let notes = |world: &World| {
         let note = |action: Action| match action {
-            Action::NoteSuperseded { child, at } => Some((child, at)),
+            Action::NoteSuperseded { child, at, resource_version } => {
+                assert_eq!(resource_version, "88", "it must not land on what was changed since");
+                Some((child, at))
+            }
             _ => None,
         };
         world.plan().actions.into_iter().filter_map(note).collect::<Vec<_>>()
@@ -399,6 +402,8 @@ fn a_record_without_a_deployment_goes_after_both_delays() {
     world.info().summaries =
         [("gone".into(), drained(25)), ("late".into(), drained(24)), ("old".into(), drained(99))].into();
     assert_eq!(deletions(&world), ["gone"]);
+    world.info().manager_identity = "of another cluster".into();
+    assert_eq!(deletions(&world), Vec::<String>::new(), "whose Deployments are not here");
 }
 
 #[test]
