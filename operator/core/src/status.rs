@@ -30,7 +30,7 @@ use crate::api::{
 use crate::commands;
 use crate::fleet::Fleet;
 use crate::names;
-use crate::observed::{ChildState, KubeState, PodState, PollingDegraded, TemporalState};
+use crate::observed::{ChildState, KubeState, Observation, PodState, PollingDegraded, TemporalState};
 use crate::plan::Plan;
 use crate::rollout::Order;
 
@@ -179,6 +179,15 @@ pub fn must_write(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStatus, si
         return false;
     }
     since_write >= QUIET_WRITE_INTERVAL || scaling::without_gauges(old) != scaling::without_gauges(new)
+}
+
+/// Whether the server was not heard of yet, neither by an answer nor by its silence, and the status is one of this generation:
+/// then it says more than a new one would. So a restart of the operator turns no condition back and forth.
+#[must_use]
+pub fn says_more_already(input: &StatusInput<'_>) -> bool {
+    let asks = input.planned.is_some_and(|(fleet, _)| fleet.build_id.is_some());
+    let unheard = matches!(input.temporal.deployment, Observation::Unknown) && input.temporal.failure.is_none();
+    asks && unheard && input.blocked.is_none() && input.previous.observed_generation == Some(input.generation)
 }
 
 type Condition = (ConditionStatus, Reason, String);

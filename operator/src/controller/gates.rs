@@ -12,7 +12,7 @@ use operator_core::rollout::gate::{Gate, Record, Unstarted};
 use operator_core::status;
 
 use super::carry_out::{Outcome, Work};
-use super::fleet::Reconcile;
+use super::look::Reconcile;
 use super::memory::{Memory, Rest};
 use crate::kube::gate_input::{self, InputError};
 use crate::temporal::gates::{self, TestStart};

@@ -19,6 +19,7 @@ use temporalio_protos::temporal::api::deployment::v1::{WorkerDeploymentOptions, 
 use temporalio_protos::temporal::api::enums::v1::{CommandType, VersioningBehavior, WorkerVersioningMode};
 use temporalio_protos::temporal::api::failure::v1::Failure;
 use temporalio_protos::temporal::api::workflowservice::v1 as wire;
+use temporalio_protos::temporal::api::workflowservice::v1::set_worker_deployment_manager_request::NewManagerIdentity;
 use temporalio_protos::temporal::api::workflowservice::v1::workflow_service_client::WorkflowServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
@@ -88,6 +89,21 @@ impl Worker {
         };
         self.client.clone().set_worker_deployment_current_version(timed(request, CALL_LIMIT)).await?;
         Ok(())
+    }
+
+    /// What the server has of its Worker Deployment: the token that each change of the routing replaces, the Build ID of the
+    /// current version, and the manager's identity.
+    ///
+    /// # Errors
+    /// The server does not know of it.
+    pub async fn routing(&self) -> Result<(Vec<u8>, String, String)> {
+        let deployment_name = self.version.lock().deployment_name.clone();
+        let request = wire::DescribeWorkerDeploymentRequest { namespace: self.namespace.clone(), deployment_name };
+        let answer = self.client.clone().describe_worker_deployment(timed(request, CALL_LIMIT)).await?.into_inner();
+        let info = answer.worker_deployment_info.context("no description")?;
+        let routing = info.routing_config.context("no routing")?;
+        let current = routing.current_deployment_version.map(|version| version.build_id).unwrap_or_default();
+        Ok((answer.conflict_token, current, info.manager_identity))
     }
 
     /// Sends a request that was printed in the JSON form of its message: the first scaling group of it.
@@ -210,6 +226,31 @@ impl Worker {
             worker_versioning_mode: WorkerVersioningMode::Versioned.into(),
         }
     }
+}
+
+/// Gives the traffic of a Worker Deployment to Workers without Worker Versioning, as a user does who took it from its manager.
+///
+/// # Errors
+/// The server refuses, as it does while such Workers don't poll all of its Task Queues.
+pub async fn hand_back(host_port: &str, namespace: &str, deployment: &str) -> Result<()> {
+    let endpoint = Endpoint::from_shared(format!("http://{host_port}"))?.connect_timeout(CALL_LIMIT);
+    let mut client = WorkflowServiceClient::new(endpoint.connect_lazy());
+    let unset = wire::SetWorkerDeploymentManagerRequest {
+        namespace: namespace.into(),
+        deployment_name: deployment.into(),
+        identity: IDENTITY.into(),
+        new_manager_identity: Some(NewManagerIdentity::ManagerIdentity(String::new())),
+        ..Default::default()
+    };
+    client.set_worker_deployment_manager(timed(unset, CALL_LIMIT)).await.context("unset the manager")?;
+    let request = wire::SetWorkerDeploymentCurrentVersionRequest {
+        namespace: namespace.into(),
+        deployment_name: deployment.into(),
+        identity: IDENTITY.into(),
+        ..Default::default()
+    };
+    client.set_worker_deployment_current_version(timed(request, CALL_LIMIT)).await.context("set no version current")?;
+    Ok(())
 }
 
 /// Bytes are base64 in the JSON form of a message.

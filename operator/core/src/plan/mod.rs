@@ -1,5 +1,6 @@
 //! From everything that was seen to the writes that follow, in their order.
 
+mod attach;
 mod gate;
 mod route;
 mod scale;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
+use crate::connection::Attachment;
 use crate::fleet::Fleet;
 use crate::names;
 use crate::observed::{KubeState, TemporalState};
@@ -78,9 +80,22 @@ pub enum Action {
         /// What it is.
         gate: Gate,
     },
+    /// Have the pods of a child work at the fleet's Connection, by a change of its own template.
+    Attach {
+        /// Name of the child.
+        child: String,
+        /// Its UID.
+        uid: String,
+        /// Its version; none with Worker Versioning off.
+        build_id: Option<String>,
+        /// Where they are to work.
+        to: Attachment,
+    },
     /// Make the operator's identity the one that alone may change the routing. The change that follows in the same plan
     /// carries the token that the server gives in return.
     ClaimManager {
+        /// The manager before; empty when there was none.
+        from: String,
         /// Token for the change.
         conflict_token: Vec<u8>,
     },
@@ -110,6 +125,8 @@ pub enum Action {
         child: String,
         /// Since when.
         at: Option<Timestamp>,
+        /// Version of the child that the decision was based on: a note that comes late would shorten a delay.
+        resource_version: String,
     },
     /// Delete the server's record of a version. The server refuses while it has pollers, traffic or open Workflows. A refusal
     /// ends what follows for this version, not the plan.
@@ -161,6 +178,8 @@ pub struct PlanInput<'a> {
     pub clock: Clock,
     /// The operator's identity towards the server.
     pub identity: &'a str,
+    /// Identities that it had before: what these manage is its own.
+    pub former_identities: &'a BTreeSet<String>,
     /// Whether the object has the finalizer that keeps it.
     pub protected: bool,
     /// What the user ordered of the target's rollout beside the spec.
@@ -240,6 +259,8 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
         planned.actions.extend(applies(input));
     }
     scale::scale(input, &mut planned);
+    let attached = attach::attach(input, &planned.actions);
+    planned.actions.extend(attached);
     let tests = gate::starts(input, planned.rollout.as_ref());
     let routing = route::route(input, planned.rollout.as_ref());
     planned.actions.extend(tests.into_iter().chain(routing));
@@ -268,6 +289,7 @@ fn rollout_of(input: &PlanInput<'_>, build_id: &str) -> Rollout {
         deployment_name: &fleet.deployment_name,
         gates: input.gates,
         identity: input.identity,
+        former_identities: input.former_identities,
     };
     rollout::decide(&target, input.temporal, &input.clock)
 }
@@ -291,7 +313,9 @@ fn applies(input: &PlanInput<'_>) -> Vec<Action> {
     input.fleet.config_maps.iter().chain([&input.fleet.child.object]).filter_map(changed).collect()
 }
 
-fn digest(object: &Value) -> String {
+/// Digest of an object as it is applied: SHA-256 of its JSON, in hexadecimal digits.
+#[must_use]
+pub fn digest(object: &Value) -> String {
     let text = object.to_string();
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }

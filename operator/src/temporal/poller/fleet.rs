@@ -80,7 +80,10 @@ impl Fleet {
 
     /// Takes a changed watch, and reads at once what the change calls for.
     pub(super) fn rewatch(&mut self, watch: Watch, now: Instant) {
-        let renamed = watch.deployment_name != self.watch.deployment_name || watch.namespace != self.watch.namespace;
+        // Another address may be another server: what was read of the one before says nothing of it.
+        let renamed = watch.deployment_name != self.watch.deployment_name
+            || watch.namespace != self.watch.namespace
+            || watch.connection.host_port() != self.watch.connection.host_port();
         if renamed {
             *self = Self::new(watch, now);
             return;
@@ -185,14 +188,27 @@ impl Fleet {
     /// How urgently its deployment is read, if it has one.
     pub(super) fn deployment_class(&self, now: Instant) -> Option<Class> {
         self.watch.deployment_name.as_ref()?;
-        Some(if self.watch.phase == Phase::Registering { self.registering(now) } else { Class::Routing })
+        Some(match self.watch.phase {
+            Phase::Registering => self.registering(now),
+            _ if self.is_settled() => Class::Settled,
+            _ => Class::Routing,
+        })
+    }
+
+    /// Whether its only version is current, has all of the traffic, and is not scaled by what is read of it: only somebody else
+    /// can change anything.
+    fn is_settled(&self) -> bool {
+        let [target] = &self.watch.build_ids[..] else { return false };
+        let Some((Some(reading), _)) = &self.deployment else { return false };
+        let is_current = reading.current_build_id.as_ref() == Some(target) && reading.ramp.is_none();
+        is_current && self.watch.phase == Phase::Running && self.watch.lanes.is_empty()
     }
 
     /// How urgently a version is read, if it may be there.
     pub(super) fn version_class(&self, build_id: &str, now: Instant) -> Option<Class> {
         self.watch.deployment_name.as_ref()?;
-        if matches!(self.deployment, Some((None, _))) {
-            // The server says that there is no such deployment, so there is no version of it either.
+        // The server says that there is no such deployment, so there is no version of it either.
+        if matches!(self.deployment, Some((None, _))) || self.is_settled() {
             return None;
         }
         let is_target = self.watch.build_ids.first().is_some_and(|target| target == build_id);

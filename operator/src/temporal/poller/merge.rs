@@ -50,7 +50,7 @@ impl State {
             lanes,
             unversioned: self.unversioned(fleet, now),
             test_workflows: self.tests(fleet, now),
-            failure: self.failure_of(fleet),
+            failure: self.failure_of(fleet, now),
             degraded: self.degraded.map(|factor| PollingDegraded { factor }),
         }
     }
@@ -75,8 +75,10 @@ impl State {
         told.collect()
     }
 
-    fn failure_of(&self, fleet: &Fleet) -> Option<TemporalFailure> {
-        let versions = fleet.versions.values().map(|version| &version.timer);
+    /// Of what is read: a read that failed and is not made any more would never be made good.
+    fn failure_of(&self, fleet: &Fleet, now: Instant) -> Option<TemporalFailure> {
+        let read = fleet.versions.iter().filter(|(build_id, _)| fleet.version_class(build_id, now).is_some());
+        let versions = read.map(|(_, version)| &version.timer);
         let tests = fleet.tests.values().map(|test| &test.timer);
         let lanes = fleet.watch.lanes.iter().filter_map(|key| self.lanes.get(key));
         let queues = fleet.watch.lanes.iter().filter_map(|key| self.queues.get(&key.task_queue));
@@ -192,7 +194,8 @@ fn both(live: Reading, stats: Reading) -> Reading {
 
 fn deployment(fleet: &Fleet, pace: &Pace, now: Instant) -> Observation<Option<DeploymentInfo>> {
     let Some((reading, taken)) = &fleet.deployment else { return Observation::Unknown };
-    let fresh = longest(pace, &[Class::Routing, Class::Steady]);
+    let class = fleet.deployment_class(now).unwrap_or(Class::Routing);
+    let fresh = longest(pace, &[class, Class::Routing, Class::Steady]);
     let Some(reading) = reading else {
         return Observation::aged(None, age(*taken, now), fresh);
     };

@@ -8,7 +8,7 @@
 //! | live backlog of each partition | each 0.5 s, or as the budget allows | - | - |
 //! | version with statistics | each 10 s (pinned backlog is in no live reading) | each 5 s; 25 s while free slots prove that nothing waits | each second |
 //! | statistics of a Task Queue | beyond the budget, instead of the live reading | as the version, where none tells of it lately; for the rate limit each 10 minutes, 25 s while it holds tasks back | same |
-//! | deployment | each 30 s | each 30 s | each second |
+//! | deployment | each 30 s | each 30 s; each minute, and no version, where only somebody else changes anything | each second |
 //! | test Workflow of a gate, until it ended | each 2 s, or as the budget allows | same | same |
 //!
 //! Versions and deployments are 25 reads a second for all fleets of a Temporal namespace, Task Queues have the rest of the

@@ -124,6 +124,7 @@ impl NamespacePoller {
     }
 
     async fn read(&self, job: Job) -> Done {
+        let _room = self.budget.room(job.kind()).await;
         let asked = Instant::now();
         let (connection, namespace) = (&*self.connection, self.namespace.as_str());
         let outcome = match &job {

@@ -176,7 +176,8 @@ impl State {
             if let Some(class) = fleet.deployment_class(now) {
                 earliest.offer(&fleet.deployment_timer, every(class), (fleet, None));
             }
-            for (build_id, version) in &fleet.versions {
+            // Which versions matter is in the description of their deployment.
+            for (build_id, version) in fleet.versions.iter().filter(|_| fleet.deployment.is_some()) {
                 if let Some(class) = fleet.version_class(build_id, now) {
                     earliest.offer(&version.timer, every(class), (fleet, Some(build_id)));
                 }

@@ -125,6 +125,7 @@ impl World {
             deployment_name: "ns/app",
             gates: &self.record,
             identity: "me",
+            former_identities: &BTreeSet::new(),
         };
         decide(&target, &self.temporal(), &Clock::at(now()))
     }
@@ -347,6 +348,7 @@ fn no_two_gates_of_a_version_have_the_same_ids() {
         deployment_name: "ns/app",
         gates: &record,
         identity: "me",
+        former_identities: &BTreeSet::new(),
     };
     let gates = [GateId::Rollout, GateId::Step(10), GateId::Step(50)];
     let queues = ["q", "ramp-10-q", ":ramp-10-q", ":ramp-50-q", "-q"];
