@@ -29,7 +29,29 @@ pub async fn apply(client: &Client, object: &Value, known: bool) -> Result<Dynam
         refuse_foreign(&api, &name, &object["metadata"]["ownerReferences"][0]["uid"]).await?;
     }
     let params = PatchParams::apply(names::FIELD_MANAGER).force();
-    Ok(bounded(api.patch(&name, &params, &Patch::Apply(object))).await?)
+    match bounded(api.patch(&name, &params, &Patch::Apply(object))).await {
+        Err(error) if error.is_invalid() && recreates(object) => {
+            begin_to_recreate(&api, &name).await?;
+            Ok(bounded(api.patch(&name, &params, &Patch::Apply(object))).await?)
+        }
+        applied => Ok(applied?),
+    }
+}
+
+fn recreates(object: &Value) -> bool {
+    object["spec"]["strategy"]["type"] == "Recreate"
+}
+
+/// Makes Recreate the strategy of a Deployment. An apply can't: the numbers of the rolling update that was before are the API
+/// server's own, so that it would not take them away, and they are refused beside Recreate.
+async fn begin_to_recreate(api: &Api<DynamicObject>, name: &str) -> Result<(), CallError> {
+    let Some(live) = bounded(api.get_opt(name)).await?.filter(|live| !recreates(&live.data)) else { return Ok(()) };
+    let patch = json!({
+        "metadata": {"resourceVersion": live.metadata.resource_version},
+        "spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}},
+    });
+    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+    bounded(api.patch(name, &params, &Patch::Merge(patch))).await.map(|_| ())
 }
 
 /// Whether a ConfigMap is as it was applied.

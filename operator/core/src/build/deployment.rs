@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::environment::{self, WorkerIdentity, Workers};
 use super::runtime::{self, RuntimePod};
 use super::{list, object};
-use crate::api::{DeploymentStrategy, DeploymentStrategyType};
+use crate::api::DeploymentStrategy;
 use crate::build_id::RUNTIME_HASH_SCHEME;
 use crate::connection::{Auth, ConnectionFacts};
 use crate::contract;
@@ -74,15 +74,13 @@ pub fn child(input: &ChildInput<'_>) -> Child {
     annotations.insert(names::CONNECTION_SPEC_HASH_ANNOTATION.into(), connection_hash.into());
     annotations.insert(names::POD_TEMPLATE_SPEC_HASH_ANNOTATION.into(), input.template_hash.into());
     let replaced_variables = finish_pod(&mut template, input);
-    let mut spec = json!({
+    let spec = json!({
         "selector": {"matchLabels": selector},
         "template": template,
         "minReadySeconds": input.min_ready_seconds,
         "progressDeadlineSeconds": input.progress_deadline_seconds,
+        "strategy": strategy_of(input.strategy),
     });
-    if let Some(strategy) = input.strategy {
-        spec["strategy"] = strategy_of(strategy);
-    }
     let mut metadata = metadata(input.owner, input.name);
     object_in(&mut metadata, "labels").extend(selector);
     object_in(&mut metadata, "labels").extend(common_labels(input));
@@ -101,19 +99,13 @@ pub fn child(input: &ChildInput<'_>) -> Child {
     Child { object, replaced_variables }
 }
 
-/// The Deployment's strategy. With Recreate the numbers that the API server filled in for RollingUpdate have to go: nobody owns
-/// them, so that they would stay, and be refused.
-fn strategy_of(strategy: &DeploymentStrategy) -> Value {
-    match strategy.type_ {
-        DeploymentStrategyType::Recreate => json!({"type": "Recreate", "rollingUpdate": null}),
-        DeploymentStrategyType::RollingUpdate => {
-            let mut value = json!({"type": "RollingUpdate"});
-            if let Some(rolling) = &strategy.rolling_update {
-                value["rollingUpdate"] = json!(rolling);
-            }
-            value
-        }
+/// The Deployment's strategy. Its type is always said, so that one that was said once goes with the field.
+fn strategy_of(strategy: Option<&DeploymentStrategy>) -> Value {
+    let mut value = json!({"type": strategy.map(|strategy| strategy.type_).unwrap_or_default()});
+    if let Some(rolling) = strategy.and_then(|strategy| strategy.rolling_update.as_ref()) {
+        value["rollingUpdate"] = json!(rolling);
     }
+    value
 }
 
 /// A ConfigMap of the fleet.
