@@ -42,7 +42,8 @@ static FLEETS: LazyLock<Vec<Fleet>> = LazyLock::new(|| {
         patch["rollout"] = strategy.clone();
         fleet(patch)
     };
-    let all = strategies.iter().chain(&gated());
+    let gated = gated();
+    let all = strategies.iter().chain(&gated);
     all.flat_map(|strategy| replicas.iter().map(move |own| merge(strategy, own))).collect()
 });
 /// How many of the fleets have no gate; they come first.
