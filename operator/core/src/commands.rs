@@ -37,6 +37,8 @@ pub struct Addressee<'a> {
     pub build_id: &'a str,
     /// Its gate that failed, if one did.
     pub failed_gate: Option<GateId>,
+    /// Whether it was looked whether one failed. A command to run one again is not answered before.
+    pub gates_seen: bool,
 }
 
 /// Annotation of a verb.
@@ -84,7 +86,8 @@ pub fn record(
     let present: Vec<_> = VERBS.into_iter().filter_map(given).collect();
     let mut all = handled.to_vec();
     for &(verb, value) in &present {
-        if !all.iter().any(|command| is(command, (verb, value))) {
+        let early = verb == RETRY_GATE && target.is_some_and(|target| !target.gates_seen);
+        if !early && !all.iter().any(|command| is(command, (verb, value))) {
             all.push(answer(verb, value, target, now));
         }
     }
@@ -156,7 +159,7 @@ mod tests {
         given: &[(&str, &str)],
         failed_gate: Option<GateId>,
     ) -> Vec<HandledCommand> {
-        record(handled, &annotations(given), Some(Addressee { build_id: "b2", failed_gate }), NOW)
+        record(handled, &annotations(given), Some(Addressee { build_id: "b2", failed_gate, gates_seen: true }), NOW)
     }
 
     #[test]
@@ -191,6 +194,17 @@ mod tests {
         let early = after(&[], &[("retry-gate", "b2@1")]);
         assert!(!early[0].accepted && early[0].message.contains("no gate of version b2 failed"), "{early:?}");
         assert!(!record(&[], &annotations(&[("pause", "b2@1")]), None, NOW)[0].accepted);
+    }
+
+    #[test]
+    fn a_gate_is_not_run_again_nor_is_that_refused_before_its_failure_was_looked_for() {
+        let given = annotations(&[("retry-gate", "b2@1"), ("pause", "b2@1")]);
+        let unseen = Addressee { build_id: "b2", failed_gate: None, gates_seen: false };
+        let early = record(&[], &given, Some(unseen), NOW);
+        assert_eq!(early.iter().map(|command| command.verb.as_str()).collect::<Vec<_>>(), ["pause"]);
+        let seen = Addressee { failed_gate: Some(GateId::Rollout), gates_seen: true, ..unseen };
+        let answered = record(&early, &given, Some(seen), NOW);
+        assert!(answered.len() == 2 && answered[1].accepted, "{answered:?}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::fleet::Fleet;
 use crate::names;
 use crate::observed::{ChildState, KubeState, Observation, PodState, PollingDegraded, TemporalState};
 use crate::plan::Plan;
-use crate::rollout::Order;
+use crate::rollout::{Order, Rollout, Stage};
 
 pub use gates::record as gate_record;
 pub use scaling::term;
@@ -78,6 +78,15 @@ pub struct StatusInput<'a> {
     pub now: Timestamp,
 }
 
+fn addressee<'a>(build_id: &'a str, rollout: Option<&Rollout>) -> commands::Addressee<'a> {
+    commands::Addressee {
+        build_id,
+        failed_gate: rollout.and_then(|rollout| rollout.gates.failed),
+        // Nobody looks at the gates of a version that is current: none of them failed.
+        gates_seen: rollout.is_some_and(|rollout| rollout.gates.ids.is_some() || rollout.stage == Stage::Current),
+    }
+}
+
 /// Computes the status. Conditions and `lastScaleTime` are carried over; the rest stands on what was seen now.
 #[must_use]
 pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
@@ -90,10 +99,7 @@ pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
     match input.planned {
         Some((fleet, plan)) => {
             let handled = &input.previous.handled_commands;
-            let target = fleet.build_id.as_deref().map(|build_id| commands::Addressee {
-                build_id,
-                failed_gate: plan.rollout.as_ref().and_then(|rollout| rollout.gates.failed),
-            });
+            let target = fleet.build_id.as_deref().map(|build_id| addressee(build_id, plan.rollout.as_ref()));
             status.handled_commands = commands::record(handled, input.annotations, target, input.now);
             scaling::fill(&mut status, input, fleet, plan);
             versions::fill(&mut status, input, fleet);

@@ -141,7 +141,7 @@ impl Bed {
         let request = StartWorkflowExecutionRequest {
             namespace: NAMESPACE.into(),
             workflow_id: format!("test-{number}"),
-            request_id: format!("test-{number}"),
+            request_id: format!("request-{number}"),
             workflow_type: Some(WorkflowType { name: "Test".into() }),
             task_queue: Some(TaskQueue { name: queue.into(), ..Default::default() }),
             versioning_override,
