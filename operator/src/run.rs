@@ -109,6 +109,7 @@ pub(crate) fn shared(
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics,
         runtime_image: settings.runtime_image.clone(),
+        former_identities: settings.former_identities(&identity),
         identity,
         recorder: recorder(settings)?,
         started: tokio::time::Instant::now(),

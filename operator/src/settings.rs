@@ -1,5 +1,6 @@
 //! Flags, and environment variables of the same names, as validated settings.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -152,6 +153,10 @@ pub struct Settings {
     /// Identity towards Temporal, completed by the UID of the operator's namespace.
     #[arg(long, env, default_value = "temporal-worker-operator")]
     pub controller_identity: String,
+    /// Identities that the operator had before, separated by commas: Worker Deployments that these manage are its own. The one
+    /// without the UID is always among them.
+    #[arg(long, env, default_value = "", value_delimiter = ',')]
+    pub former_controller_identities: Vec<String>,
 }
 
 impl Settings {
@@ -160,6 +165,14 @@ impl Settings {
     pub fn namespaces(&self) -> Vec<String> {
         let names = self.watch_namespaces.iter().map(|name| name.trim());
         names.filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect()
+    }
+
+    /// What the operator, which is `identity` now, was called before.
+    #[must_use]
+    pub fn former_identities(&self, identity: &str) -> BTreeSet<String> {
+        let named = self.former_controller_identities.iter().map(|name| name.trim());
+        let all = named.chain([self.controller_identity.as_str()]);
+        all.filter(|name| !name.is_empty() && *name != identity).map(ToOwned::to_owned).collect()
     }
 }
 
@@ -287,6 +300,18 @@ mod tests {
             |arguments: &[&str]| Cli::try_parse_from([&["temporal-worker-operator", "plan"], arguments].concat());
         assert!(parse(&["prod/orders", "-o", "json"]).is_ok() && parse(&["-f", "-", "-o", "json"]).is_ok());
         assert!(parse(&[]).is_err() && parse(&["prod/orders", "-f", "-"]).is_err());
+    }
+
+    #[test]
+    fn the_identity_without_its_uid_is_a_former_one() {
+        let former = |flags: &[&str], identity: &str| {
+            let settings = Cli::parse_from([&["temporal-worker-operator"], flags].concat()).settings;
+            settings.former_identities(identity).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(former(&[], "temporal-worker-operator/u-1"), ["temporal-worker-operator"]);
+        assert_eq!(former(&[], "temporal-worker-operator"), Vec::<String>::new());
+        let flags = ["--controller-identity=a/b", "--former-controller-identities=a/b/u-1, c"];
+        assert_eq!(former(&flags, "a/b/u-2"), ["a/b", "a/b/u-1", "c"]);
     }
 
     #[test]

@@ -24,9 +24,20 @@ impl Clock {
     /// come is none ago.
     #[must_use]
     pub fn since(&self, then: Timestamp) -> Duration {
-        let by = |now: Timestamp| Duration::try_from(now.duration_since(then)).unwrap_or_default();
-        by(self.wall).min(by(self.steady))
+        elapsed(then, self.wall).min(elapsed(then, self.steady))
     }
+
+    /// Time since a moment, as far as either clock says so: a clock that was set prolongs no time within which something is
+    /// still allowed.
+    #[must_use]
+    pub fn since_at_most(&self, then: Timestamp) -> Duration {
+        elapsed(then, self.wall).max(elapsed(then, self.steady))
+    }
+}
+
+/// Time from one moment to another; none if it lies before.
+fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -40,5 +51,7 @@ mod tests {
         assert_eq!(Clock { wall: at(9_000), steady: at(90) }.since(at(30)), Duration::from_secs(60), "set forwards");
         assert_eq!(Clock { wall: at(40), steady: at(90) }.since(at(30)), Duration::from_secs(10), "set back");
         assert_eq!(Clock::at(at(10)).since(at(30)), Duration::ZERO, "yet to come");
+        let set_back = Clock { wall: at(40), steady: at(90) };
+        assert_eq!(set_back.since_at_most(at(30)), Duration::from_secs(60), "nor prolongs what is allowed for a time");
     }
 }

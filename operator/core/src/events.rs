@@ -7,6 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::api::{ConditionType, HandledCommand, Reason, ScalingStatus, WorkerDeploymentStatus, find_condition};
 use crate::commands::annotation;
 
+mod failures;
+
+pub use failures::failed;
+
 /// Event that the target was missed.
 pub const SLO_MISSED: &str = "SLOMissed";
 /// Least time between two of them.
@@ -125,6 +129,13 @@ pub fn ramped(from: Option<&(String, f32)>, to: &str, percent: u8) -> EventData 
     EventData { severity: Severity::Normal, reason: "VersionRamped", action: "SetRampingVersion", note }
 }
 
+/// Who routes a version could not be noted on the server.
+#[must_use]
+pub fn metadata_not_updated(build_id: &str, why: &str) -> EventData {
+    let note = format!("The metadata of version {build_id} on the Temporal server could not be updated: {why}");
+    EventData { severity: Severity::Warning, reason: "MetadataUpdateFailed", action: "UpdateMetadata", note }
+}
+
 /// A version lost its share of the traffic to the current one.
 #[must_use]
 pub fn ramp_cleared((build_id, percent): &(String, f32)) -> EventData {
@@ -137,11 +148,21 @@ fn share(build_id: &str, percent: f32) -> String {
     format!("{name} at {percent} %")
 }
 
-/// The operator became the manager of a Worker Deployment.
+/// The operator became the manager of a Worker Deployment. `from` is the manager before, or empty.
 #[must_use]
-pub fn manager_claimed(deployment: &str, identity: &str) -> EventData {
-    let note = format!("Manager of Worker Deployment {deployment:?}: (none) → {identity:?}.");
+pub fn manager_claimed(deployment: &str, from: &str, identity: &str) -> EventData {
+    let from = if from.is_empty() { "(none)".to_owned() } else { format!("{from:?}") };
+    let note = format!("Manager of Worker Deployment {deployment:?}: {from} → {identity:?}.");
     EventData { severity: Severity::Normal, reason: "ManagerIdentityClaimed", action: "SetManager", note }
+}
+
+/// The pods of a version that is kept as it is were attached to the fleet's Connection.
+#[must_use]
+pub fn attached(child: &str, address: &str, temporal_namespace: &str) -> EventData {
+    let note = format!(
+        "Deployment {child} follows the Connection: its pods work in namespace {temporal_namespace:?} at {address}."
+    );
+    EventData { severity: Severity::Normal, reason: "DeploymentUpdated", action: "Attach", note }
 }
 
 /// A child Deployment was created.

@@ -18,6 +18,7 @@ pub mod clock;
 #[cfg(feature = "k8s")]
 pub mod commands;
 pub mod connection;
+pub mod connection_use;
 pub mod contract;
 pub mod cordon;
 pub mod defaults;

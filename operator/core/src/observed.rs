@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::connection::Attached;
+
 mod server;
 mod unreadable;
 
@@ -300,6 +302,8 @@ pub struct ChildState {
     pub superseded_at: Option<jiff::Timestamp>,
     /// Why the Deployment can't make its pods, in its own words: a quota, a webhook, a deadline.
     pub failure: Option<String>,
+    /// Where its pods work, by its template.
+    pub attached: Attached,
 }
 
 /// A pod of the fleet as the cluster has it, with its load.

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 type Nodes = BTreeMap<String, Map<String, Value>>;
 
 /// Nodes that are ours, with everything below them.
-const ADDED: [&str; 18] = [
+const ADDED: [&str; 19] = [
+    ".spec.deploymentStrategy",
     ".spec.deletionPolicy",
     ".spec.rollout.paused",
     ".spec.rollout.rollback",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::runtime::controller::Action as Requeue;
-use operator_core::api::DeletionPolicy;
+use operator_core::api::{DeletionPolicy, WorkerDeployment};
 use operator_core::backoff::RetryClass;
 use operator_core::deletion::{self, Deletion, Step};
 use operator_core::events;
@@ -56,6 +56,7 @@ pub(super) async fn see(fleet: &Reconcile<'_>, since: Timestamp, memory: &Memory
         kube: &kube,
         temporal: temporal.as_ref(),
         identity: &shared.identity,
+        former_identities: &shared.former_identities,
         deployment_name: &deployment_name,
         resting: &memory.resting(),
         since: shared.clock().since(since),
@@ -131,7 +132,7 @@ impl Pass<'_> {
                 if let Some(left) = left {
                     self.say(&events::deletion_incomplete(&self.deployment_name, left)).await;
                 }
-                apply::set_protected(client, &self.fleet.wd.metadata, false).await?;
+                apply::set_protected::<WorkerDeployment>(client, &self.fleet.wd.metadata, false).await?;
             }
             step => {
                 let Some(connection) = &self.connection else { return Ok(()) };
@@ -151,7 +152,10 @@ impl Pass<'_> {
             identity: &self.fleet.ctx.shared.identity,
         };
         match step {
-            Step::ClearRamp { conflict_token } => {
+            Step::ClaimManager { conflict_token, .. } => {
+                routing::claim_manager(connection, routing(conflict_token)).await.map(drop)
+            }
+            Step::ClearRamp { conflict_token, .. } => {
                 routing::set_ramping(connection, routing(conflict_token), ("", 0)).await
             }
             Step::ClearCurrent { conflict_token, .. } => {
@@ -167,6 +171,11 @@ impl Pass<'_> {
     /// What was refused is tried again later: the server says for how long versions must not have been polled.
     async fn take(&self, step: &Step, done: Result<(), TemporalFailure>, memory: &mut Memory) -> Result<(), Error> {
         match (step, done) {
+            (Step::ClaimManager { from, .. }, Ok(())) => {
+                let identity = &self.fleet.ctx.shared.identity;
+                self.say(&events::manager_claimed(&self.deployment_name, from, identity)).await;
+            }
+            (Step::ClearRamp { from, .. }, Ok(())) => self.say(&events::ramp_cleared(from)).await,
             (Step::ClearCurrent { from, .. }, Ok(())) => self.say(&events::traffic_taken(from)).await,
             (Step::DeleteVersion { build_id }, Err(failure)) if failure.class != FailureClass::Unreachable => {
                 let backoff = memory.resting.get(build_id).map(|rest| rest.backoff).unwrap_or_default();

@@ -188,7 +188,8 @@ impl Reconcile<'_> {
 
     /// Writes status and events. Gives back whether a change of the status waits for its turn.
     async fn report(&self, seen: &Seen, outcome: &Outcome, memory: &mut Memory) -> Result<bool, Error> {
-        let blocked = outcome.failure.as_ref().and_then(report::blocked_by);
+        let blocked =
+            outcome.failure.as_ref().and_then(|failure| report::blocked_by(failure, memory.backoff.failures()));
         let stale = status::staleness(&seen.fleet, &seen.plan, &seen.kube, &seen.temporal).any();
         memory.stale_since = stale.then(|| memory.stale_since.unwrap_or_else(std::time::Instant::now));
         let previous = self.previous_status(memory);

@@ -230,6 +230,7 @@ impl Reconcile<'_> {
             now: self.ctx.shared.started.elapsed(),
             clock: self.ctx.shared.clock(),
             identity: &self.ctx.shared.identity,
+            former_identities: &self.ctx.shared.former_identities,
             protected: apply::is_protected(&self.wd.metadata),
             order: self.order(fleet, memory),
             since_marked: memory.marked.map(|marked| marked.elapsed()),

@@ -42,6 +42,8 @@ pub struct Memory {
     pub marked: Option<Instant>,
     /// When it was last said that the target is missed.
     pub slo_missed: Option<Instant>,
+    /// What was last said to have failed, until a plan is carried out: the note of the event.
+    pub told_failure: Option<String>,
     /// Failures in a row.
     pub backoff: Backoff,
 }

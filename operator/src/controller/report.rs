@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use operator_core::api::{ConditionType, Reason, WorkerDeploymentStatus};
 use operator_core::events::{self, EventData};
-use operator_core::observed::FailureClass;
 use operator_core::status::{self, Blocked, StatusInput};
 
 use super::Context;
@@ -74,14 +73,9 @@ pub async fn write(
     Ok(())
 }
 
-/// What a failure to carry out a plan says in the status; nothing for those that pass at once.
+/// What a failure to carry out a plan says in the status, after `before` others in a row; nothing for those that pass at once.
 #[must_use]
-pub fn blocked_by(failure: &Failure) -> Option<Blocked> {
-    let reason = match failure {
-        Failure::NotLeader | Failure::Outdated => return None,
-        // The routing changed while it was being decided: it is read again and decided again.
-        Failure::Routing { failure, .. } if failure.class == FailureClass::FailedPrecondition => return None,
-        Failure::Routing { .. } | Failure::Apply { .. } | Failure::Call { .. } => Reason::PlanExecutionFailed,
-    };
-    Some(Blocked { reason, message: format!("{failure}.") })
+pub fn blocked_by(failure: &Failure, before: u32) -> Option<Blocked> {
+    let blocked = || Blocked { reason: Reason::PlanExecutionFailed, message: format!("{failure}.") };
+    (!failure.passes(before)).then(blocked)
 }

@@ -12,6 +12,7 @@ use kube::runtime::{Predicate, WatchStreamExt, predicates};
 use kube::{Api, Client, Resource, ResourceExt};
 use operator_core::api::{Connection, WorkerDeployment};
 use operator_core::names;
+use tokio::sync::Notify;
 
 use super::gate::Gate;
 use super::index::{Group, Index, View};
@@ -28,6 +29,8 @@ pub struct Caches {
     pub fleets: Store<Guarded<WorkerDeployment>>,
     /// Connections.
     pub connections: Store<Guarded<Connection>>,
+    /// Told of each change of [`Caches::fleets`] or [`Caches::connections`].
+    pub uses_changed: Notify,
     /// Open once [`Caches::fleets`] is filled.
     fleets_filled: Gate,
     /// Open once [`Caches::connections`] is filled.
@@ -57,6 +60,7 @@ impl Caches {
         Self {
             fleets,
             connections,
+            uses_changed: Notify::new(),
             fleets_filled: Gate::default(),
             connections_filled: Gate::default(),
             deployments: Index::default(),
@@ -153,7 +157,10 @@ fn fleets_stream(
             Err(error) => tracing::warn!(%error, kind = "WorkerDeployment", "watch interrupted"),
         })
         .reflect(writer)
-        .inspect(move |event| open_when_filled(event, &caches.fleets_filled))
+        .inspect(move |event| {
+            open_when_filled(event, &caches.fleets_filled);
+            caches.uses_changed.notify_one();
+        })
         .applied_objects()
         .predicate_filter(
             predicates::generation.combine(predicates::annotations),
@@ -166,7 +173,7 @@ fn connections_stream(
     writer: Writer<Guarded<Connection>>,
     caches: Arc<Caches>,
 ) -> impl Stream<Item = FleetRef> + Send {
-    let filled = caches.clone();
+    let (filled, changed) = (caches.clone(), caches.clone());
     watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|connection| connection.managed_fields_mut().clear())
@@ -174,6 +181,7 @@ fn connections_stream(
         .reflect(writer)
         .inspect(move |event| open_when_filled(event, &filled.connections_filled))
         .touched_objects()
+        .inspect(move |_| changed.uses_changed.notify_one())
         .filter_map(|connection| future::ready(connection.ok()))
         .flat_map(move |connection| futures::stream::iter(caches.fleets_connected(&connection)))
 }

@@ -39,6 +39,7 @@ pub enum Method {
     SetWorkerDeploymentCurrentVersion,
     SetWorkerDeploymentRampingVersion,
     SetWorkerDeploymentManager,
+    UpdateWorkerDeploymentVersionMetadata,
     DeleteWorkerDeploymentVersion,
     DeleteWorkerDeployment,
 }
@@ -57,6 +58,7 @@ impl Method {
             Self::SetWorkerDeploymentCurrentVersion => "SetWorkerDeploymentCurrentVersion",
             Self::SetWorkerDeploymentRampingVersion => "SetWorkerDeploymentRampingVersion",
             Self::SetWorkerDeploymentManager => "SetWorkerDeploymentManager",
+            Self::UpdateWorkerDeploymentVersionMetadata => "UpdateWorkerDeploymentVersionMetadata",
             Self::DeleteWorkerDeploymentVersion => "DeleteWorkerDeploymentVersion",
             Self::DeleteWorkerDeployment => "DeleteWorkerDeployment",
         }

@@ -16,6 +16,7 @@ use temporalio_protos::temporal::api::compute::v1::{
 use temporalio_protos::temporal::api::deployment::v1::{WorkerDeploymentOptions, WorkerDeploymentVersion};
 use temporalio_protos::temporal::api::enums::v1::{CommandType, VersioningBehavior, WorkerVersioningMode};
 use temporalio_protos::temporal::api::workflowservice::v1 as wire;
+use temporalio_protos::temporal::api::workflowservice::v1::set_worker_deployment_manager_request::NewManagerIdentity;
 use temporalio_protos::temporal::api::workflowservice::v1::workflow_service_client::WorkflowServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
@@ -206,6 +207,31 @@ impl Worker {
             worker_versioning_mode: WorkerVersioningMode::Versioned.into(),
         }
     }
+}
+
+/// Gives the traffic of a Worker Deployment to Workers without Worker Versioning, as a user does who took it from its manager.
+///
+/// # Errors
+/// The server refuses, as it does while such Workers don't poll all of its Task Queues.
+pub async fn hand_back(host_port: &str, namespace: &str, deployment: &str) -> Result<()> {
+    let endpoint = Endpoint::from_shared(format!("http://{host_port}"))?.connect_timeout(CALL_LIMIT);
+    let mut client = WorkflowServiceClient::new(endpoint.connect_lazy());
+    let unset = wire::SetWorkerDeploymentManagerRequest {
+        namespace: namespace.into(),
+        deployment_name: deployment.into(),
+        identity: IDENTITY.into(),
+        new_manager_identity: Some(NewManagerIdentity::ManagerIdentity(String::new())),
+        ..Default::default()
+    };
+    client.set_worker_deployment_manager(timed(unset, CALL_LIMIT)).await.context("unset the manager")?;
+    let request = wire::SetWorkerDeploymentCurrentVersionRequest {
+        namespace: namespace.into(),
+        deployment_name: deployment.into(),
+        identity: IDENTITY.into(),
+        ..Default::default()
+    };
+    client.set_worker_deployment_current_version(timed(request, CALL_LIMIT)).await.context("set no version current")?;
+    Ok(())
 }
 
 /// Bytes are base64 in the JSON form of a message.

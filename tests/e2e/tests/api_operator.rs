@@ -7,7 +7,9 @@ mod runtime_support;
 use std::process::ExitCode;
 
 use e2e::{HostBed, scenario, suite};
-use operator::{child, connections, cordon, deletion, leader, manifests, plan, push, scaling, server};
+use operator::{
+    adoption, attach, child, connections, cordon, deletion, holding, leader, manifests, plan, push, scaling, server,
+};
 
 fn main() -> ExitCode {
     suite::main::<HostBed>(vec![
@@ -34,6 +36,14 @@ fn main() -> ExitCode {
         scenario!(child::replicas_are_written_by_scale_alone),
         scenario!(child::a_deployment_of_somebody_else_is_never_touched),
         scenario!(child::what_somebody_changes_is_put_back),
+        scenario!(adoption::its_deployment_is_taken_over_without_a_new_pod),
+        scenario!(attach::target_and_current_follow_a_changed_connection_and_an_old_version_keeps_its_own),
+        scenario!(attach::a_changed_namespace_reaches_the_target_and_the_current_version_works_on_where_it_is),
+        scenario!(attach::a_switch_of_credentials_changes_the_pods_wholly),
+        scenario!(attach::what_somebody_else_left_of_a_connection_is_taken_away),
+        scenario!(attach::how_pods_are_replaced_reaches_the_version_that_is_there),
+        scenario!(holding::a_connection_that_is_used_goes_when_the_fleet_has_another),
+        scenario!(holding::fleets_that_are_deleted_together_after_their_connection_leave_nothing),
         scenario!(deletion::a_deleted_fleet_has_no_pods_before_it_goes),
         scenario!(deletion::a_deletion_says_what_it_waits_for_and_an_orphan_goes_at_once),
     ])

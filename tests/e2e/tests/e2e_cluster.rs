@@ -5,8 +5,8 @@ mod cluster;
 use std::process::ExitCode;
 
 use cluster::{
-    bad_pods, changes, drain, faults, futile, handlers, life, recording, replicas, rest, rotation, secrets, shrink,
-    signals, steady, versions,
+    bad_pods, changes, drain, faults, futile, handlers, life, moves, recording, replicas, rest, rollouts, rotation,
+    secrets, shrink, signals, steady, versions,
 };
 use e2e::{ClusterBed, scenario, suite};
 
@@ -17,6 +17,8 @@ fn main() -> ExitCode {
         scenario!(shrink::with_cordon_a_busy_fleet_shrinks_within_one_task_time, minutes 8),
         scenario!(faults::the_server_is_cut_off_in_a_burst, minutes 8),
         scenario!(shrink::without_cordon_no_busy_pod_is_removed),
+        scenario!(moves::a_fleet_moves_to_versions_and_back_with_tasks_running, minutes 8),
+        scenario!(rollouts::workflows_keep_to_their_versions_through_a_rollout_and_a_way_back, minutes 8),
         scenario!(futile::a_rate_limited_queue_gets_no_useless_pods),
         scenario!(changes::running_pods_take_a_change_over_and_a_killed_one_loses_nothing, minutes 6),
         scenario!(rotation::a_new_certificate_is_taken_under_load_and_the_old_one_is_not_missed, minutes 6),

@@ -45,8 +45,9 @@ pub use status::{
 pub use template::PodTemplate;
 pub use unsupported::unsupported_fields;
 pub use worker_deployment::{
-    ConnectionKind, ConnectionRef, DEFAULT_PROGRESS_DEADLINE_SECONDS, DeletionPolicy, SidecarSpec, Versioning,
-    WorkerDeployment, WorkerDeploymentSpec, WorkerOptions,
+    ConnectionKind, ConnectionRef, DEFAULT_PROGRESS_DEADLINE_SECONDS, DeletionPolicy, DeploymentStrategy,
+    DeploymentStrategyType, RollingUpdate, SidecarSpec, Versioning, WorkerDeployment, WorkerDeploymentSpec,
+    WorkerOptions,
 };
 
 /// API group of every kind.

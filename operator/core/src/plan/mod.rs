@@ -1,5 +1,6 @@
 //! From everything that was seen to the writes that follow, in their order.
 
+mod attach;
 mod route;
 mod scale;
 mod signals;
@@ -14,6 +15,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
+use crate::connection::Attachment;
 use crate::fleet::Fleet;
 use crate::names;
 use crate::observed::{KubeState, TemporalState};
@@ -65,9 +67,22 @@ pub enum Action {
         /// Why.
         reason: String,
     },
+    /// Have the pods of a child work at the fleet's Connection, by a change of its own template.
+    Attach {
+        /// Name of the child.
+        child: String,
+        /// Its UID.
+        uid: String,
+        /// Its version; none with Worker Versioning off.
+        build_id: Option<String>,
+        /// Where they are to work.
+        to: Attachment,
+    },
     /// Make the operator's identity the one that alone may change the routing. The change that follows in the same plan
     /// carries the token that the server gives in return.
     ClaimManager {
+        /// The manager before; empty when there was none.
+        from: String,
         /// Token for the change.
         conflict_token: Vec<u8>,
     },
@@ -97,6 +112,8 @@ pub enum Action {
         child: String,
         /// Since when.
         at: Option<Timestamp>,
+        /// Version of the child that the decision was based on: a note that comes late would shorten a delay.
+        resource_version: String,
     },
     /// Delete the server's record of a version. The server refuses while it has pollers, traffic or open Workflows. A refusal
     /// ends what follows for this version, not the plan.
@@ -148,6 +165,8 @@ pub struct PlanInput<'a> {
     pub clock: Clock,
     /// The operator's identity towards the server.
     pub identity: &'a str,
+    /// Identities that it had before: what these manage is its own.
+    pub former_identities: &'a BTreeSet<String>,
     /// Whether the object has the finalizer that keeps it.
     pub protected: bool,
     /// What the user ordered of the target's rollout beside the spec.
@@ -225,6 +244,8 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
         planned.actions.extend(applies(input));
     }
     scale::scale(input, &mut planned);
+    let attached = attach::attach(input, &planned.actions);
+    planned.actions.extend(attached);
     let routing = route::route(input, planned.rollout.as_ref());
     planned.actions.extend(routing);
     let marks = scale::cordon_marks(input, &planned.cordon);
@@ -250,6 +271,7 @@ fn rollout_of(input: &PlanInput<'_>, build_id: &str) -> Rollout {
         policy: &fleet.rollout,
         order: input.order,
         identity: input.identity,
+        former_identities: input.former_identities,
     };
     rollout::decide(&target, input.temporal, &input.clock)
 }

@@ -26,7 +26,9 @@ fn sunset(input: &PlanInput<'_>, info: &DeploymentInfo, version: &Version<'_>) -
     if version.is_target || version.is_current || info.ramp_of(build_id).is_some() {
         return if child.superseded_at.is_some() { Sunset::Unmark } else { Sunset::Keep(None) };
     }
-    let Some(answer) = info.known_version(build_id) else { return Sunset::Keep(None) };
+    let Some(answer) = info.known_version(build_id).filter(|_| !version.is_elsewhere(input.fleet)) else {
+        return Sunset::Keep(None);
+    };
     let own = || input.kube.pods.iter().filter(|pod| version.has(pod));
     let old = Old {
         info: answer,
@@ -49,7 +51,8 @@ fn is_busy(pod: &PodState) -> bool {
 pub(super) fn carry_out(input: &PlanInput<'_>, planned: &mut Plan) {
     for child in &input.kube.children {
         let Some(sunset) = planned.sunsets.get(&child.name) else { continue };
-        let note = |at| Action::NoteSuperseded { child: child.name.clone(), at };
+        let resource_version = child.resource_version.clone();
+        let note = |at| Action::NoteSuperseded { child: child.name.clone(), at, resource_version };
         match sunset {
             Sunset::Keep(_) | Sunset::ScaleDown => {}
             // The later of the two clocks: the delay counts from no earlier than now.
@@ -75,6 +78,10 @@ pub(super) fn carry_out(input: &PlanInput<'_>, planned: &mut Plan) {
 /// Records of versions that have no Deployment any more, and no work, for as long as both delays.
 fn forgotten_records(input: &PlanInput<'_>) -> Vec<String> {
     let Some(Some(info)) = input.temporal.deployment.known() else { return Vec::new() };
+    if !info.manager_identity.is_empty() && info.manager_identity != input.identity {
+        // They may be of another cluster's fleet, which has the Deployments.
+        return Vec::new();
+    }
     let used = |id: &str| {
         let has_child = input.kube.children.iter().any(|child| child.build_id.as_deref() == Some(id));
         let is_current = info.current_build_id.as_deref() == Some(id);

@@ -75,9 +75,10 @@ pub fn of_action(action: &Action, subject: Subject<'_>, differences: Option<&[Di
         Action::Scale { child, from, to, reason, .. } => {
             Write::new("Scale", deployment(child), format!("from {from} to {to} replicas: {reason}"))
         }
-        Action::ClaimManager { .. } => {
-            Write::new("ClaimManager", server(), format!("make {:?} its manager", subject.identity))
+        Action::Attach { child, .. } => {
+            Write::new("Attach", deployment(child), "have its pods work at the Connection of the fleet as it is now")
         }
+        Action::ClaimManager { from, .. } => claim(server(), from, subject),
         Action::SetRamping { build_id, percent, from, .. } => {
             let before = from.as_ref().map_or_else(|| "no version has a share".to_owned(), share);
             Write::new(
@@ -93,7 +94,7 @@ pub fn of_action(action: &Action, subject: Subject<'_>, differences: Option<&[Di
         Action::ClearRamp { from, .. } => {
             Write::new("ClearRamp", server(), format!("take the share of a version away; now {}", share(from)))
         }
-        Action::NoteSuperseded { child, at } => {
+        Action::NoteSuperseded { child, at, .. } => {
             let summary =
                 if at.is_some() { "note that nobody wants its version any more" } else { "take that note away" };
             Write::new("NoteSuperseded", deployment(child), summary)
@@ -105,6 +106,11 @@ pub fn of_action(action: &Action, subject: Subject<'_>, differences: Option<&[Di
             Write::new("DeleteChild", deployment(child), "delete it, and the ConfigMap of its version if it has one")
         }
     }
+}
+
+fn claim(server: String, from: &str, subject: Subject<'_>) -> Write {
+    let before = if from.is_empty() { "it has none".to_owned() } else { format!("that is {from:?}") };
+    Write::new("ClaimManager", server, format!("make {:?} its manager; now {before}", subject.identity))
 }
 
 fn of_apply(object: &Value, differences: Option<&[Difference]>) -> Write {
@@ -149,6 +155,7 @@ pub fn of_step(step: &Step, subject: Subject<'_>) -> Write {
         Step::ScaleToZero { child, from, .. } => {
             Write::new("ScaleToZero", format!("Deployment/{child}"), format!("from {from} to 0 replicas"))
         }
+        Step::ClaimManager { from, .. } => claim(server(), from, subject),
         Step::ClearRamp { .. } => Write::new("ClearRamp", server(), "take the share of a version away"),
         Step::ClearCurrent { from, .. } => {
             Write::new("ClearCurrent", server(), format!("give the traffic of version {from} to unversioned Workers"))

@@ -85,6 +85,8 @@ pub struct Target<'a> {
     pub order: Order,
     /// The operator's own identity.
     pub identity: &'a str,
+    /// Identities that it had before.
+    pub former_identities: &'a BTreeSet<String>,
 }
 
 /// A change of the routing.
@@ -296,18 +298,44 @@ fn next(
             None => return Err(Hold::Missing(unversioned::NOT_KNOWN.into())),
         }
     }
-    Ok(ramp::next(steps, ramp, info.last_modifier_identity == target.identity, clock))
+    let modifier = &info.last_modifier_identity;
+    let own = modifier == target.identity || target.former_identities.contains(modifier);
+    Ok(ramp::next(steps, ramp, own, clock))
 }
 
 /// Whether the version was current a short time ago: the user goes back to what worked.
 fn goes_back(target: &Target<'_>, version: &VersionInfo, clock: &Clock) -> bool {
     let window = target.policy.rollback_window.filter(|_| target.policy.strategy != Strategy::Manual);
-    version.last_current_at.zip(window).is_some_and(|(at, window)| clock.since(at) <= window)
+    version.last_current_at.zip(window).is_some_and(|(at, window)| clock.since_at_most(at) <= window)
 }
 
 fn foreign_manager(target: &Target<'_>, info: &DeploymentInfo) -> Option<String> {
     let manager = &info.manager_identity;
-    (!manager.is_empty() && manager != target.identity).then(|| manager.clone())
+    let foreign = claim(manager, target.identity, target.former_identities) == Claim::Refused;
+    foreign.then(|| manager.clone())
+}
+
+/// What has to come before a change of the routing, as the server obeys its manager alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing: the operator is the manager.
+    Held,
+    /// The operator becomes the manager: nobody is, or the operator was under a former identity.
+    Due,
+    /// No change: somebody else is the manager.
+    Refused,
+}
+
+/// Finds that out. `former` holds what the operator was called before, as its identity has the UID of its namespace in it.
+#[must_use]
+pub fn claim(manager: &str, identity: &str, former: &BTreeSet<String>) -> Claim {
+    if manager == identity {
+        Claim::Held
+    } else if manager.is_empty() || former.contains(manager) {
+        Claim::Due
+    } else {
+        Claim::Refused
+    }
 }
 
 #[cfg(test)]

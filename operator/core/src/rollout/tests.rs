@@ -90,6 +90,7 @@ impl Case {
             },
             order: self.order,
             identity: "me",
+            former_identities: &["i".to_owned()].into(),
         };
         let temporal = TemporalState {
             deployment: self.deployment.clone(),
@@ -145,6 +146,8 @@ fn a_foreign_manager_is_respected() {
     assert_eq!(Case::new(foreign("somebody", two())).stage(), Stage::Waiting(Hold::Manager("somebody".into())));
     assert_eq!(Case::new(foreign("somebody", two())).change(), None);
     assert_eq!(Case::new(foreign("me", two())).change(), Some(Move::Current));
+    assert_eq!(Case::new(foreign("i", two())).change(), Some(Move::Current), "its own of before");
+    assert_eq!(Case::new(foreign("", two())).change(), Some(Move::Current));
     let gone_back = DeploymentInfo {
         current_build_id: Some("b2".into()),
         ramp: Some(ramped(10.0, 99, "b3")),
@@ -313,6 +316,7 @@ fn a_rollback_without_a_window_goes_by_steps() {
         policy: &policy,
         order: Order::AsSpecified,
         identity: "me",
+        former_identities: &BTreeSet::new(),
     };
     let temporal = TemporalState { deployment: Case::new(info).deployment, ..TemporalState::default() };
     assert_eq!(decide(&target, &temporal, &clock()).change, Some(Move::Ramp(10)));

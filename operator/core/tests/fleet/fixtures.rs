@@ -145,6 +145,7 @@ pub fn plan_input<'a>(
         others: NO_OTHERS,
         clock: Clock::at(NOW),
         identity: "me",
+        former_identities: NONE_RESTS,
         since_marked: None,
         resting: NONE_RESTS,
         max_versions: 75,

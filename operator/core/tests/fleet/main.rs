@@ -1,5 +1,8 @@
 //! From a manifest to a fleet, its objects, its plan and its status, as one would read them in a cluster.
 
+mod attach;
+mod conditions;
+mod connection;
 mod fixtures;
 mod objects;
 mod plan;

@@ -181,6 +181,15 @@ fn the_manager_is_claimed_before_the_first_change_and_never_without_one() {
         "{:?}",
         plan.actions
     );
+    world.info().manager_identity = "i".into();
+    assert_eq!(routing(&world.plan()), Vec::<&Action>::new(), "somebody else's");
+    let former = ["i".to_owned()].into();
+    let scaling = State::default();
+    let input = plan_input(&world.fleet, &world.kube, &world.temporal, &scaling);
+    let plan = operator_core::plan::plan(&operator_core::plan::PlanInput { former_identities: &former, ..input });
+    let claimed =
+        matches!(&routing(&plan)[..], [Action::ClaimManager { from, .. }, Action::SetCurrent { .. }] if from == "i");
+    assert!(claimed, "{:?}", plan.actions);
     let mut manual = World::new(json!({"runtime": runtime(), "rollout": {"strategy": "Manual"}}), 0);
     manual.info().manager_identity.clear();
     assert_eq!(routing(&manual.plan()), Vec::<&Action>::new());
@@ -363,7 +372,10 @@ fn a_version_that_never_had_traffic_goes_by_the_note_on_its_deployment() {
     let mut world = sunset(VersionStatus::Inactive, 2);
     let notes = |world: &World| {
         let note = |action: Action| match action {
-            Action::NoteSuperseded { child, at } => Some((child, at)),
+            Action::NoteSuperseded { child, at, resource_version } => {
+                assert_eq!(resource_version, "88", "it must not land on what was changed since");
+                Some((child, at))
+            }
             _ => None,
         };
         world.plan().actions.into_iter().filter_map(note).collect::<Vec<_>>()
@@ -390,6 +402,8 @@ fn a_record_without_a_deployment_goes_after_both_delays() {
     world.info().summaries =
         [("gone".into(), drained(25)), ("late".into(), drained(24)), ("old".into(), drained(99))].into();
     assert_eq!(deletions(&world), ["gone"]);
+    world.info().manager_identity = "of another cluster".into();
+    assert_eq!(deletions(&world), Vec::<String>::new(), "whose Deployments are not here");
 }
 
 #[test]

@@ -64,7 +64,10 @@ impl Fleet {
 
     /// Takes a changed watch, and reads at once what the change calls for.
     pub(super) fn rewatch(&mut self, watch: Watch, now: Instant) {
-        let renamed = watch.deployment_name != self.watch.deployment_name || watch.namespace != self.watch.namespace;
+        // Another address may be another server: what was read of the one before says nothing of it.
+        let renamed = watch.deployment_name != self.watch.deployment_name
+            || watch.namespace != self.watch.namespace
+            || watch.connection.host_port() != self.watch.connection.host_port();
         if renamed {
             *self = Self::new(watch, now);
             return;

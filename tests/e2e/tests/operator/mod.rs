@@ -1,9 +1,12 @@
 //! The scenarios, a file a subject, and the manifests that they share.
 
+pub mod adoption;
+pub mod attach;
 pub mod child;
 pub mod connections;
 pub mod cordon;
 pub mod deletion;
+pub mod holding;
 pub mod leader;
 pub mod manifests;
 pub mod plan;
