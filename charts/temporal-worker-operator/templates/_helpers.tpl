@@ -44,9 +44,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [temporal.io]
   resources: [workerdeployments, connections]
   verbs: [get, list, watch]
-# Patched with the finalizer that keeps an object until the Temporal server is cleaned up.
+# Patched with the finalizer that keeps an object until the Temporal server is cleaned up, and a Connection while it is used.
 - apiGroups: [temporal.io]
-  resources: [workerdeployments]
+  resources: [workerdeployments, connections]
   verbs: [patch]
 - apiGroups: [temporal.io]
   resources: [workerdeployments/status]

@@ -10,7 +10,7 @@
 //! | `resume` | as the spec says | with the next one |
 //! | `promote` | made current as soon as it polls all that it must: no steps, pauses, gate or wait for pods | with the next one |
 //! | `abort` | loses its share, and gets no more | with the next one |
-//! | `retry-gate` | none: refused in this release, which runs no gates | |
+//! | `retry-gate` | the gate that failed is run again, under other Workflow IDs | when that ends |
 
 use std::collections::BTreeMap;
 
@@ -19,13 +19,25 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::HandledCommand;
 use crate::rollout::Order;
+use crate::rollout::gate::GateId;
 
 /// Commands that are remembered beside those whose annotations are there.
 const REMEMBERED: usize = 16;
 /// Longest value, in bytes: a Build ID, and enough to tell one time from another.
 const MAX_VALUE: usize = 256;
+/// The verb that has a gate run again.
+const RETRY_GATE: &str = "retry-gate";
 /// Verbs in the order in which those of one moment count: the most cautious one is the last.
-const VERBS: [&str; 5] = ["resume", "retry-gate", "promote", "pause", "abort"];
+const VERBS: [&str; 5] = ["resume", RETRY_GATE, "promote", "pause", "abort"];
+
+/// The version that commands are for.
+#[derive(Clone, Copy, Debug)]
+pub struct Addressee<'a> {
+    /// Build ID of the target.
+    pub build_id: &'a str,
+    /// Its gate that failed, if one did.
+    pub failed_gate: Option<GateId>,
+}
 
 /// Annotation of a verb.
 #[must_use]
@@ -46,12 +58,25 @@ pub fn order(handled: &[HandledCommand], build_id: &str) -> Order {
     })
 }
 
+/// The command that last had each gate of a version run again, by its value.
+#[must_use]
+pub fn retries(handled: &[HandledCommand], build_id: &str) -> BTreeMap<GateId, String> {
+    let of_version = handled.iter().filter(|command| build_id_of(&command.value) == Some(build_id));
+    of_version.filter_map(|command| Some((retried(command)?, command.value.clone()))).collect()
+}
+
+/// The gate that a command has run again.
+fn retried(command: &HandledCommand) -> Option<GateId> {
+    let retries = command.accepted && command.verb == RETRY_GATE;
+    command.gate.as_deref().filter(|_| retries).and_then(GateId::of)
+}
+
 /// The record of commands, with those of the annotations that were not in it.
 #[must_use]
 pub fn record(
     handled: &[HandledCommand],
     annotations: &BTreeMap<String, String>,
-    target: Option<&str>,
+    target: Option<Addressee<'_>>,
     now: Timestamp,
 ) -> Vec<HandledCommand> {
     let given = |verb: &'static str| annotations.get(&annotation(verb)).map(|value| (verb, cut(value)));
@@ -64,29 +89,38 @@ pub fn record(
         }
     }
     let mut surplus = all.len().saturating_sub(REMEMBERED);
+    // The Workflow IDs of a gate stand on the last command that had it run again.
+    let standing = target.map(|target| retries(&all, target.build_id)).unwrap_or_default();
+    let stands =
+        |command: &HandledCommand| retried(command).and_then(|gate| standing.get(&gate)) == Some(&command.value);
     all.retain(|command| {
-        let keep = surplus == 0 || present.iter().any(|one| is(command, *one));
+        let keep = surplus == 0 || present.iter().any(|one| is(command, *one)) || stands(command);
         surplus -= usize::from(!keep);
         keep
     });
     all
 }
 
-fn answer(verb: &str, value: &str, target: Option<&str>, now: Timestamp) -> HandledCommand {
+fn answer(verb: &str, value: &str, target: Option<Addressee<'_>>, now: Timestamp) -> HandledCommand {
+    let gate = target.and_then(|target| target.failed_gate).filter(|_| verb == RETRY_GATE);
     let refusal = match (build_id_of(value), target) {
         (None, _) => Some(format!("{:?} is not <Build ID>@<anything that differs each time>", value)),
         (_, None) => Some("the fleet has no versions: spec.versioning is Disabled".to_owned()),
-        (Some(named), Some(target)) if named != target => {
-            Some(format!("version {named} is not the target, which is {target}"))
+        (Some(named), Some(target)) if named != target.build_id => {
+            Some(format!("version {named} is not the target, which is {}", target.build_id))
         }
-        _ if verb == "retry-gate" => Some("no gate is run in this release".to_owned()),
+        (Some(named), _) if verb == RETRY_GATE && gate.is_none() => Some(format!("no gate of version {named} failed")),
         _ => None,
     };
     HandledCommand {
         verb: verb.to_owned(),
         value: value.to_owned(),
         accepted: refusal.is_none(),
-        message: refusal.unwrap_or_else(|| "It holds from now on.".to_owned()),
+        gate: gate.filter(|_| refusal.is_none()).map(|gate| gate.to_string()),
+        message: refusal.unwrap_or_else(|| match gate {
+            Some(gate) => format!("The gate {gate} is run again."),
+            None => "It holds from now on.".to_owned(),
+        }),
         at: Time(now),
     }
 }
@@ -114,7 +148,15 @@ mod tests {
     }
 
     fn after(handled: &[HandledCommand], given: &[(&str, &str)]) -> Vec<HandledCommand> {
-        record(handled, &annotations(given), Some("b2"), NOW)
+        after_failure(handled, given, None)
+    }
+
+    fn after_failure(
+        handled: &[HandledCommand],
+        given: &[(&str, &str)],
+        failed_gate: Option<GateId>,
+    ) -> Vec<HandledCommand> {
+        record(handled, &annotations(given), Some(Addressee { build_id: "b2", failed_gate }), NOW)
     }
 
     #[test]
@@ -146,8 +188,25 @@ mod tests {
             assert_eq!(order(&handled, "b2"), Order::AsSpecified);
             assert_eq!(after(&handled, &[("promote", given)]), handled, "said once");
         }
-        assert!(!after(&[], &[("retry-gate", "b2@1")])[0].accepted);
+        let early = after(&[], &[("retry-gate", "b2@1")]);
+        assert!(!early[0].accepted && early[0].message.contains("no gate of version b2 failed"), "{early:?}");
         assert!(!record(&[], &annotations(&[("pause", "b2@1")]), None, NOW)[0].accepted);
+    }
+
+    #[test]
+    fn each_gate_that_failed_is_run_again_by_the_last_command_for_it() {
+        let (first, second) = (Some(GateId::Rollout), Some(GateId::Step(50)));
+        let one = after_failure(&[], &[("retry-gate", "b2@1")], first);
+        assert_eq!(retries(&one, "b2"), [(GateId::Rollout, "b2@1".to_owned())].into());
+        assert_eq!(after_failure(&one, &[("retry-gate", "b2@1")], second), one, "each value counts once");
+        let two = after_failure(&one, &[("retry-gate", "b2@2")], second);
+        let expected = [(GateId::Rollout, "b2@1".to_owned()), (GateId::Step(50), "b2@2".to_owned())];
+        assert_eq!(retries(&two, "b2"), expected.clone().into());
+        assert_eq!(retries(&two, "b3"), BTreeMap::new(), "of another version");
+        assert_eq!(order(&two, "b2"), Order::AsSpecified);
+        let later = (0..100).fold(two, |handled, number| after(&handled, &[("pause", &format!("b2@{number}"))]));
+        assert_eq!(retries(&later, "b2"), expected.into(), "what they stand on is not forgotten");
+        assert!(later.len() <= REMEMBERED, "{}", later.len());
     }
 
     #[test]

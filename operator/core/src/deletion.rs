@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::observed::{DeploymentInfo, KubeState, Observation, TemporalState};
+use crate::rollout::{Claim, claim};
 
 /// Longest time for which a deletion waits for what it can't do.
 pub const LONGEST: Duration = Duration::from_secs(3600);
@@ -34,6 +35,8 @@ pub struct Deletion<'a> {
     pub temporal: Option<&'a TemporalState>,
     /// The operator's identity towards the server.
     pub identity: &'a str,
+    /// Identities that it had before.
+    pub former_identities: &'a BTreeSet<String>,
     /// Name of the Worker Deployment.
     pub deployment_name: &'a str,
     /// Versions whose record the server refused to delete a short time ago.
@@ -43,7 +46,7 @@ pub struct Deletion<'a> {
 }
 
 /// A write of a deletion.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Step {
     /// Take the pods of a version away.
     ScaleToZero {
@@ -54,8 +57,17 @@ pub enum Step {
         /// Version of the Deployment that this was decided on.
         resource_version: String,
     },
+    /// Make the operator's identity the one that alone may clean up.
+    ClaimManager {
+        /// The manager before.
+        from: String,
+        /// Token for the change.
+        conflict_token: Vec<u8>,
+    },
     /// Take the share of a version away.
     ClearRamp {
+        /// The version, and its share in percent.
+        from: (String, f32),
         /// Token for the change.
         conflict_token: Vec<u8>,
     },
@@ -125,17 +137,26 @@ fn clean(input: &Deletion<'_>) -> (Vec<Step>, String) {
 /// One change of the routing at a time, then the records.
 fn on_the_server(input: &Deletion<'_>, info: &DeploymentInfo) -> (Vec<Step>, String) {
     let name = input.deployment_name;
-    if !info.manager_identity.is_empty() && info.manager_identity != input.identity {
-        let message = format!(
-            "Worker Deployment {name:?} is managed by {:?}, which alone may clean it up. Use `temporal worker deployment \
-             manager-identity unset --deployment-name {name}`.",
-            info.manager_identity
-        );
-        return (Vec::new(), message);
-    }
+    let manager = &info.manager_identity;
     let conflict_token = info.conflict_token.clone();
-    if info.ramp.is_some() {
-        return (vec![Step::ClearRamp { conflict_token }], "It takes the share of a version away.".into());
+    match claim(manager, input.identity, input.former_identities) {
+        Claim::Refused => {
+            let message = format!(
+                "Worker Deployment {name:?} is managed by {manager:?}, which alone may clean it up. Use `temporal worker \
+                 deployment manager-identity unset --deployment-name {name}`.",
+            );
+            return (Vec::new(), message);
+        }
+        // Without a manager anybody may.
+        Claim::Due if !manager.is_empty() => {
+            let step = Step::ClaimManager { from: manager.clone(), conflict_token };
+            return (vec![step], "It becomes the manager of the Worker Deployment.".into());
+        }
+        Claim::Due | Claim::Held => {}
+    }
+    if let Some(ramp) = &info.ramp {
+        let from = (ramp.build_id.clone(), ramp.percent);
+        return (vec![Step::ClearRamp { from, conflict_token }], "It takes the share of a version away.".into());
     }
     if let Some(from) = info.current_build_id.clone() {
         let message = format!("It takes the traffic of version {from} away.");
@@ -206,6 +227,7 @@ mod tests {
                 kube: &self.kube,
                 temporal: self.connected.then_some(&temporal),
                 identity: "me",
+                former_identities: &["i".to_owned()].into(),
                 deployment_name: "ns/f",
                 resting: &resting,
                 since: self.since,
@@ -235,6 +257,15 @@ mod tests {
         assert_eq!(world.steps(), [Step::DeleteDeployment]);
         world.info = None;
         assert_eq!(world.steps(), [Step::Release { left: None }]);
+    }
+
+    #[test]
+    fn what_a_former_identity_manages_is_claimed_first() {
+        let mut world = World::without_pods();
+        world.info.as_mut().unwrap().manager_identity = "i".into();
+        assert!(matches!(&world.steps()[..], [Step::ClaimManager { from, .. }] if from == "i"));
+        world.info.as_mut().unwrap().manager_identity.clear();
+        assert!(matches!(world.steps()[..], [Step::ClearRamp { .. }]), "without a manager anybody may");
     }
 
     #[test]
@@ -270,6 +301,7 @@ mod tests {
                 kube: &world.kube,
                 temporal: Some(&temporal),
                 identity: "me",
+                former_identities: &none,
                 deployment_name: "ns/f",
                 resting: &none,
                 since: Duration::ZERO,

@@ -4,8 +4,15 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::api::{ConditionType, HandledCommand, Reason, ScalingStatus, WorkerDeploymentStatus, find_condition};
+use crate::api::{
+    ConditionType, HandledCommand, Reason, ScalingStatus, TestWorkflow, WorkerDeploymentStatus, find_condition,
+};
 use crate::commands::annotation;
+use crate::observed::TestStatus;
+
+mod failures;
+
+pub use failures::failed;
 
 /// Event that the target was missed.
 pub const SLO_MISSED: &str = "SLOMissed";
@@ -125,6 +132,13 @@ pub fn ramped(from: Option<&(String, f32)>, to: &str, percent: u8) -> EventData 
     EventData { severity: Severity::Normal, reason: "VersionRamped", action: "SetRampingVersion", note }
 }
 
+/// Who routes a version could not be noted on the server.
+#[must_use]
+pub fn metadata_not_updated(build_id: &str, why: &str) -> EventData {
+    let note = format!("The metadata of version {build_id} on the Temporal server could not be updated: {why}");
+    EventData { severity: Severity::Warning, reason: "MetadataUpdateFailed", action: "UpdateMetadata", note }
+}
+
 /// A version lost its share of the traffic to the current one.
 #[must_use]
 pub fn ramp_cleared((build_id, percent): &(String, f32)) -> EventData {
@@ -137,11 +151,21 @@ fn share(build_id: &str, percent: f32) -> String {
     format!("{name} at {percent} %")
 }
 
-/// The operator became the manager of a Worker Deployment.
+/// The operator became the manager of a Worker Deployment. `from` is the manager before, or empty.
 #[must_use]
-pub fn manager_claimed(deployment: &str, identity: &str) -> EventData {
-    let note = format!("Manager of Worker Deployment {deployment:?}: (none) → {identity:?}.");
+pub fn manager_claimed(deployment: &str, from: &str, identity: &str) -> EventData {
+    let from = if from.is_empty() { "(none)".to_owned() } else { format!("{from:?}") };
+    let note = format!("Manager of Worker Deployment {deployment:?}: {from} → {identity:?}.");
     EventData { severity: Severity::Normal, reason: "ManagerIdentityClaimed", action: "SetManager", note }
+}
+
+/// The pods of a version that is kept as it is were attached to the fleet's Connection.
+#[must_use]
+pub fn attached(child: &str, address: &str, temporal_namespace: &str) -> EventData {
+    let note = format!(
+        "Deployment {child} follows the Connection: its pods work in namespace {temporal_namespace:?} at {address}."
+    );
+    EventData { severity: Severity::Normal, reason: "DeploymentUpdated", action: "Attach", note }
 }
 
 /// A child Deployment was created.
@@ -164,6 +188,30 @@ pub fn commands_handled(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStat
         EventData { severity, reason, action: "Command", note }
     };
     new.handled_commands.iter().filter(known).map(event).collect()
+}
+
+/// A test Workflow was started.
+#[must_use]
+pub fn test_started(workflow_id: &str, task_queue: &str) -> EventData {
+    let note = format!("Test Workflow {workflow_id:?} started on Task Queue {task_queue:?}.");
+    EventData { severity: Severity::Normal, reason: "TestWorkflowStarted", action: "Gate", note }
+}
+
+/// Test Workflows that ended, and not as they should.
+#[must_use]
+pub fn gates_failed(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStatus) -> Vec<EventData> {
+    let known = |test: &TestWorkflow| old.target_version.test_workflows.contains(test);
+    let is_failure = |test: &TestWorkflow| TestStatus::of(&test.status).is_some_and(TestStatus::is_failure);
+    let event = |test: &TestWorkflow| {
+        let said = test.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+        let note = format!(
+            "Test Workflow {:?} on Task Queue {:?} is {}{said}.",
+            test.workflow_id, test.task_queue, test.status
+        );
+        EventData { severity: Severity::Warning, reason: "GateWorkflowFailed", action: "Gate", note }
+    };
+    let tests = new.target_version.test_workflows.iter();
+    tests.filter(|test| is_failure(test) && !known(test)).map(event).collect()
 }
 
 /// The traffic went to unversioned Workers, with the object.
@@ -229,6 +277,10 @@ pub fn readiness_changed(old: &WorkerDeploymentStatus, new: &WorkerDeploymentSta
     };
     let (before, (_, reason, message)) = (ready(old), ready(new)?);
     let same = before.is_some_and(|(_, old_reason, _)| old_reason == reason);
+    // Each test Workflow that failed has an event of its own.
+    if reason == Reason::GateFailed.as_str() {
+        return None;
+    }
     if failing(new) && !same {
         let reason = failure_word(&reason);
         return Some(EventData { severity: Severity::Warning, reason, action: "Reconcile", note: message });

@@ -1,5 +1,6 @@
 //! From a WorkerDeployment and its Connection to the fleet that is to run: defaults applied, names derived, objects built.
 
+mod gate;
 mod limits;
 mod policy;
 mod rollout_policy;
@@ -17,7 +18,7 @@ use crate::build;
 use crate::build::deployment::{self, Child, ChildInput, Owner};
 use crate::build::runtime::RuntimePod;
 use crate::build_id::{self, RuntimeInputs};
-use crate::connection::ConnectionFacts;
+use crate::connection::{Attachment, ConnectionFacts};
 use crate::names;
 use crate::observed::{LaneKey, TaskType};
 use crate::rollout::{self, sunset::Delays};
@@ -44,6 +45,8 @@ pub struct Fleet {
     pub child_name: String,
     /// The target's Deployment.
     pub child: Child,
+    /// Where its pods work.
+    pub attachment: Attachment,
     /// ConfigMaps that its pods mount.
     pub config_maps: Vec<Value>,
     /// `spec.replicas`.
@@ -145,12 +148,14 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         runtime: runtime.as_ref(),
         min_ready_seconds: spec.min_ready_seconds,
         progress_deadline_seconds: spec.progress_deadline_seconds,
+        strategy: spec.deployment_strategy.as_ref(),
     });
     // A Build ID of the user's own stands for whatever the manifest says now.
     let immutable = build_id.is_some() && spec.worker_options.unsafe_custom_build_id.is_none();
     let config_maps = runtime.iter().flat_map(|runtime| config_maps(owner, runtime, immutable)).collect();
     Ok(Fleet {
         grace: grace(&child),
+        attachment: Attachment::new(around.connection, &spec.worker_options.temporal_namespace),
         temporal_namespace: spec.worker_options.temporal_namespace.clone(),
         replicas: spec.replicas.map(count),
         declared: declared(object, runtime.as_ref()),

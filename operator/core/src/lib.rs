@@ -18,6 +18,7 @@ pub mod clock;
 #[cfg(feature = "k8s")]
 pub mod commands;
 pub mod connection;
+pub mod connection_use;
 pub mod contract;
 pub mod cordon;
 pub mod defaults;
@@ -36,11 +37,14 @@ pub mod observed;
 #[cfg(feature = "k8s")]
 pub mod plan;
 pub mod polling;
+#[cfg(feature = "k8s")]
+pub mod preview;
 pub mod push_token;
 pub mod rollout;
 pub mod scaling;
 #[cfg(feature = "k8s")]
 pub mod schedule;
+pub mod standing;
 #[cfg(feature = "k8s")]
 pub mod status;
 #[cfg(feature = "k8s")]

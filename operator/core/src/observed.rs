@@ -10,10 +10,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::connection::Attached;
+
 mod server;
+mod tests;
 mod unreadable;
 
 pub use server::{DeploymentInfo, Ramp, VersionInfo, VersionStatus, VersionSummary};
+pub use tests::{TestRun, TestStatus};
 pub use unreadable::{ReadFailure, Unreadable};
 
 /// A reading with its age.
@@ -267,6 +271,8 @@ pub struct TemporalState {
     /// Whether Workers without Worker Versioning poll a lane, by its own description; a lane that is missing was never
     /// described.
     pub unversioned: BTreeMap<LaneKey, Observation<bool>>,
+    /// Test Workflows by Workflow ID, those that are asked for; `Known` with `None` when the server has none of that ID.
+    pub test_workflows: BTreeMap<String, Observation<Option<TestRun>>>,
     /// Why the last read failed, while it fails.
     pub failure: Option<TemporalFailure>,
     /// That its readings come late, while they do.
@@ -300,6 +306,8 @@ pub struct ChildState {
     pub superseded_at: Option<jiff::Timestamp>,
     /// Why the Deployment can't make its pods, in its own words: a quota, a webhook, a deadline.
     pub failure: Option<String>,
+    /// Where its pods work, by its template.
+    pub attached: Attached,
 }
 
 /// A pod of the fleet as the cluster has it, with its load.

@@ -6,11 +6,13 @@
 //! | the server refuses or does not answer | False, the cause | False, the cause |
 //! | no pod can start | False, the cause | False, the cause |
 //! | the target was never read from the server | Unknown `PollerStatusUnknown` | True `PollerStatusUnknown` |
+//! | a test Workflow of a gate failed, or can't be started | False `GateFailed`, `TestWorkflowStartFailed` | the same |
 //! | the target has yet to poll | False `WaitingForPollers` | True `WaitingForPollers` |
 //! | the target polls and has no traffic yet | False `WaitingForPromotion` | True `WaitingForPromotion` |
 //! | the target has a share of the traffic | False `Ramping` | True `Ramping` |
 //! | the target has the traffic, or versioning is off | True `RolloutComplete` | False `RolloutComplete` |
 
+mod gates;
 mod limits;
 mod scaling;
 mod staleness;
@@ -28,10 +30,11 @@ use crate::api::{
 use crate::commands;
 use crate::fleet::Fleet;
 use crate::names;
-use crate::observed::{ChildState, KubeState, PodState, PollingDegraded, TemporalState};
+use crate::observed::{ChildState, KubeState, Observation, PodState, PollingDegraded, TemporalState};
 use crate::plan::Plan;
 use crate::rollout::Order;
 
+pub use gates::record as gate_record;
 pub use scaling::term;
 pub use staleness::{STALE_GRACE, Staleness, staleness};
 use verdict::{failure_message, failure_reason, verdict};
@@ -87,10 +90,14 @@ pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
     match input.planned {
         Some((fleet, plan)) => {
             let handled = &input.previous.handled_commands;
-            let target = fleet.build_id.as_deref();
+            let target = fleet.build_id.as_deref().map(|build_id| commands::Addressee {
+                build_id,
+                failed_gate: plan.rollout.as_ref().and_then(|rollout| rollout.gates.failed),
+            });
             status.handled_commands = commands::record(handled, input.annotations, target, input.now);
             scaling::fill(&mut status, input, fleet, plan);
             versions::fill(&mut status, input, fleet);
+            status.target_version.test_workflows = gates::tests(&input.previous.target_version, fleet, plan);
         }
         None => versions::keep(&mut status, input.previous),
     }
@@ -121,6 +128,13 @@ pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
         scaling::CONDITIONS.iter().for_each(|&type_| _ = remove_condition(&mut conditions, type_));
     }
     let stalled = verdict.stalled.then(|| (verdict.reason, verdict.message.clone()));
+    status.conditions = conditions;
+    set_while_true(&mut status, input, stalled);
+    status
+}
+
+/// Conditions that are there only while they are true.
+fn set_while_true(status: &mut WorkerDeploymentStatus, input: &StatusInput<'_>, stalled: Option<(Reason, String)>) {
     let optional = [
         (ConditionType::Stalled, stalled.or_else(|| scaling::stalled(input))),
         (ConditionType::Unsupported, unsupported(input)),
@@ -131,13 +145,11 @@ pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
         match holds {
             Some((reason, message)) => {
                 let update = ConditionUpdate { type_, status: ConditionStatus::True, reason, message };
-                set_condition(&mut conditions, update, Some(input.generation), input.now);
+                status.set_condition(update, input.now);
             }
-            None => _ = remove_condition(&mut conditions, type_),
+            None => _ = remove_condition(&mut status.conditions, type_),
         }
     }
-    status.conditions = conditions;
-    status
 }
 
 /// The status of an object that is being deleted: what it was, and what it waits for.
@@ -167,6 +179,15 @@ pub fn must_write(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStatus, si
         return false;
     }
     since_write >= QUIET_WRITE_INTERVAL || scaling::without_gauges(old) != scaling::without_gauges(new)
+}
+
+/// Whether the server was not heard of yet, neither by an answer nor by its silence, and the status is one of this generation:
+/// then it says more than a new one would. So a restart of the operator turns no condition back and forth.
+#[must_use]
+pub fn says_more_already(input: &StatusInput<'_>) -> bool {
+    let asks = input.planned.is_some_and(|(fleet, _)| fleet.build_id.is_some());
+    let unheard = matches!(input.temporal.deployment, Observation::Unknown) && input.temporal.failure.is_none();
+    asks && unheard && input.blocked.is_none() && input.previous.observed_generation == Some(input.generation)
 }
 
 type Condition = (ConditionStatus, Reason, String);

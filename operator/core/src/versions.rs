@@ -1,5 +1,6 @@
 //! The versions of a fleet that have a Deployment, each with its role.
 
+use crate::connection::Attached;
 use crate::fleet::Fleet;
 use crate::names;
 use crate::observed::{ChildState, DeploymentInfo, KubeState, Observation, PodState, TemporalState, VersionInfo};
@@ -23,6 +24,16 @@ impl Version<'_> {
     #[must_use]
     pub fn known(&self) -> Option<&VersionInfo> {
         self.info.and_then(Observation::known).and_then(Option::as_ref)
+    }
+
+    /// Whether its pods work where the fleet's answers of the server don't come from: in another Temporal namespace, or at
+    /// another address, if the server has no record of it. Then nothing of it follows from these answers.
+    #[must_use]
+    pub fn is_elsewhere(&self, fleet: &Fleet) -> bool {
+        let Attached::To(at) = &self.child.attached else { return false };
+        let no_record = || self.info.and_then(Observation::known) == Some(&None);
+        at.temporal_namespace != fleet.temporal_namespace
+            || at.connection.host_port != fleet.attachment.connection.host_port && no_record()
     }
 
     /// Whether a pod is one of its own.

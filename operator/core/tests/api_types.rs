@@ -41,8 +41,8 @@ fn fields_without_behaviour_are_named_by_path() {
         (json!({ "workerOptions": options("Connection") }), vec![]),
         (json!({ "rollout": null, "sunset": null, "versioning": "Disabled" }), vec![]),
         (json!({ "rollout": { "strategy": "Manual" } }), vec![]),
-        (json!({ "rollout": { "strategy": "Progressive", "steps": [step], "gate": gate } }), vec!["spec.rollout.gate"]),
-        (json!({ "rollout": { "strategy": "AllAtOnce", "gate": gate } }), vec!["spec.rollout.gate"]),
+        (json!({ "rollout": { "strategy": "Progressive", "steps": [step], "gate": gate } }), vec![]),
+        (json!({ "rollout": { "strategy": "AllAtOnce", "gate": gate } }), vec![]),
         (json!({ "sunset": { "scaledownDelay": "60m", "deleteDelay": "24h0m" } }), vec![]),
         (json!({ "sunset": { "scaledownDelay": "2h" } }), vec![]),
         (

@@ -118,11 +118,13 @@ fn plan_of(fleet: &Fleet, kube: &KubeState) -> Plan {
         others: &BTreeMap::new(),
         clock: operator_core::clock::Clock::at(jiff::Timestamp::UNIX_EPOCH),
         identity: "me",
+        former_identities: &Default::default(),
         since_marked: None,
         resting: &Default::default(),
         max_versions: 75,
         protected: true,
         order: Default::default(),
+        gates: &Default::default(),
     })
 }
 

@@ -5,14 +5,17 @@ use std::time::Instant;
 
 use kube::core::{DynamicObject, ObjectMeta};
 
+use operator_core::api::WorkerDeployment;
+use operator_core::build::attach;
+use operator_core::build::environment::WorkerIdentity;
 use operator_core::events::{self, EventData};
 use operator_core::fleet::Fleet;
-use operator_core::observed::TemporalFailure;
+use operator_core::observed::{FailureClass, TemporalFailure};
 use operator_core::plan::{Action, object_key};
 use serde_json::Value;
 
 use super::memory::{Applied, Memory};
-use super::{Context, route};
+use super::{Context, gates, route};
 use crate::kube::apply::{self, ApplyError};
 use crate::kube::client::CallError;
 use crate::kube::observe::FleetKey;
@@ -66,6 +69,22 @@ pub enum Failure {
     },
 }
 
+/// Refusals in a row after which a routing that is refused as something changed is refused for good.
+const REFUSALS: u32 = 3;
+
+impl Failure {
+    /// Whether it is gone once the plan is made anew, after `before` failures in a row.
+    #[must_use]
+    pub fn passes(&self, before: u32) -> bool {
+        match self {
+            Self::NotLeader | Self::Outdated => true,
+            // The routing changed while it was being decided: it is read again and decided again.
+            Self::Routing { failure, .. } => failure.class == FailureClass::FailedPrecondition && before < REFUSALS,
+            Self::Apply { .. } | Self::Call { .. } => false,
+        }
+    }
+}
+
 /// Everything that carrying out a plan needs.
 pub struct Work<'a> {
     /// The context.
@@ -89,11 +108,28 @@ pub async fn carry_out(work: &Work<'_>, actions: &[Action], memory: &mut Memory)
             break;
         };
         if let Err(failure) = one(work, action, memory, &mut outcome).await {
+            tell(work, action, &failure, memory, &mut outcome);
             outcome.failure = Some(failure);
             break;
         }
     }
+    if outcome.failure.is_none() {
+        memory.told_failure = None;
+    }
     outcome
+}
+
+/// Says what failed, once until it is another thing. What passes by planning anew is not said.
+fn tell(work: &Work<'_>, action: &Action, failure: &Failure, memory: &mut Memory, outcome: &mut Outcome) {
+    if failure.passes(memory.backoff.failures()) {
+        return;
+    }
+    let note = format!("{failure}.");
+    let is_new = matches!(action, Action::Apply { object, .. } if !work.known.contains(&object_key(object)));
+    if memory.told_failure.as_ref() != Some(&note) {
+        outcome.events.extend(events::failed(action, is_new, &note));
+        memory.told_failure = Some(note);
+    }
 }
 
 async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mut Outcome) -> Result<(), Failure> {
@@ -101,7 +137,7 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
     let namespace = &work.fleet.namespace;
     match action {
         Action::Protect => {
-            let protected = apply::set_protected(client, work.meta, true).await;
+            let protected = apply::set_protected::<WorkerDeployment>(client, work.meta, true).await;
             protected.map_err(failed(|| "finalizer of the WorkerDeployment".to_owned()))?;
         }
         Action::Apply { object, digest } => apply_object(work, (object, digest), memory, outcome).await?,
@@ -116,6 +152,7 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
             outcome.scaled_to.insert(child.clone(), *to);
             outcome.events.push(events::scaled(*from, *to, reason));
         }
+        Action::Attach { .. } => attach(work, action, outcome).await?,
         Action::NoteSuperseded { child, at, resource_version } => {
             let noted = apply::note_superseded(client, namespace, (child, resource_version), *at).await;
             noted.map_err(failed(|| format!("annotation of Deployment {child}")))?;
@@ -127,7 +164,10 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
             deleted.map_err(failed(|| format!("deletion of Deployment {child}")))?;
             outcome.events.push(events::deleted(child));
         }
-        Action::ClaimManager { conflict_token }
+        Action::StartGate { build_id, workflow_id, task_queue, gate } => {
+            gates::start(work, gates::Test { gate, build_id, workflow_id, task_queue }, memory, outcome).await;
+        }
+        Action::ClaimManager { conflict_token, .. }
         | Action::SetCurrent { conflict_token, .. }
         | Action::SetRamping { conflict_token, .. }
         | Action::ClearRamp { conflict_token, .. } => {
@@ -162,6 +202,23 @@ async fn apply_object(
     remember(memory, &key, digest, &applied);
     if key.starts_with("Deployment/") {
         report_apply(work.fleet, known, outcome);
+    }
+    Ok(())
+}
+
+/// Attaches the pods of a child to the fleet's Connection, by a change of what its template is now.
+async fn attach(work: &Work<'_>, action: &Action, outcome: &mut Outcome) -> Result<(), Failure> {
+    let Action::Attach { child, uid, build_id, to } = action else { return Ok(()) };
+    let fleet = work.fleet;
+    let worker = WorkerIdentity {
+        namespace: &to.temporal_namespace,
+        deployment_name: &fleet.deployment_name,
+        build_id: build_id.as_deref(),
+    };
+    let change = |live: &Value| attach::attach(live, &to.connection, &worker);
+    let patched = apply::patch_child(&work.ctx.client, &fleet.namespace, (child, uid), change).await;
+    if patched.map_err(failed(|| format!("template of Deployment {child}")))? {
+        outcome.events.push(events::attached(child, &to.connection.host_port, &to.temporal_namespace));
     }
     Ok(())
 }

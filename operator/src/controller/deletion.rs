@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::runtime::controller::Action as Requeue;
-use operator_core::api::DeletionPolicy;
+use operator_core::api::{DeletionPolicy, WorkerDeployment};
 use operator_core::backoff::RetryClass;
 use operator_core::deletion::{self, Deletion, Step};
 use operator_core::events;
@@ -14,7 +14,8 @@ use operator_core::observed::{FailureClass, TemporalFailure, TemporalState};
 use operator_core::status;
 
 use super::carry_out::Failure;
-use super::fleet::{Error, Reconcile};
+use super::fleet::Error;
+use super::look::Reconcile;
 use super::memory::{Memory, Rest};
 use super::{connect, report};
 use crate::kube::apply;
@@ -26,8 +27,25 @@ use crate::temporal::{Connection, Phase, Watch};
 /// Time until the next look after a write, and while something is waited for.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-/// Does what can be done now, and says what is waited for.
-pub(super) async fn run(fleet: &Reconcile<'_>, since: Timestamp, memory: &mut Memory) -> Result<Requeue, Error> {
+/// What was seen of a fleet that is being deleted, and follows.
+pub(super) struct Seen {
+    /// The channel to its server.
+    connection: Option<Arc<Connection>>,
+    /// The server; none without a channel.
+    pub temporal: Option<TemporalState>,
+    /// Name of its Worker Deployment.
+    deployment_name: String,
+    /// What to do now.
+    pub steps: Vec<Step>,
+    /// What is waited for then.
+    pub waiting: String,
+}
+
+/// Observes and decides.
+///
+/// # Errors
+/// The API server could not be asked.
+pub(super) async fn see(fleet: &Reconcile<'_>, since: Timestamp, memory: &Memory) -> Result<Seen, Error> {
     let kube = fleet.observe_kube(None);
     let connection = connection(fleet).await?;
     let temporal = connection.as_ref().map(|connection| look(fleet, connection));
@@ -38,10 +56,17 @@ pub(super) async fn run(fleet: &Reconcile<'_>, since: Timestamp, memory: &mut Me
         kube: &kube,
         temporal: temporal.as_ref(),
         identity: &shared.identity,
+        former_identities: &shared.former_identities,
         deployment_name: &deployment_name,
         resting: &memory.resting(),
         since: shared.clock().since(since),
     });
+    Ok(Seen { connection, temporal, deployment_name, steps, waiting })
+}
+
+/// Does what can be done now, and says what is waited for.
+pub(super) async fn run(fleet: &Reconcile<'_>, since: Timestamp, memory: &mut Memory) -> Result<Requeue, Error> {
+    let Seen { connection, deployment_name, steps, waiting, .. } = see(fleet, since, memory).await?;
     let generation = fleet.wd.metadata.generation.unwrap_or(0);
     let previous = fleet.previous_status(memory);
     let now = status::deleting(&previous, generation, &waiting, Timestamp::now());
@@ -84,6 +109,7 @@ fn look(fleet: &Reconcile<'_>, connection: &Arc<Connection>) -> TemporalState {
         phase: Phase::Registering,
         gated: false,
     });
+    poller.follow_tests(fleet.id, &Default::default());
     poller.snapshot(fleet.id, tokio::time::Instant::now())
 }
 
@@ -107,7 +133,7 @@ impl Pass<'_> {
                 if let Some(left) = left {
                     self.say(&events::deletion_incomplete(&self.deployment_name, left)).await;
                 }
-                apply::set_protected(client, &self.fleet.wd.metadata, false).await?;
+                apply::set_protected::<WorkerDeployment>(client, &self.fleet.wd.metadata, false).await?;
             }
             step => {
                 let Some(connection) = &self.connection else { return Ok(()) };
@@ -127,7 +153,10 @@ impl Pass<'_> {
             identity: &self.fleet.ctx.shared.identity,
         };
         match step {
-            Step::ClearRamp { conflict_token } => {
+            Step::ClaimManager { conflict_token, .. } => {
+                routing::claim_manager(connection, routing(conflict_token)).await.map(drop)
+            }
+            Step::ClearRamp { conflict_token, .. } => {
                 routing::set_ramping(connection, routing(conflict_token), ("", 0)).await
             }
             Step::ClearCurrent { conflict_token, .. } => {
@@ -143,6 +172,11 @@ impl Pass<'_> {
     /// What was refused is tried again later: the server says for how long versions must not have been polled.
     async fn take(&self, step: &Step, done: Result<(), TemporalFailure>, memory: &mut Memory) -> Result<(), Error> {
         match (step, done) {
+            (Step::ClaimManager { from, .. }, Ok(())) => {
+                let identity = &self.fleet.ctx.shared.identity;
+                self.say(&events::manager_claimed(&self.deployment_name, from, identity)).await;
+            }
+            (Step::ClearRamp { from, .. }, Ok(())) => self.say(&events::ramp_cleared(from)).await,
             (Step::ClearCurrent { from, .. }, Ok(())) => self.say(&events::traffic_taken(from)).await,
             (Step::DeleteVersion { build_id }, Err(failure)) if failure.class != FailureClass::Unreachable => {
                 let backoff = memory.resting.get(build_id).map(|rest| rest.backoff).unwrap_or_default();

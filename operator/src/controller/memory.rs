@@ -10,6 +10,7 @@ use operator_core::observed::ChildState;
 use operator_core::scaling::State;
 use parking_lot::Mutex;
 
+use super::gates::Failed;
 use crate::changes::FleetId;
 
 /// Memory of one fleet.
@@ -34,6 +35,8 @@ pub struct Memory {
     pub routed: Option<Vec<u8>>,
     /// Versions whose record the server refused to delete, by Build ID.
     pub resting: BTreeMap<String, Rest>,
+    /// Test Workflows that could not be started, by Workflow ID.
+    pub unstarted: BTreeMap<String, Failed>,
     /// The status as it was last written, and when.
     pub written: Option<(WorkerDeploymentStatus, Instant)>,
     /// Since when readings have been missing or old without a break.
@@ -42,6 +45,8 @@ pub struct Memory {
     pub marked: Option<Instant>,
     /// When it was last said that the target is missed.
     pub slo_missed: Option<Instant>,
+    /// What was last said to have failed, until a plan is carried out: the note of the event.
+    pub told_failure: Option<String>,
     /// Failures in a row.
     pub backoff: Backoff,
 }

@@ -6,16 +6,21 @@
 pub mod carry_out;
 pub mod checkpoint;
 pub mod connect;
+mod connections;
 pub mod cordon;
 mod deletion;
 pub mod fleet;
+mod gates;
 pub mod loads;
+mod look;
 pub mod memory;
+pub(crate) mod preview;
 pub mod push;
 pub mod report;
 mod route;
 pub mod scopes;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::Client;
@@ -74,6 +79,8 @@ pub struct Shared {
     pub runtime_image: String,
     /// Identity towards Temporal.
     pub identity: String,
+    /// Identities that it had before.
+    pub former_identities: BTreeSet<String>,
     /// Recorder of scaling decisions, if they are to be recorded.
     pub recorder: Option<Recorder>,
     /// Most old versions of a fleet that have work or pods beside which a new one is begun.

@@ -45,19 +45,25 @@ pub(super) async fn route(
             routing::set_ramping(work.connection, routing, ("", 0)).await,
             events::ramp_cleared(from),
         ),
-        _ => {
+        Action::ClaimManager { from, .. } => {
             let claimed = routing::claim_manager(work.connection, routing).await;
             let failed =
                 |failure| Failure::Routing { what: "the manager's identity could not be claimed".into(), failure };
             outcome.token = Some(claimed.map_err(failed)?);
-            outcome.events.push(events::manager_claimed(routing.deployment, routing.identity));
+            outcome.events.push(events::manager_claimed(routing.deployment, from, routing.identity));
             return Ok(());
         }
+        _ => return Ok(()),
     };
     work.ctx.shared.poller.poke(&work.fleet.uid.as_str().into());
     done.map_err(|failure| Failure::Routing { what, failure })?;
     memory.routed = Some(token.clone());
     outcome.events.push(event);
+    if let Action::SetCurrent { build_id, .. } | Action::SetRamping { build_id, .. } = action {
+        let noted = routing::note_controller(work.connection, routing, build_id, env!("CARGO_PKG_VERSION")).await;
+        // It is for people: nothing follows from it, and the next change of the routing notes it again.
+        outcome.events.extend(noted.err().map(|failure| events::metadata_not_updated(build_id, &failure.message)));
+    }
     Ok(())
 }
 

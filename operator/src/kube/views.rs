@@ -6,9 +6,12 @@ use k8s_openapi::api::core::v1::{ContainerPort, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use operator_core::api::PodMetrics;
+use operator_core::build::attach;
+use operator_core::connection::Attached;
 use operator_core::last_words::last_words;
 use operator_core::observed::{ChildState, Waiting};
 use operator_core::{contract, names};
+use serde_json::json;
 
 use super::index::{Group, View};
 
@@ -100,6 +103,7 @@ impl View for DeploymentView {
             cordonable: annotation(meta, names::CORDONABLE_ANNOTATION).as_deref() == Some("true"),
             superseded_at: annotation(meta, names::SUPERSEDED_AT_ANNOTATION).and_then(|at| at.parse().ok()),
             failure: failure(object),
+            attached: attached(object),
         };
         Self {
             namespace: meta.namespace.clone().unwrap_or_default(),
@@ -117,6 +121,12 @@ impl View for DeploymentView {
     fn name(&self) -> &str {
         &self.child.name
     }
+}
+
+fn attached(object: &Deployment) -> Attached {
+    let template = object.spec.as_ref().map(|spec| &spec.template);
+    let meta = json!({"name": object.metadata.name, "annotations": object.metadata.annotations});
+    attach::attached(&json!({"metadata": meta, "spec": {"template": template}}))
 }
 
 fn available_since(object: &Deployment) -> Option<Timestamp> {
@@ -266,8 +276,6 @@ fn ended(status: &ContainerStatus) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn pod(value: serde_json::Value) -> PodView {

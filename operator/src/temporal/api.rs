@@ -39,8 +39,12 @@ pub enum Method {
     SetWorkerDeploymentCurrentVersion,
     SetWorkerDeploymentRampingVersion,
     SetWorkerDeploymentManager,
+    UpdateWorkerDeploymentVersionMetadata,
     DeleteWorkerDeploymentVersion,
     DeleteWorkerDeployment,
+    StartWorkflowExecution,
+    DescribeWorkflowExecution,
+    GetWorkflowExecutionHistory,
 }
 
 impl Method {
@@ -57,8 +61,12 @@ impl Method {
             Self::SetWorkerDeploymentCurrentVersion => "SetWorkerDeploymentCurrentVersion",
             Self::SetWorkerDeploymentRampingVersion => "SetWorkerDeploymentRampingVersion",
             Self::SetWorkerDeploymentManager => "SetWorkerDeploymentManager",
+            Self::UpdateWorkerDeploymentVersionMetadata => "UpdateWorkerDeploymentVersionMetadata",
             Self::DeleteWorkerDeploymentVersion => "DeleteWorkerDeploymentVersion",
             Self::DeleteWorkerDeployment => "DeleteWorkerDeployment",
+            Self::StartWorkflowExecution => "StartWorkflowExecution",
+            Self::DescribeWorkflowExecution => "DescribeWorkflowExecution",
+            Self::GetWorkflowExecutionHistory => "GetWorkflowExecutionHistory",
         }
     }
 
@@ -72,6 +80,8 @@ impl Method {
                 | Self::DescribeWorkerDeploymentVersion
                 | Self::ListWorkers
                 | Self::DescribeWorker
+                | Self::DescribeWorkflowExecution
+                | Self::GetWorkflowExecutionHistory
         )
     }
 }
@@ -348,6 +358,6 @@ fn wire_type(task_type: TaskType) -> TaskQueueType {
     }
 }
 
-fn task_queue(name: String) -> TaskQueue {
+pub(super) fn task_queue(name: String) -> TaskQueue {
     TaskQueue { name, kind: TaskQueueKind::Normal.into(), normal_name: String::new() }
 }

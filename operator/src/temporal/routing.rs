@@ -1,6 +1,10 @@
 //! Changes of the routing. A reconcile waits for these; they follow from what was read before.
 
+use std::collections::HashMap;
+
+use operator_core::names;
 use operator_core::observed::TemporalFailure;
+use temporalio_protos::temporal::api::common::v1::Payload;
 use temporalio_protos::temporal::api::deployment::v1::WorkerDeploymentVersion;
 use temporalio_protos::temporal::api::workflowservice::v1 as wire;
 use temporalio_protos::temporal::api::workflowservice::v1::set_worker_deployment_manager_request::NewManagerIdentity;
@@ -91,6 +95,44 @@ pub async fn claim_manager(connection: &Connection, routing: Routing<'_>) -> Res
     within_budget(connection, routing.namespace, call).await.map(|answer| answer.conflict_token)
 }
 
+/// Notes on a version who routes it, among what others note there. It needs no token, and makes none out of date.
+///
+/// # Errors
+/// The server could not be asked, or refused.
+pub async fn note_controller(
+    connection: &Connection,
+    routing: Routing<'_>,
+    build_id: &str,
+    controller_version: &str,
+) -> Result<(), TemporalFailure> {
+    let entry = |key: &str, text: &str| (key.to_owned(), json(text));
+    let message = wire::UpdateWorkerDeploymentVersionMetadataRequest {
+        namespace: routing.namespace.to_owned(),
+        deployment_version: Some(version(routing, build_id)),
+        upsert_entries: HashMap::from([
+            entry(names::CONTROLLER_METADATA, routing.identity),
+            entry(names::CONTROLLER_VERSION_METADATA, controller_version),
+        ]),
+        identity: routing.identity.to_owned(),
+        ..Default::default()
+    };
+    let method = Method::UpdateWorkerDeploymentVersionMetadata;
+    let call = api::call(connection, method, routing.namespace, message, async |mut client, request| {
+        client.update_worker_deployment_version_metadata(request).await
+    });
+    within_budget(connection, routing.namespace, call).await.map(drop)
+}
+
+/// A text as the SDKs' default converter writes it.
+fn json(text: &str) -> Payload {
+    let metadata = HashMap::from([("encoding".to_owned(), b"json/plain".to_vec())]);
+    Payload { metadata, data: serde_json::Value::from(text).to_string().into_bytes(), ..Payload::default() }
+}
+
+fn version(routing: Routing<'_>, build_id: &str) -> WorkerDeploymentVersion {
+    WorkerDeploymentVersion { deployment_name: routing.deployment.to_owned(), build_id: build_id.to_owned() }
+}
+
 /// Whether a version must have no open Workflows that are pinned to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
@@ -148,11 +190,9 @@ pub async fn delete_version(
     build_id: &str,
     drained: Drained,
 ) -> Result<(), TemporalFailure> {
-    let version =
-        WorkerDeploymentVersion { deployment_name: routing.deployment.to_owned(), build_id: build_id.to_owned() };
     let message = wire::DeleteWorkerDeploymentVersionRequest {
         namespace: routing.namespace.to_owned(),
-        deployment_version: Some(version),
+        deployment_version: Some(version(routing, build_id)),
         skip_drainage: drained == Drained::OrNot,
         identity: routing.identity.to_owned(),
         ..Default::default()

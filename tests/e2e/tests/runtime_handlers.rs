@@ -85,7 +85,7 @@ async fn a_program_that_vanished_is_named_with_field_value_and_remedy() -> Resul
     std::fs::remove_file(&program)?;
     let (kind, message) = server.run(Activity::default()).await?.failure();
     assert_eq!(kind, "HandlerNotStarted");
-    assert_says(&message, &["\"worker\"", "command[0]", &path, "No such file", "image"]);
+    assert_says(&message, &["\"worker\"", "command[0]", &path, "is not there", "image"]);
     Ok(())
 }
 

@@ -42,15 +42,16 @@ pub(super) fn problem(exec: &ExecConfig) -> Option<(&'static str, String)> {
     }
     let program = exec.command.first().filter(|program| !program.is_empty())?;
     let remedy = "put the program into the handler's image, with execute permission, or correct the field";
-    obstacle(program, exec).map(|cause| ("command[0]", format!("is {program:?}, and {cause}; {remedy}")))
+    let cause = executable(program, exec).err()?;
+    Some(("command[0]", format!("is {program:?}, and {cause}; {remedy}")))
 }
 
-/// Why a program can't be started, if so.
-fn obstacle(program: &str, exec: &ExecConfig) -> Option<String> {
+/// The file that is a program, or why it can't be started.
+fn executable(program: &str, exec: &ExecConfig) -> Result<PathBuf, String> {
     match find(program, exec) {
-        Some(path) if access(&path, AccessFlags::X_OK).is_ok() => None,
-        Some(path) => Some(format!("{} can't be executed", path.display())),
-        None => Some("it is not there".to_owned()),
+        Some(path) if access(&path, AccessFlags::X_OK).is_ok() => Ok(path),
+        Some(path) => Err(format!("{} can't be executed", path.display())),
+        None => Err("it is not there".to_owned()),
     }
 }
 
@@ -62,9 +63,8 @@ fn find(program: &str, exec: &ExecConfig) -> Option<PathBuf> {
         return Some(Path::new(folder).join(program)).filter(is_file);
     }
     let path = exec.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"))?;
-    let found: Vec<_> = std::env::split_paths(&path).map(|folder| folder.join(program)).filter(is_file).collect();
-    let executable = found.iter().find(|path| access(*path, AccessFlags::X_OK).is_ok());
-    executable.or(found.first()).cloned()
+    let files = || std::env::split_paths(&path).map(|folder| folder.join(program)).filter(is_file);
+    files().find(|path| access(path, AccessFlags::X_OK).is_ok()).or_else(|| files().next())
 }
 
 impl Program {
@@ -75,18 +75,11 @@ impl Program {
             return Err(self.not_started("workingDir", dir, "it is not a folder".to_owned()));
         }
         let program = exec.command.first().map_or("", String::as_str);
+        // What enters a group could tell it on standard error only.
+        let file = executable(program, exec).map_err(|cause| self.not_started("command[0]", program, cause))?;
         let mark = programs.mark();
         let group = programs.group(&mark, *limits).map_err(|error| self.no_group(&error))?;
-        let mut command = match &group {
-            None => Command::new(program),
-            Some(group) => {
-                // What enters the group could tell it on standard error only.
-                if let Some(cause) = obstacle(program, exec) {
-                    return Err(self.not_started("command[0]", program, cause));
-                }
-                group.command(program)
-            }
-        };
+        let mut command = group.as_ref().map_or_else(|| direct(program, file), |group| group.command(program));
         command
             .args(exec.command.iter().skip(1))
             .env_clear()
@@ -115,6 +108,18 @@ impl Program {
         let cause = format!("cannot make a control group for its program: {error}");
         HandlerError::System { handler: self.name.clone(), cause }
     }
+}
+
+/// Starts a program itself. A file that is looked up here already can be spawned without a copy of this process's memory
+/// map (`posix_spawn(3)`), which the standard library makes to look a name up in the program's own `PATH`.
+fn direct(program: &str, file: PathBuf) -> Command {
+    if program.contains('/') {
+        // As it is given: from the folder that the program starts in.
+        return Command::new(program);
+    }
+    let mut command = Command::new(file);
+    command.arg0(program);
+    command
 }
 
 /// The end of a handler's standard error.

@@ -89,6 +89,10 @@ words! {
         TemporalClientCreationFailed,
         /// The Temporal server answered with an error.
         TemporalStateFetchFailed,
+        /// A test Workflow of a gate ended, and not as it should.
+        GateFailed,
+        /// A test Workflow of a gate could not be started.
+        TestWorkflowStartFailed,
         /// What to do could not be worked out.
         PlanGenerationFailed,
         /// What was to be done failed.

@@ -27,7 +27,8 @@ pub use crds::{crd_yaml_files, crds};
 pub use duration::{DurationError, GoDuration};
 pub use reference::reference_markdown;
 pub use rollout::{
-    GateInputSource, GateSpec, RollbackSpec, RollbackStrategy, RolloutSpec, RolloutStep, RolloutStrategy, SunsetSpec,
+    GateInputSource, GateSpec, OnGateFailure, RollbackSpec, RollbackStrategy, RolloutSpec, RolloutStep,
+    RolloutStrategy, SunsetSpec,
 };
 pub use runtime::{
     ActivityRoute, EncryptionKey, EncryptionSpec, ExecHandler, ExecLimits, Handler, HttpHandler, PollerRange,
@@ -45,8 +46,9 @@ pub use status::{
 pub use template::PodTemplate;
 pub use unsupported::unsupported_fields;
 pub use worker_deployment::{
-    ConnectionKind, ConnectionRef, DEFAULT_PROGRESS_DEADLINE_SECONDS, DeletionPolicy, SidecarSpec, Versioning,
-    WorkerDeployment, WorkerDeploymentSpec, WorkerOptions,
+    ConnectionKind, ConnectionRef, DEFAULT_PROGRESS_DEADLINE_SECONDS, DeletionPolicy, DeploymentStrategy,
+    DeploymentStrategyType, RollingUpdate, SidecarSpec, Versioning, WorkerDeployment, WorkerDeploymentSpec,
+    WorkerOptions,
 };
 
 /// API group of every kind.

@@ -39,7 +39,7 @@ pub struct WorkerDeploymentStatus {
     pub version_count: Option<i32>,
     /// Commands by annotation that were taken note of, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 64))]
     pub handled_commands: Vec<HandledCommand>,
     /// Conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -142,7 +142,7 @@ pub struct TargetVersion {
     /// What every version has.
     #[serde(flatten)]
     pub version: Version,
-    /// Runs of the gate.
+    /// Test Workflows of the gates that count now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub test_workflows: Vec<TestWorkflow>,
     /// Share of new Workflows, in percent.
@@ -195,12 +195,15 @@ pub struct HandledCommand {
     pub accepted: bool,
     /// Why not, if it has none.
     pub message: String,
+    /// What retry-gate runs again: rollout, or ramp- and the percentage of a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<String>,
     /// When it was taken note of.
     #[schemars(schema_with = "schema::time")]
     pub at: Time,
 }
 
-/// A run of the gate.
+/// A test Workflow of a gate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TestWorkflow {
@@ -214,4 +217,7 @@ pub struct TestWorkflow {
     pub status: String,
     /// Task Queue that it runs on.
     pub task_queue: String,
+    /// What its failure says, cut at 512 bytes; left out when its argument is in a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }

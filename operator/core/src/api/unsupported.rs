@@ -8,9 +8,6 @@ use super::{ConnectionKind, WorkerDeployment};
 pub fn unsupported_fields(object: &WorkerDeployment) -> Vec<String> {
     let spec = &object.spec;
     let mut paths = Vec::new();
-    if spec.rollout.as_ref().is_some_and(|rollout| rollout.gate.is_some()) {
-        paths.push("spec.rollout.gate".to_owned());
-    }
     if spec.worker_options.connection_ref.kind == ConnectionKind::ClusterConnection {
         paths.push("spec.workerOptions.connectionRef.kind".to_owned());
     }

@@ -1,7 +1,7 @@
 //! From `spec.rollout` to what the rollout is given.
 
-use super::duration;
-use crate::api::{RollbackStrategy, RolloutSpec, RolloutStep, RolloutStrategy, SunsetSpec};
+use super::{duration, gate};
+use crate::api::{OnGateFailure, RollbackStrategy, RolloutSpec, RolloutStep, RolloutStrategy, SunsetSpec};
 use crate::rollout::sunset::Delays;
 use crate::rollout::{Policy, Step, Strategy};
 
@@ -15,9 +15,11 @@ pub(super) fn resolve(spec: Option<&RolloutSpec>, wrong: &mut Vec<String>) -> Po
     };
     let rollback = spec.and_then(|spec| spec.rollback.clone()).unwrap_or_default();
     let window = duration(&rollback.window, "spec.rollout.rollback.window", wrong);
+    let gate = spec.and_then(|spec| spec.gate.as_ref()).map(|spec| gate::resolve(spec, "spec.rollout.gate", wrong));
     Policy {
         strategy,
-        gated: spec.is_some_and(|spec| spec.gate.is_some()),
+        gate,
+        rolls_back: spec.is_some_and(|spec| spec.on_gate_failure == OnGateFailure::Rollback),
         paused: spec.is_some_and(|spec| spec.paused),
         rollback_window: (rollback.strategy == RollbackStrategy::AllAtOnce).then_some(window),
     }
@@ -44,9 +46,13 @@ fn steps(spec: Option<&RolloutSpec>, wrong: &mut Vec<String>) -> Vec<Step> {
             ));
         }
     }
-    let step = |(index, step): (usize, &RolloutStep)| Step {
-        percent: u8::try_from(step.ramp_percentage).unwrap_or(100),
-        pause: duration(&step.pause_duration, &format!("spec.rollout.steps[{index}].pauseDuration"), wrong),
+    let step = |(index, step): (usize, &RolloutStep)| {
+        let field = format!("spec.rollout.steps[{index}]");
+        Step {
+            percent: u8::try_from(step.ramp_percentage).unwrap_or(100),
+            pause: duration(&step.pause_duration, &format!("{field}.pauseDuration"), wrong),
+            gate: step.gate.as_ref().map(|spec| gate::resolve(spec, &format!("{field}.gate"), wrong)),
+        }
     };
     given.iter().enumerate().map(step).collect()
 }

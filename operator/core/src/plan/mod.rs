@@ -1,5 +1,7 @@
 //! From everything that was seen to the writes that follow, in their order.
 
+mod attach;
+mod gate;
 mod route;
 mod scale;
 mod signals;
@@ -14,9 +16,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::clock::Clock;
+use crate::connection::Attachment;
 use crate::fleet::Fleet;
 use crate::names;
 use crate::observed::{KubeState, TemporalState};
+use crate::rollout::gate::{Gate, Record};
 use crate::rollout::sunset::Sunset;
 use crate::rollout::{self, Order, Rollout, Stage};
 use crate::scaling::{Decision, Input, Policy, State};
@@ -65,9 +69,33 @@ pub enum Action {
         /// Why.
         reason: String,
     },
+    /// Start a test Workflow, pinned to a version, unless there is one of its ID. A failure ends no plan.
+    StartGate {
+        /// The version.
+        build_id: String,
+        /// Its Workflow ID.
+        workflow_id: String,
+        /// Its Task Queue.
+        task_queue: String,
+        /// What it is.
+        gate: Gate,
+    },
+    /// Have the pods of a child work at the fleet's Connection, by a change of its own template.
+    Attach {
+        /// Name of the child.
+        child: String,
+        /// Its UID.
+        uid: String,
+        /// Its version; none with Worker Versioning off.
+        build_id: Option<String>,
+        /// Where they are to work.
+        to: Attachment,
+    },
     /// Make the operator's identity the one that alone may change the routing. The change that follows in the same plan
     /// carries the token that the server gives in return.
     ClaimManager {
+        /// The manager before; empty when there was none.
+        from: String,
         /// Token for the change.
         conflict_token: Vec<u8>,
     },
@@ -150,10 +178,14 @@ pub struct PlanInput<'a> {
     pub clock: Clock,
     /// The operator's identity towards the server.
     pub identity: &'a str,
+    /// Identities that it had before: what these manage is its own.
+    pub former_identities: &'a BTreeSet<String>,
     /// Whether the object has the finalizer that keeps it.
     pub protected: bool,
     /// What the user ordered of the target's rollout beside the spec.
     pub order: Order,
+    /// What is known of the target's gates beside the server's word.
+    pub gates: &'a Record,
     /// Time since victims were last marked; none when this process never did.
     pub since_marked: Option<Duration>,
     /// Most old versions that have work or pods beside which a new one is begun.
@@ -227,8 +259,11 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
         planned.actions.extend(applies(input));
     }
     scale::scale(input, &mut planned);
+    let attached = attach::attach(input, &planned.actions);
+    planned.actions.extend(attached);
+    let tests = gate::starts(input, planned.rollout.as_ref());
     let routing = route::route(input, planned.rollout.as_ref());
-    planned.actions.extend(routing);
+    planned.actions.extend(tests.into_iter().chain(routing));
     let marks = scale::cordon_marks(input, &planned.cordon);
     planned.actions.extend(marks);
     sunset::carry_out(input, &mut planned);
@@ -253,7 +288,10 @@ fn rollout_of(input: &PlanInput<'_>, build_id: &str) -> Rollout {
         has_ready_pod: runs && input.kube.pods.iter().filter(own).any(|pod| pod.ready && !pod.terminating),
         policy: &fleet.rollout,
         order: input.order,
+        deployment_name: &fleet.deployment_name,
+        gates: input.gates,
         identity: input.identity,
+        former_identities: input.former_identities,
     };
     rollout::decide(&target, input.temporal, &input.clock)
 }
@@ -277,7 +315,9 @@ fn applies(input: &PlanInput<'_>) -> Vec<Action> {
     input.fleet.config_maps.iter().chain([&input.fleet.child.object]).filter_map(changed).collect()
 }
 
-fn digest(object: &Value) -> String {
+/// Digest of an object as it is applied: SHA-256 of its JSON, in hexadecimal digits.
+#[must_use]
+pub fn digest(object: &Value) -> String {
     let text = object.to_string();
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }

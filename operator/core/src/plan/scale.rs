@@ -39,10 +39,11 @@ fn scale_main(input: &PlanInput<'_>, scaling: &Scaling, version: &Version<'_>, p
 }
 
 /// Any other version. A drained one is left to its sunset; one that the server is not asked for, as the fleet or it is
-/// unversioned, is left as it is.
+/// unversioned, or that works elsewhere, is left as it is.
 fn scale_other(input: &PlanInput<'_>, scaling: &Scaling, version: &Version<'_>, planned: &mut Plan) {
     let status = version.known().map(|info| info.status);
-    if input.fleet.build_id.is_none() || version.child.build_id.is_none() {
+    let is_left = !version.is_target && version.is_elsewhere(input.fleet);
+    if input.fleet.build_id.is_none() || version.child.build_id.is_none() || is_left {
         return;
     }
     if sets(version, planned) || !version.is_target && status == Some(VersionStatus::Drained) {

@@ -26,7 +26,9 @@ fn sunset(input: &PlanInput<'_>, info: &DeploymentInfo, version: &Version<'_>) -
     if version.is_target || version.is_current || info.ramp_of(build_id).is_some() {
         return if child.superseded_at.is_some() { Sunset::Unmark } else { Sunset::Keep(None) };
     }
-    let Some(answer) = info.known_version(build_id) else { return Sunset::Keep(None) };
+    let Some(answer) = info.known_version(build_id).filter(|_| !version.is_elsewhere(input.fleet)) else {
+        return Sunset::Keep(None);
+    };
     let own = || input.kube.pods.iter().filter(|pod| version.has(pod));
     let old = Old {
         info: answer,

@@ -3,12 +3,13 @@
 //! A version is never routed to before it has polled every Task Queue that it must serve: a version that was made
 //! current earlier owns no backlog until it polls, and the tasks would belong to nobody.
 
+pub mod gate;
 mod ramp;
 mod readiness;
 pub mod sunset;
 mod unversioned;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,18 +17,21 @@ use jiff::Timestamp;
 use crate::clock::Clock;
 use crate::observed::{DeploymentInfo, LaneKey, Observation, TemporalState, VersionInfo};
 use crate::scaling::versions;
+use gate::{Gate, GateHold, GateId, Gates, Keeper, Record};
 use ramp::Next;
 use readiness::{NEVER_POLLED, missing};
 
 pub use readiness::LANES_SETTLE;
 
 /// How versions get traffic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// Who changes the routing, and how.
     pub strategy: Strategy,
-    /// Whether a gate is set: it is not run in this release, so nothing is changed.
-    pub gated: bool,
+    /// The gate before any traffic.
+    pub gate: Option<Gate>,
+    /// Whether a version loses its share when one of its gates fails.
+    pub rolls_back: bool,
     /// Whether the traffic stays as it is.
     pub paused: bool,
     /// Time since a version was last current within which it is made current again at once; none for never.
@@ -35,7 +39,7 @@ pub struct Policy {
 }
 
 /// Who changes the routing, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Strategy {
     /// Somebody else.
     Manual,
@@ -46,12 +50,14 @@ pub enum Strategy {
 }
 
 /// A step of a Progressive rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Step {
     /// Share of new Workflows, in percent: 1 to 99.
     pub percent: u8,
     /// Least time until the next step.
     pub pause: Duration,
+    /// The gate before this share.
+    pub gate: Option<Gate>,
 }
 
 /// What commands leave of a rollout.
@@ -83,8 +89,14 @@ pub struct Target<'a> {
     pub policy: &'a Policy,
     /// What the user ordered of its rollout beside the spec.
     pub order: Order,
+    /// Name of the Worker Deployment.
+    pub deployment_name: &'a str,
+    /// What is known of its gates beside the server's word.
+    pub gates: &'a Record,
     /// The operator's own identity.
     pub identity: &'a str,
+    /// Identities that it had before.
+    pub former_identities: &'a BTreeSet<String>,
 }
 
 /// A change of the routing.
@@ -109,8 +121,8 @@ pub enum Hold {
     Paused,
     /// A command ended the rollout.
     Aborted,
-    /// A gate is set, which this release does not run.
-    Gate,
+    /// A gate is not passed.
+    Gate(GateHold),
     /// Another identity manages the routing.
     Manager(String),
     /// It does not poll all that it must, or not yet.
@@ -172,11 +184,13 @@ pub struct Rollout {
     pub due_in: Option<Duration>,
     /// Whether it is urgent, because it goes back to what worked or somebody ordered it: that waits for no more than one pod.
     pub urgent: bool,
+    /// What a look at the gates came to.
+    pub gates: Gates,
 }
 
 impl Rollout {
     fn at(stage: Stage) -> Self {
-        Self { stage, change: None, due_in: None, urgent: false }
+        Self { stage, change: None, due_in: None, urgent: false, gates: Gates::default() }
     }
 
     /// Puts the change that is due off until enough pods are Ready for it: four of five of `wanted`.
@@ -216,7 +230,11 @@ pub fn decide(target: &Target<'_>, temporal: &TemporalState, clock: &Clock) -> R
     match info.known_version(target.build_id) {
         None => Rollout::at(Stage::Unknown),
         Some(None) => unseen(),
-        Some(Some(version)) => on_the_way(target, (info, &temporal.unversioned), version, clock),
+        Some(Some(version)) => {
+            let mut keeper = Keeper::new(target, version, &temporal.test_workflows);
+            let rollout = on_the_way(&mut keeper, (info, temporal), (target, version), clock);
+            Rollout { gates: keeper.gates, ..rollout }
+        }
     }
 }
 
@@ -237,9 +255,9 @@ fn current(target: &Target<'_>, info: &DeploymentInfo) -> Rollout {
 }
 
 fn on_the_way(
-    target: &Target<'_>,
-    (info, lanes): (&DeploymentInfo, &BTreeMap<LaneKey, Observation<bool>>),
-    version: &VersionInfo,
+    keeper: &mut Keeper<'_>,
+    (info, temporal): (&DeploymentInfo, &TemporalState),
+    (target, version): (&Target<'_>, &VersionInfo),
     clock: &Clock,
 ) -> Rollout {
     let ramp = info.ramp_of(target.build_id);
@@ -248,6 +266,7 @@ fn on_the_way(
         (None, Hold::Missing(missing)) => Rollout::at(Stage::Registering { missing }),
         (None, hold) => Rollout::at(Stage::Waiting(hold)),
     };
+    let failed = keeper.failed();
     let ended = target.order == Order::Abort;
     if ended && (ramp.is_none() || foreign_manager(target, info).is_some()) {
         return at(Hold::Aborted);
@@ -255,11 +274,24 @@ fn on_the_way(
     if ended {
         return Rollout { change: Some(Move::ClearRamp), urgent: true, ..at(Hold::Aborted) };
     }
+    if let Some((test, written)) = failed.filter(|_| gates_count(target, version, clock)) {
+        let ours = target.policy.strategy != Strategy::Manual && foreign_manager(target, info).is_none();
+        // What counts is written down first: so the share is not given again by whoever did not see it fail.
+        let back = target.policy.rolls_back && written && ours && ramp.is_some();
+        let change = back.then_some(Move::ClearRamp);
+        return Rollout { change, urgent: back, ..at(Hold::Gate(GateHold::Failed(test))) };
+    }
     if let Some(missing) = missing(target, version, info) {
         return at(Hold::Missing(missing));
     }
-    match next(target, (info, lanes), version, clock) {
-        Err(hold) => at(hold),
+    match next(keeper, (info, temporal), (target, version), clock) {
+        Err(hold) => {
+            let due_in = match &hold {
+                Hold::Gate(GateHold::Settling(left)) => Some(*left),
+                _ => None,
+            };
+            Rollout { due_in, ..at(hold) }
+        }
         Ok(Next::Halted) => at(Hold::Outside { by: info.last_modifier_identity.clone() }),
         Ok(Next::Later { then, at: due, left }) => Rollout { due_in: Some(left), ..at(Hold::Pause { then, at: due }) },
         Ok(Next::Due(change)) => match foreign_manager(target, info) {
@@ -274,29 +306,53 @@ fn on_the_way(
 
 /// What the strategy does next with a version that is ready for traffic.
 fn next(
-    target: &Target<'_>,
-    (info, lanes): (&DeploymentInfo, &BTreeMap<LaneKey, Observation<bool>>),
-    version: &VersionInfo,
+    keeper: &mut Keeper<'_>,
+    (info, temporal): (&DeploymentInfo, &TemporalState),
+    (target, version): (&Target<'_>, &VersionInfo),
     clock: &Clock,
 ) -> Result<Next, Hold> {
+    if target.order == Order::Promote {
+        return Ok(Next::Due(Move::Current));
+    }
+    if is_paused(target) {
+        return Err(Hold::Paused);
+    }
+    if goes_back(target, version, clock) {
+        return Ok(Next::Due(Move::Current));
+    }
+    keeper.pass(GateId::Rollout, target.policy.gate.as_ref())?;
     let steps = match &target.policy.strategy {
-        _ if target.order == Order::Promote => return Ok(Next::Due(Move::Current)),
-        _ if target.order == Order::Pause || target.policy.paused => return Err(Hold::Paused),
         Strategy::Manual => return Err(Hold::Manual),
-        _ if goes_back(target, version, clock) => return Ok(Next::Due(Move::Current)),
-        _ if target.policy.gated => return Err(Hold::Gate),
         Strategy::AllAtOnce => return Ok(Next::Due(Move::Current)),
         Strategy::Progressive(steps) => steps,
     };
     let ramp = info.ramp_of(target.build_id);
     if info.current_build_id.is_none() && ramp.is_none() {
-        match unversioned::poll_all(version, lanes) {
+        match unversioned::poll_all(version, &temporal.unversioned) {
             Some(true) => {}
             Some(false) => return Ok(Next::Due(Move::Current)),
             None => return Err(Hold::Missing(unversioned::NOT_KNOWN.into())),
         }
     }
-    Ok(ramp::next(steps, ramp, info.last_modifier_identity == target.identity, clock))
+    let modifier = &info.last_modifier_identity;
+    let own = modifier == target.identity || target.former_identities.contains(modifier);
+    let next = ramp::next(steps, ramp, own, clock);
+    if let Next::Due(Move::Ramp(percent)) = next
+        && ramp.is_none_or(|ramp| f32::from(percent) > ramp.percent)
+    {
+        let step = steps.iter().find(|step| step.percent == percent);
+        keeper.pass(GateId::Step(percent), step.and_then(|step| step.gate.as_ref()))?;
+    }
+    Ok(next)
+}
+
+fn is_paused(target: &Target<'_>) -> bool {
+    target.order == Order::Pause || target.policy.paused
+}
+
+/// Whether a gate that failed holds the version: not what somebody ordered, nor what goes back to what worked.
+fn gates_count(target: &Target<'_>, version: &VersionInfo, clock: &Clock) -> bool {
+    target.order != Order::Promote && !is_paused(target) && !goes_back(target, version, clock)
 }
 
 /// Whether the version was current a short time ago: the user goes back to what worked.
@@ -307,7 +363,31 @@ fn goes_back(target: &Target<'_>, version: &VersionInfo, clock: &Clock) -> bool 
 
 fn foreign_manager(target: &Target<'_>, info: &DeploymentInfo) -> Option<String> {
     let manager = &info.manager_identity;
-    (!manager.is_empty() && manager != target.identity).then(|| manager.clone())
+    let foreign = claim(manager, target.identity, target.former_identities) == Claim::Refused;
+    foreign.then(|| manager.clone())
+}
+
+/// What has to come before a change of the routing, as the server obeys its manager alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing: the operator is the manager.
+    Held,
+    /// The operator becomes the manager: nobody is, or the operator was under a former identity.
+    Due,
+    /// No change: somebody else is the manager.
+    Refused,
+}
+
+/// Finds that out. `former` holds what the operator was called before, as its identity has the UID of its namespace in it.
+#[must_use]
+pub fn claim(manager: &str, identity: &str, former: &BTreeSet<String>) -> Claim {
+    if manager == identity {
+        Claim::Held
+    } else if manager.is_empty() || former.contains(manager) {
+        Claim::Due
+    } else {
+        Claim::Refused
+    }
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ mod tests {
     }
 
     fn steps() -> Vec<Step> {
-        [10, 50].map(|percent| Step { percent, pause: PAUSE }).into()
+        [10, 50].map(|percent| Step { percent, pause: PAUSE, gate: None }).into()
     }
 
     /// A ramp since second 100, with the time on the monotonic clock since it was seen to change.

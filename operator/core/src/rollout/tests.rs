@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::observed::{Ramp, TaskType, VersionStatus};
 
@@ -45,7 +47,7 @@ fn ramped(percent: f32, seconds_ago: i64, build_id: &str) -> Ramp {
 }
 
 fn progressive() -> Strategy {
-    let step = |percent| Step { percent, pause: Duration::from_secs(60) };
+    let step = |percent| Step { percent, pause: Duration::from_secs(60), gate: None };
     Strategy::Progressive(vec![step(10), step(50)])
 }
 
@@ -84,12 +86,16 @@ impl Case {
             has_ready_pod: self.ready,
             policy: &Policy {
                 strategy: self.strategy.clone(),
-                gated: false,
+                gate: None,
+                rolls_back: false,
                 paused: self.paused,
                 rollback_window: Some(Duration::from_secs(3_600)),
             },
             order: self.order,
+            deployment_name: "ns/app",
+            gates: &Record::default(),
             identity: "me",
+            former_identities: &["i".to_owned()].into(),
         };
         let temporal = TemporalState {
             deployment: self.deployment.clone(),
@@ -145,6 +151,8 @@ fn a_foreign_manager_is_respected() {
     assert_eq!(Case::new(foreign("somebody", two())).stage(), Stage::Waiting(Hold::Manager("somebody".into())));
     assert_eq!(Case::new(foreign("somebody", two())).change(), None);
     assert_eq!(Case::new(foreign("me", two())).change(), Some(Move::Current));
+    assert_eq!(Case::new(foreign("i", two())).change(), Some(Move::Current), "its own of before");
+    assert_eq!(Case::new(foreign("", two())).change(), Some(Move::Current));
     let gone_back = DeploymentInfo {
         current_build_id: Some("b2".into()),
         ramp: Some(ramped(10.0, 99, "b3")),
@@ -304,7 +312,8 @@ fn a_rollback_without_a_window_goes_by_steps() {
     let was = VersionInfo { last_current_at: Some(before(5)), ..version(&["q"], 99) };
     info.versions.insert("b2".into(), Observation::Known { value: Some(was.clone()), age: Duration::ZERO });
     assert_eq!(Case::by(progressive(), info.clone()).change(), Some(Move::Current), "the control");
-    let policy = Policy { strategy: progressive(), gated: false, paused: false, rollback_window: None };
+    let policy =
+        Policy { strategy: progressive(), gate: None, rolls_back: false, paused: false, rollback_window: None };
     let target = Target {
         build_id: "b2",
         declared_lanes: &BTreeSet::new(),
@@ -312,7 +321,10 @@ fn a_rollback_without_a_window_goes_by_steps() {
         has_ready_pod: true,
         policy: &policy,
         order: Order::AsSpecified,
+        deployment_name: "ns/app",
+        gates: &Record::default(),
         identity: "me",
+        former_identities: &BTreeSet::new(),
     };
     let temporal = TemporalState { deployment: Case::new(info).deployment, ..TemporalState::default() };
     assert_eq!(decide(&target, &temporal, &clock()).change, Some(Move::Ramp(10)));

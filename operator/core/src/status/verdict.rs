@@ -1,6 +1,6 @@
 //! Whether a fleet is ready or on its way, and why not.
 
-use super::{StatusInput, child, target_pods};
+use super::{StatusInput, child, gates, target_pods};
 use crate::api::{ConditionStatus, Reason};
 use crate::commands;
 use crate::fleet::Fleet;
@@ -43,10 +43,13 @@ pub(super) fn verdict(input: &StatusInput<'_>) -> Verdict {
         let (reason, stalled) = failure_reason(failure);
         return Verdict::failed(reason, failure_message(failure, fleet), stalled);
     }
-    match plan.stage() {
-        Some(stage) => by_stage(stage, fleet),
-        None => unversioned(fleet, input.kube),
+    let Some(stage) = plan.stage() else { return unversioned(fleet, input.kube) };
+    if let Some((reason, message, stalled)) = gates::verdict(stage, fleet) {
+        return Verdict::failed(reason, message, stalled);
     }
+    let mut verdict = by_stage(stage, fleet);
+    verdict.message += gates::not_run(fleet, input.temporal);
+    verdict
 }
 
 fn by_stage(stage: &Stage, fleet: &Fleet) -> Verdict {
@@ -99,7 +102,7 @@ fn why(hold: &Hold, fleet: &Fleet) -> String {
             "a command ended its rollout. Change the template, or annotate the object with {}=<Build ID>@<time>.",
             commands::annotation("resume")
         ),
-        Hold::Gate => "spec.rollout.gate is set, and gates are not run in this release. Remove it.".into(),
+        Hold::Gate(hold) => gates::why(hold),
         Hold::Manager(identity) => format!(
             "Worker Deployment {deployment:?} is managed by {identity:?}, which alone may change its routing. Use {} to \
              hand it over.",

@@ -1,6 +1,7 @@
 //! A fleet of one Task Queue, its cluster and its server.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use operator_core::observed::{
     TemporalState, VersionInfo, VersionStatus,
 };
 use operator_core::plan::{Action, Plan, PlanInput, plan};
+use operator_core::rollout::gate::Record;
 use operator_core::scaling::State;
 use operator_core::status::{Blocked, STALE_GRACE, StatusInput, compute, staleness};
 use serde_json::{Value, json};
@@ -134,6 +136,7 @@ pub fn plan_input<'a>(
 ) -> PlanInput<'a> {
     const NONE: &BTreeMap<String, String> = &BTreeMap::new();
     const NONE_RESTS: &BTreeSet<String> = &BTreeSet::new();
+    static NO_GATES: LazyLock<Record> = LazyLock::new(Record::default);
     const NO_OTHERS: &BTreeMap<String, State> = &BTreeMap::new();
     PlanInput {
         fleet,
@@ -145,11 +148,13 @@ pub fn plan_input<'a>(
         others: NO_OTHERS,
         clock: Clock::at(NOW),
         identity: "me",
+        former_identities: NONE_RESTS,
         since_marked: None,
         resting: NONE_RESTS,
         max_versions: 75,
         protected: true,
         order: Default::default(),
+        gates: &NO_GATES,
     }
 }
 

@@ -181,6 +181,15 @@ fn the_manager_is_claimed_before_the_first_change_and_never_without_one() {
         "{:?}",
         plan.actions
     );
+    world.info().manager_identity = "i".into();
+    assert_eq!(routing(&world.plan()), Vec::<&Action>::new(), "somebody else's");
+    let former = ["i".to_owned()].into();
+    let scaling = State::default();
+    let input = plan_input(&world.fleet, &world.kube, &world.temporal, &scaling);
+    let plan = operator_core::plan::plan(&operator_core::plan::PlanInput { former_identities: &former, ..input });
+    let claimed =
+        matches!(&routing(&plan)[..], [Action::ClaimManager { from, .. }, Action::SetCurrent { .. }] if from == "i");
+    assert!(claimed, "{:?}", plan.actions);
     let mut manual = World::new(json!({"runtime": runtime(), "rollout": {"strategy": "Manual"}}), 0);
     manual.info().manager_identity.clear();
     assert_eq!(routing(&manual.plan()), Vec::<&Action>::new());

@@ -34,11 +34,13 @@ fn a_dry_run_decides_and_writes_neither_replicas_nor_marks() {
             others: &BTreeMap::new(),
             clock: Clock::at(now()),
             identity: "me",
+            former_identities: &Default::default(),
             since_marked: None,
             resting: &Default::default(),
             max_versions: 75,
             protected: true,
             order: Default::default(),
+            gates: &Default::default(),
         })
     };
     let is_scale = |action: &Action| matches!(action, Action::Scale { .. } | Action::SetDeletionCost { .. });
@@ -64,11 +66,13 @@ fn floor_of(options: Value, wall: &str) -> u32 {
         others: &BTreeMap::new(),
         clock: Clock::at(wall.parse().unwrap()),
         identity: "me",
+        former_identities: &Default::default(),
         since_marked: None,
         resting: &Default::default(),
         max_versions: 75,
         protected: true,
         order: Default::default(),
+        gates: &Default::default(),
     };
     plan(&input).decision.unwrap().desired
 }

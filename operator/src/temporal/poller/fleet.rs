@@ -1,9 +1,9 @@
 //! A fleet, its deployment and its versions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use operator_core::observed::{LaneKey, VersionStatus};
+use operator_core::observed::{LaneKey, TestRun, VersionStatus};
 use tokio::time::Instant;
 
 use super::pace::Class;
@@ -34,6 +34,19 @@ pub(super) struct Version {
     pub first_stats: BTreeMap<LaneKey, Instant>,
 }
 
+/// A test Workflow of a gate.
+pub(super) struct Test {
+    pub timer: Timer,
+    pub reading: Read<Option<TestRun>>,
+}
+
+impl Test {
+    /// Whether it is read on: what ended does not change.
+    pub(super) fn is_open(&self) -> bool {
+        !matches!(&self.reading, Some((Some(run), _)) if run.status.is_over())
+    }
+}
+
 /// A fleet and what was read of it.
 pub(super) struct Fleet {
     pub watch: Watch,
@@ -42,6 +55,8 @@ pub(super) struct Fleet {
     /// When the share of a version that ramps changed, if it was seen to.
     pub ramp_since: Option<Instant>,
     pub versions: BTreeMap<String, Version>,
+    /// Test Workflows by Workflow ID.
+    pub tests: BTreeMap<String, Test>,
     /// When it left zero.
     pub woke: Option<Instant>,
     phase_since: Instant,
@@ -55,6 +70,7 @@ impl Fleet {
             deployment: None,
             ramp_since: None,
             versions: BTreeMap::new(),
+            tests: BTreeMap::new(),
             woke: None,
             phase_since: now,
         };
@@ -64,7 +80,10 @@ impl Fleet {
 
     /// Takes a changed watch, and reads at once what the change calls for.
     pub(super) fn rewatch(&mut self, watch: Watch, now: Instant) {
-        let renamed = watch.deployment_name != self.watch.deployment_name || watch.namespace != self.watch.namespace;
+        // Another address may be another server: what was read of the one before says nothing of it.
+        let renamed = watch.deployment_name != self.watch.deployment_name
+            || watch.namespace != self.watch.namespace
+            || watch.connection.host_port() != self.watch.connection.host_port();
         if renamed {
             *self = Self::new(watch, now);
             return;
@@ -93,7 +112,21 @@ impl Fleet {
     pub(super) fn detach(mut self, now: Instant) -> Self {
         self.deployment_timer = Timer::new(now);
         self.versions.values_mut().for_each(|version| version.timer = Timer::new(now));
+        self.tests.values_mut().for_each(|test| test.timer = Timer::new(now));
         self
+    }
+
+    /// Reads these test Workflows from now on, and no others. Says whether that is a change.
+    pub(super) fn follow_tests(&mut self, wanted: &BTreeSet<String>, now: Instant) -> bool {
+        if self.tests.keys().eq(wanted) {
+            return false;
+        }
+        self.tests.retain(|workflow_id, _| wanted.contains(workflow_id));
+        for workflow_id in wanted {
+            let new = || Test { timer: Timer::new(now), reading: None };
+            self.tests.entry(workflow_id.clone()).or_insert_with(new);
+        }
+        true
     }
 
     fn follow_build_ids(&mut self, now: Instant) {
@@ -155,14 +188,27 @@ impl Fleet {
     /// How urgently its deployment is read, if it has one.
     pub(super) fn deployment_class(&self, now: Instant) -> Option<Class> {
         self.watch.deployment_name.as_ref()?;
-        Some(if self.watch.phase == Phase::Registering { self.registering(now) } else { Class::Routing })
+        Some(match self.watch.phase {
+            Phase::Registering => self.registering(now),
+            _ if self.is_settled() => Class::Settled,
+            _ => Class::Routing,
+        })
+    }
+
+    /// Whether its only version is current, has all of the traffic, and is not scaled by what is read of it: only somebody else
+    /// can change anything.
+    fn is_settled(&self) -> bool {
+        let [target] = &self.watch.build_ids[..] else { return false };
+        let Some((Some(reading), _)) = &self.deployment else { return false };
+        let is_current = reading.current_build_id.as_ref() == Some(target) && reading.ramp.is_none();
+        is_current && self.watch.phase == Phase::Running && self.watch.lanes.is_empty()
     }
 
     /// How urgently a version is read, if it may be there.
     pub(super) fn version_class(&self, build_id: &str, now: Instant) -> Option<Class> {
         self.watch.deployment_name.as_ref()?;
-        if matches!(self.deployment, Some((None, _))) {
-            // The server says that there is no such deployment, so there is no version of it either.
+        // The server says that there is no such deployment, so there is no version of it either.
+        if matches!(self.deployment, Some((None, _))) || self.is_settled() {
             return None;
         }
         let is_target = self.watch.build_ids.first().is_some_and(|target| target == build_id);

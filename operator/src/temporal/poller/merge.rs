@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use operator_core::observed::{
-    DeploymentInfo, LaneKey, LaneStats, Observation, PollingDegraded, Ramp, TemporalFailure, TemporalState,
+    DeploymentInfo, LaneKey, LaneStats, Observation, PollingDegraded, Ramp, TemporalFailure, TemporalState, TestRun,
     VersionInfo, VersionStatus,
 };
 use tokio::time::Instant;
@@ -49,7 +49,8 @@ impl State {
             deployment: deployment(fleet, &self.deployment_pace, now),
             lanes,
             unversioned: self.unversioned(fleet, now),
-            failure: self.failure_of(fleet),
+            test_workflows: self.tests(fleet, now),
+            failure: self.failure_of(fleet, now),
             degraded: self.degraded.map(|factor| PollingDegraded { factor }),
         }
     }
@@ -64,12 +65,25 @@ impl State {
         fleet.watch.lanes.iter().filter_map(told).collect()
     }
 
-    fn failure_of(&self, fleet: &Fleet) -> Option<TemporalFailure> {
-        let versions = fleet.versions.values().map(|version| &version.timer);
+    /// A test Workflow that was not read yet is not in it: that is not one that was not found.
+    fn tests(&self, fleet: &Fleet, now: Instant) -> BTreeMap<String, Observation<Option<TestRun>>> {
+        let limit = DEPLOYMENT_FRESH.max(self.queue_pace.interval(Class::Test) * INTERVALS_OF_ROUTING);
+        let told = fleet.tests.iter().filter_map(|(workflow_id, test)| {
+            let (run, taken) = test.reading.as_ref()?;
+            Some((workflow_id.clone(), Observation::aged(run.clone(), age(*taken, now), limit)))
+        });
+        told.collect()
+    }
+
+    /// Of what is read: a read that failed and is not made any more would never be made good.
+    fn failure_of(&self, fleet: &Fleet, now: Instant) -> Option<TemporalFailure> {
+        let read = fleet.versions.iter().filter(|(build_id, _)| fleet.version_class(build_id, now).is_some());
+        let versions = read.map(|(_, version)| &version.timer);
+        let tests = fleet.tests.values().map(|test| &test.timer);
         let lanes = fleet.watch.lanes.iter().filter_map(|key| self.lanes.get(key));
         let queues = fleet.watch.lanes.iter().filter_map(|key| self.queues.get(&key.task_queue));
         let mut timers = std::iter::once(&fleet.deployment_timer)
-            .chain(versions)
+            .chain(versions.chain(tests))
             .chain(lanes.flat_map(Lane::timers))
             .chain(queues.map(|queue| &queue.timer));
         self.health.failure.clone().or_else(|| timers.find_map(|timer| timer.failure.clone()))
@@ -180,7 +194,8 @@ fn both(live: Reading, stats: Reading) -> Reading {
 
 fn deployment(fleet: &Fleet, pace: &Pace, now: Instant) -> Observation<Option<DeploymentInfo>> {
     let Some((reading, taken)) = &fleet.deployment else { return Observation::Unknown };
-    let fresh = longest(pace, &[Class::Routing, Class::Steady]);
+    let class = fleet.deployment_class(now).unwrap_or(Class::Routing);
+    let fresh = longest(pace, &[class, Class::Routing, Class::Steady]);
     let Some(reading) = reading else {
         return Observation::aged(None, age(*taken, now), fresh);
     };

@@ -57,8 +57,12 @@ pub async fn a_deletion_says_what_it_waits_for_and_an_orphan_goes_at_once(bed: A
     let ground = bed.ground("orphan").await?;
     ground.apply(&orders()).await?;
     runs(&ground).await?;
+    super::holding::is_held(&ground, "temporal", true).await?;
     let connections = ground.api::<operator_core::api::Connection>();
     connections.delete("temporal", &Default::default()).await?;
+    // The operator keeps it; somebody takes it away by force.
+    let free = json!({"metadata": {"finalizers": null}});
+    connections.patch("temporal", &Default::default(), &kube::api::Patch::Merge(free)).await?;
     delete(&ground).await?;
     let message = eventually("it says what it waits for", async || {
         let message = ground.has_condition("orders", ("Ready", "False", "Deleting")).await?;

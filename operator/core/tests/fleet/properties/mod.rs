@@ -2,6 +2,7 @@
 //! worlds of its own.
 
 mod carried_out;
+mod gates;
 mod routing;
 mod versions;
 mod whole;
@@ -31,6 +32,7 @@ fn word(action: &Action) -> &'static str {
         Action::Protect => "Protect",
         Action::Apply { .. } => "Apply",
         Action::Scale { .. } => "Scale",
+        Action::StartGate { .. } => "StartGate",
         Action::ClaimManager { .. } => "ClaimManager",
         Action::SetRamping { .. } => "SetRamping",
         Action::SetCurrent { .. } => "SetCurrent",

@@ -99,7 +99,7 @@ fn place(action: &Action) -> Option<usize> {
     match action {
         Action::Protect => Some(0),
         Action::Apply { .. } => Some(1),
-        Action::Scale { .. } => Some(2),
+        Action::Attach { .. } | Action::Scale { .. } => Some(2),
         Action::ClaimManager { .. } => Some(3),
         Action::SetRamping { .. } | Action::SetCurrent { .. } | Action::ClearRamp { .. } => Some(4),
         Action::NoteSuperseded { .. } | Action::DeleteVersion { .. } | Action::DeleteChild { .. } => Some(5),
@@ -142,6 +142,7 @@ fn deletion(world: &World, temporal: &TemporalState, hours: u64) -> Vec<Step> {
         kube: &world.kube(),
         temporal: Some(temporal),
         identity: "me",
+        former_identities: &Default::default(),
         deployment_name: "prod/orders",
         resting: &Default::default(),
         since: Duration::from_secs(hours * 3_600),

@@ -13,6 +13,7 @@ use operator_core::observed::{
 };
 use operator_core::plan::{Plan, PlanInput, plan};
 use operator_core::rollout::Order;
+use operator_core::rollout::gate::Record;
 use operator_core::scaling::State;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -41,8 +42,19 @@ static FLEETS: LazyLock<Vec<Fleet>> = LazyLock::new(|| {
         patch["rollout"] = strategy.clone();
         fleet(patch)
     };
-    strategies.iter().flat_map(|strategy| replicas.iter().map(move |own| merge(strategy, own))).collect()
+    let all = strategies.iter().chain(&gated());
+    all.flat_map(|strategy| replicas.iter().map(move |own| merge(strategy, own))).collect()
 });
+/// How many of the fleets have no gate; they come first.
+const UNGATED: usize = 15;
+
+fn gated() -> [Value; 3] {
+    let gate = json!({"workflowType": "Smoke"});
+    let first = json!({"rampPercentage": 10, "pauseDuration": "30s"});
+    let second = json!({"rampPercentage": 50, "pauseDuration": "30s", "gate": gate});
+    let steps = json!({"strategy": "Progressive", "steps": [first, second], "onGateFailure": "Rollback", "gate": gate});
+    [json!({"strategy": "Manual", "gate": gate}), json!({"strategy": "AllAtOnce", "gate": gate}), steps]
+}
 
 /// What the server answers for a version.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,6 +105,8 @@ pub struct World {
     pub fresh: bool,
     pub order: Order,
     pub protected: bool,
+    /// What is known of the gates beside the server's word.
+    pub gates: Record,
     /// Hours by which the wall clock was set ahead, or back.
     pub ahead: i64,
 }
@@ -165,7 +179,7 @@ pub fn worlds() -> impl Strategy<Value = World> {
     let routing = (prop::option::weighted(0.8, 0..3_usize), prop::option::of(share()), 0..3_usize);
     let often = || prop::bool::weighted(0.9);
     let ahead = prop::sample::select(vec![0, 0, 0, 0, 0, 0, 100, -100]);
-    (0..FLEETS.len(), versions, routing, order, (often(), often(), often(), often(), ahead)).prop_map(
+    (0..UNGATED, versions, routing, order, (often(), often(), often(), often(), ahead)).prop_map(
         |(fleet, (target, one, two, forgotten), (current, ramp, manager), order, rest)| {
             let (has_target_child, fresh, protected, is_free, ahead) = rest;
             World {
@@ -181,6 +195,7 @@ pub fn worlds() -> impl Strategy<Value = World> {
                 fresh,
                 order,
                 protected,
+                gates: Record::default(),
                 ahead,
             }
         },
@@ -196,6 +211,11 @@ pub fn now() -> Timestamp {
 }
 
 impl World {
+    /// The same of a fleet with gates.
+    pub fn gated(self, gates: Record, pick: usize) -> Self {
+        Self { fleet: UNGATED + pick % (FLEETS.len() - UNGATED), gates, ..self }
+    }
+
     pub fn fleet(&self) -> &'static Fleet {
         &FLEETS[self.fleet]
     }
@@ -338,9 +358,11 @@ impl World {
             now: Duration::from_secs(100_000),
             clock: self.clock(),
             identity: "me",
+            former_identities: &BTreeSet::new(),
             max_versions: 75,
             protected,
             order: self.order,
+            gates: &self.gates,
             since_marked: None,
             resting: &BTreeSet::new(),
         })
