@@ -210,4 +210,12 @@ mod tests {
         std::fs::set_permissions(&plain, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(problem(exec("plain", None, Some(folder.path()))), None);
     }
+
+    #[tokio::test]
+    async fn a_program_that_was_looked_up_is_called_by_the_name_that_it_was_given() {
+        let file = executable("sh", &exec("sh", None, None)).unwrap();
+        assert!(file.is_absolute(), "{}", file.display());
+        let output = direct("sh", file).args(["-c", "echo $0"]).output().await.unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "sh\n");
+    }
 }
