@@ -95,6 +95,10 @@ bench-autoscale: build ## Play recorded traffic on the real cluster, beside the 
 bench-detection: build ## Measure how soon a task on an idle Task Queue is seen; TRIALS=n (docs/benchmarks.md)
 	$(PROGRAMS)/bench detection $(if $(TRIALS),--trials $(TRIALS))
 
+.PHONY: bench-scale
+bench-scale: build ## Measure the operator with 1,000 fleets, at rest and after a restart; FLEETS=n, RESTARTS=n, TASKS=n (docs/benchmarks.md)
+	TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) $(PROGRAMS)/bench scale $(if $(FLEETS),--fleets $(FLEETS)) $(if $(RESTARTS),--restarts $(RESTARTS)) $(if $(filter-out file,$(origin TASKS)),--tasks $(TASKS))
+
 .PHONY: bench-runtime
 bench-runtime: build ## Measure the CPU time of a task on the runtime beside Workers on the Go SDK; ROUNDS=n (docs/benchmarks.md)
 	$(CARGO) build --locked --profile dist --package worker-runtime --bins --example echo

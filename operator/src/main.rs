@@ -1,11 +1,13 @@
 //! The program `temporal-worker-operator`.
 #![deny(clippy::unwrap_used, clippy::expect_used)]
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use temporal_worker_operator::settings::{Cli, Command};
 use temporal_worker_operator::{cli, run, telemetry};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::BuildId { file, json }) => cli::build_id::run(&file, json, std::io::stdin(), std::io::stdout()),
@@ -22,10 +24,16 @@ fn main() -> anyhow::Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(cli::explain::run(&fleet, output, std::io::stdout()))
         }
+        Some(Command::Plan(arguments)) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let plan = cli::plan::run(&arguments, cli.settings, std::io::stdin(), std::io::stdout());
+            return Ok(ExitCode::from(runtime.block_on(plan)?));
+        }
         None => {
             telemetry::start(&cli.settings)?;
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             runtime.block_on(run::run(cli.settings))
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

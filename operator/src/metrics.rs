@@ -1,6 +1,7 @@
 //! The operator's own metrics.
 
 mod fleets;
+mod readiness;
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec,
 
 use crate::changes::FleetId;
 use fleets::Fleets;
+use readiness::Readiness;
 
 /// Prefix of every metric.
 const PREFIX: &str = "temporal_worker_operator_";
@@ -22,6 +24,7 @@ pub struct Metrics {
     reconcile_seconds: Histogram,
     leader: IntGauge,
     fleets: Fleets,
+    readiness: Readiness,
 }
 
 impl Metrics {
@@ -42,6 +45,7 @@ impl Metrics {
             )?,
             leader: IntGauge::new(name("leader"), "1 while this replica holds the Lease.")?,
             fleets: Fleets::register(registry)?,
+            readiness: Readiness::register(registry)?,
         };
         for outcome in ["ok", "error"] {
             metrics.reconciles.with_label_values(&[outcome]);
@@ -71,8 +75,14 @@ impl Metrics {
         self.fleets.observed(fleet, plan, kube, Instant::now());
     }
 
+    /// Counts a fleet among those with this value of its condition `Ready`.
+    pub fn judged(&self, fleet: &FleetId, ready: &str) {
+        self.readiness.judged(fleet, ready);
+    }
+
     /// Takes a fleet's series away.
     pub fn forget(&self, fleet: &FleetId) {
         self.fleets.forget(fleet);
+        self.readiness.forget(fleet);
     }
 }

@@ -83,7 +83,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn shared(
+/// What all scopes share, from the settings.
+///
+/// # Errors
+/// A metric exists twice, or decisions can't be recorded.
+pub(crate) fn shared(
     client: &Client,
     settings: &Settings,
     registry: &Registry,
@@ -105,9 +109,12 @@ fn shared(
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics,
         runtime_image: settings.runtime_image.clone(),
+        former_identities: settings.former_identities(&identity),
         identity,
         recorder: recorder(settings)?,
         started: tokio::time::Instant::now(),
+        started_at: jiff::Timestamp::now(),
+        max_versions: settings.max_deployment_versions_ineligible_for_deletion,
     }))
 }
 
@@ -125,7 +132,7 @@ fn recorder(settings: &Settings) -> anyhow::Result<Option<Recorder>> {
 }
 
 /// The identity towards Temporal: unique to this installation, by the UID of its namespace.
-async fn identity(client: &Client, settings: &Settings) -> String {
+pub(crate) async fn identity(client: &Client, settings: &Settings) -> String {
     let api: Api<Namespace> = Api::all(client.clone());
     let uid = match bounded(api.get(&settings.pod_namespace)).await {
         Ok(namespace) => namespace.metadata.uid,

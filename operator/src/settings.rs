@@ -1,5 +1,6 @@
 //! Flags, and environment variables of the same names, as validated settings.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -53,6 +54,9 @@ pub enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// Print what the operator would do now for a fleet, and why; nothing is written. Exits with 0 when nothing is to be
+    /// done, 3 when something is, 4 when somebody has to change something first, 1 when no plan can be made.
+    Plan(PlanArguments),
     /// Print the kubeconfig by which a Temporal server may call the push endpoint for a fleet. It holds a secret.
     PushKubeconfig {
         /// The WorkerDeployment, as NAMESPACE/NAME.
@@ -72,6 +76,24 @@ pub enum Command {
         #[arg(long, value_name = "NAMESPACE")]
         operator_namespace: Option<String>,
     },
+}
+
+/// What to plan for.
+#[derive(Debug, Args)]
+pub struct PlanArguments {
+    /// The WorkerDeployment, as it is stored.
+    #[arg(value_name = "NAMESPACE/NAME", required_unless_present = "file", conflicts_with = "file")]
+    pub fleet: Option<String>,
+    /// Manifests as they would be after applying them: WorkerDeployments to plan for, and Connections, YAML or JSON; `-`
+    /// reads standard input.
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<String>,
+    /// Format.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// Kubernetes namespace of the operator; without one that of POD_NAMESPACE.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub operator_namespace: Option<String>,
 }
 
 /// Format of log lines.
@@ -125,9 +147,16 @@ pub struct Settings {
     /// How the push endpoint is served.
     #[command(flatten)]
     pub push: PushSettings,
+    /// Most old versions of a fleet that have work or pods beside which a new one is begun.
+    #[arg(long, env = "CONTROLLER_MAX_DEPLOYMENT_VERSIONS_INELIGIBLE_FOR_DELETION", default_value_t = 75)]
+    pub max_deployment_versions_ineligible_for_deletion: usize,
     /// Identity towards Temporal, completed by the UID of the operator's namespace.
     #[arg(long, env, default_value = "temporal-worker-operator")]
     pub controller_identity: String,
+    /// Identities that the operator had before, separated by commas: Worker Deployments that these manage are its own. The one
+    /// without the UID is always among them.
+    #[arg(long, env, default_value = "", value_delimiter = ',')]
+    pub former_controller_identities: Vec<String>,
 }
 
 impl Settings {
@@ -136,6 +165,14 @@ impl Settings {
     pub fn namespaces(&self) -> Vec<String> {
         let names = self.watch_namespaces.iter().map(|name| name.trim());
         names.filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect()
+    }
+
+    /// What the operator, which is `identity` now, was called before.
+    #[must_use]
+    pub fn former_identities(&self, identity: &str) -> BTreeSet<String> {
+        let named = self.former_controller_identities.iter().map(|name| name.trim());
+        let all = named.chain([self.controller_identity.as_str()]);
+        all.filter(|name| !name.is_empty() && *name != identity).map(ToOwned::to_owned).collect()
     }
 }
 
@@ -255,6 +292,26 @@ mod tests {
         assert!(push(&["--push-bind-address=:1"]).advertised().unwrap_err().to_string().contains("--pod-ip"));
         let told = push(&["--push-bind-address=[::]:1", "--pod-ip=fd00::1"]).advertised().unwrap();
         assert_eq!(told, "[fd00::1]:1".parse().ok());
+    }
+
+    #[test]
+    fn a_plan_is_for_a_fleet_or_a_file() {
+        let parse =
+            |arguments: &[&str]| Cli::try_parse_from([&["temporal-worker-operator", "plan"], arguments].concat());
+        assert!(parse(&["prod/orders", "-o", "json"]).is_ok() && parse(&["-f", "-", "-o", "json"]).is_ok());
+        assert!(parse(&[]).is_err() && parse(&["prod/orders", "-f", "-"]).is_err());
+    }
+
+    #[test]
+    fn the_identity_without_its_uid_is_a_former_one() {
+        let former = |flags: &[&str], identity: &str| {
+            let settings = Cli::parse_from([&["temporal-worker-operator"], flags].concat()).settings;
+            settings.former_identities(identity).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(former(&[], "temporal-worker-operator/u-1"), ["temporal-worker-operator"]);
+        assert_eq!(former(&[], "temporal-worker-operator"), Vec::<String>::new());
+        let flags = ["--controller-identity=a/b", "--former-controller-identities=a/b/u-1, c"];
+        assert_eq!(former(&flags, "a/b/u-2"), ["a/b", "a/b/u-1", "c"]);
     }
 
     #[test]

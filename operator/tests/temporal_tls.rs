@@ -7,7 +7,7 @@ use operator_core::observed::{FailureClass, TemporalFailure};
 use prometheus::Registry;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use temporal_worker_operator::temporal::{
-    ConnectionError, ConnectionSpec, Credentials, Limits, Metrics, Pool, PoolKey, Routing, Secret, set_current,
+    ConnectionError, ConnectionSpec, Credentials, Limits, Metrics, Pool, PoolKey, Routing, Secret, routing,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
@@ -116,9 +116,8 @@ fn spec(host_port: &str, credentials: Credentials, ca_cert: Option<Vec<u8>>) -> 
 
 async fn call(spec: &ConnectionSpec) -> TemporalFailure {
     let connection = pool().connect(key(), spec).unwrap();
-    let routing =
-        Routing { namespace: "default", deployment: "d", build_id: "b", conflict_token: b"", identity: "tests" };
-    set_current(&connection, routing).await.expect_err("nobody answers")
+    let routing = Routing { namespace: "default", deployment: "d", conflict_token: b"", identity: "tests" };
+    routing::set_current(&connection, routing, "b").await.expect_err("nobody answers")
 }
 
 async fn seen(told: oneshot::Receiver<Seen>) -> Seen {

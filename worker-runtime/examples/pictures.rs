@@ -1,7 +1,8 @@
-//! A Rust Worker on the runtime's library: one Workflow and one Activity, in one process, on two Task Queues.
+//! A Rust Worker on the runtime's library: two Workflows and an Activity, in one process, on two Task Queues.
 //!
 //! The Workflow `MakeThumbnails` has thumbnails made on a Task Queue that another fleet serves, in any language (the
-//! example's is the program `thumbnail.rs`, as an `exec` handler), and has them checked by an Activity of its own.
+//! example's is the program `thumbnail.rs`, as an `exec` handler), and has them checked by an Activity of its own. The
+//! Workflow `CheckRelease` is for the gate of a rollout: it runs that Activity alone, on what a release must agree with.
 
 #[path = "shared/picture.rs"]
 mod picture;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use temporalio_macros::{activities, activity_definitions, workflow, workflow_methods};
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use temporalio_sdk::{ActivityOptions, WorkerOptions, WorkflowContext, WorkflowResult};
+use temporalio_workflow::RetryPolicy;
 
 /// Task Queue of the Workflow.
 const WORKFLOWS: &str = "pictures-workflows";
@@ -101,6 +103,23 @@ impl MakeThumbnails {
     }
 }
 
+/// Passes when this release agrees with thumbnails of earlier ones.
+#[workflow]
+#[derive(Default)]
+struct CheckRelease;
+
+#[workflow_methods]
+impl CheckRelease {
+    #[run]
+    async fn run(ctx: &mut WorkflowContext<Self>, thumbnails: Vec<Thumbnail>) -> WorkflowResult<u32> {
+        let options = ActivityOptions::with_start_to_close_timeout(Duration::from_secs(60))
+            .task_queue(CHECKS.to_owned())
+            .retry_policy(RetryPolicy::builder().maximum_attempts(1).build())
+            .build();
+        Ok(ctx.execute_activity(Checks::check, thumbnails, options).await?)
+    }
+}
+
 /// The activity of the other fleet.
 struct Thumbnails;
 
@@ -157,8 +176,10 @@ fn expectation(name: &str, width: u32) -> anyhow::Result<Thumbnail> {
 #[tokio::main]
 async fn main() -> anyhow::Result<worker_runtime::Ended> {
     worker_runtime::init_logs();
+    let workflows =
+        WorkerOptions::new(WORKFLOWS).register_workflow::<MakeThumbnails>()?.register_workflow::<CheckRelease>()?;
     worker_runtime::Worker::builder()
-        .task_queue(WorkerOptions::new(WORKFLOWS).register_workflow::<MakeThumbnails>()?.build())
+        .task_queue(workflows.build())
         .task_queue(WorkerOptions::new(CHECKS).register_activities(Checks).build())
         .build()?
         .run()

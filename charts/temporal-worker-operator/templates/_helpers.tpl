@@ -44,6 +44,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [temporal.io]
   resources: [workerdeployments, connections]
   verbs: [get, list, watch]
+# Patched with the finalizer that keeps an object until the Temporal server is cleaned up, and a Connection while it is used.
+- apiGroups: [temporal.io]
+  resources: [workerdeployments, connections]
+  verbs: [patch]
 - apiGroups: [temporal.io]
   resources: [workerdeployments/status]
   verbs: [patch]
@@ -53,7 +57,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [update]
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [apps]
   resources: [deployments/scale]
   verbs: [get, patch, update]
@@ -63,7 +67,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch, patch]
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, create, patch]
+  verbs: [get, create, patch, delete]
 # By name only: list or watch would reveal every Secret.
 - apiGroups: [""]
   resources: [secrets]

@@ -1,7 +1,9 @@
 //! What a fleet needs to know of its Connection: where the server is and how a client proves who it is.
 
+use serde::Serialize;
+
 /// A Connection without its secrets: references only.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConnectionFacts {
     /// `host:port` of the Temporal frontend.
     pub host_port: String,
@@ -14,7 +16,7 @@ pub struct ConnectionFacts {
 }
 
 /// One key of a Secret in the fleet's own Kubernetes namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SecretKey {
     /// Name of the Secret.
     pub name: String,
@@ -23,7 +25,7 @@ pub struct SecretKey {
 }
 
 /// How clients prove who they are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Auth {
     /// Not at all.
     None,
@@ -48,4 +50,38 @@ impl ConnectionFacts {
             Auth::ApiKey(key) => Some(&key.name),
         }
     }
+}
+
+/// Where pods work: everything that their template has of a Connection, and the Temporal namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Attachment {
+    /// The Connection.
+    pub connection: ConnectionFacts,
+    /// Temporal namespace.
+    pub temporal_namespace: String,
+}
+
+impl Attachment {
+    /// Of a Connection, with what makes no difference to pods left out.
+    #[must_use]
+    pub fn new(connection: &ConnectionFacts, temporal_namespace: &str) -> Self {
+        let mut connection = connection.clone();
+        if let (Some(_), Auth::MutualTls { has_ca, .. }) = (&connection.ca_cert, &mut connection.auth) {
+            // The Connection's own CA takes the place of the one beside the certificate.
+            *has_ca = false;
+        }
+        Self { connection, temporal_namespace: temporal_namespace.to_owned() }
+    }
+}
+
+/// Where the pods of a child work, by its template.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Attached {
+    /// The template was not looked at.
+    #[default]
+    Unknown,
+    /// Its containers do not agree, or lack something.
+    Torn,
+    /// All of them work here.
+    To(Attachment),
 }

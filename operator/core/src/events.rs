@@ -4,7 +4,15 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::api::{ConditionType, Reason, ScalingStatus, WorkerDeploymentStatus, find_condition};
+use crate::api::{
+    ConditionType, HandledCommand, Reason, ScalingStatus, TestWorkflow, WorkerDeploymentStatus, find_condition,
+};
+use crate::commands::annotation;
+use crate::observed::TestStatus;
+
+mod failures;
+
+pub use failures::failed;
 
 /// Event that the target was missed.
 pub const SLO_MISSED: &str = "SLOMissed";
@@ -116,11 +124,133 @@ pub fn promoted(from: Option<&str>, to: &str) -> EventData {
     EventData { severity: Severity::Normal, reason: "VersionPromoted", action: "SetCurrentVersion", note }
 }
 
+/// A version got a share of the traffic, or another one.
+#[must_use]
+pub fn ramped(from: Option<&(String, f32)>, to: &str, percent: u8) -> EventData {
+    let before = from.map_or("(none)".to_owned(), |(build_id, percent)| share(build_id, *percent));
+    let note = format!("Ramping version {before} → {to} at {percent} %.");
+    EventData { severity: Severity::Normal, reason: "VersionRamped", action: "SetRampingVersion", note }
+}
+
+/// Who routes a version could not be noted on the server.
+#[must_use]
+pub fn metadata_not_updated(build_id: &str, why: &str) -> EventData {
+    let note = format!("The metadata of version {build_id} on the Temporal server could not be updated: {why}");
+    EventData { severity: Severity::Warning, reason: "MetadataUpdateFailed", action: "UpdateMetadata", note }
+}
+
+/// A version lost its share of the traffic to the current one.
+#[must_use]
+pub fn ramp_cleared((build_id, percent): &(String, f32)) -> EventData {
+    let note = format!("Ramping version {} → (none).", share(build_id, *percent));
+    EventData { severity: Severity::Normal, reason: "RampCleared", action: "SetRampingVersion", note }
+}
+
+fn share(build_id: &str, percent: f32) -> String {
+    let name = if build_id.is_empty() { "(unversioned)" } else { build_id };
+    format!("{name} at {percent} %")
+}
+
+/// The operator became the manager of a Worker Deployment. `from` is the manager before, or empty.
+#[must_use]
+pub fn manager_claimed(deployment: &str, from: &str, identity: &str) -> EventData {
+    let from = if from.is_empty() { "(none)".to_owned() } else { format!("{from:?}") };
+    let note = format!("Manager of Worker Deployment {deployment:?}: {from} → {identity:?}.");
+    EventData { severity: Severity::Normal, reason: "ManagerIdentityClaimed", action: "SetManager", note }
+}
+
+/// The pods of a version that is kept as it is were attached to the fleet's Connection.
+#[must_use]
+pub fn attached(child: &str, address: &str, temporal_namespace: &str) -> EventData {
+    let note = format!(
+        "Deployment {child} follows the Connection: its pods work in namespace {temporal_namespace:?} at {address}."
+    );
+    EventData { severity: Severity::Normal, reason: "DeploymentUpdated", action: "Attach", note }
+}
+
 /// A child Deployment was created.
 #[must_use]
 pub fn created(child: &str) -> EventData {
     let note = format!("Deployment {child} created.");
     EventData { severity: Severity::Normal, reason: "DeploymentCreated", action: "Apply", note }
+}
+
+/// Commands by annotation that were taken note of.
+#[must_use]
+pub fn commands_handled(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStatus) -> Vec<EventData> {
+    let known = |command: &&HandledCommand| !old.handled_commands.contains(command);
+    let event = |command: &HandledCommand| {
+        let note = format!("{}={}: {}", annotation(&command.verb), command.value, command.message);
+        let (severity, reason) = match command.accepted {
+            true => (Severity::Normal, "CommandAccepted"),
+            false => (Severity::Warning, "CommandRefused"),
+        };
+        EventData { severity, reason, action: "Command", note }
+    };
+    new.handled_commands.iter().filter(known).map(event).collect()
+}
+
+/// A test Workflow was started.
+#[must_use]
+pub fn test_started(workflow_id: &str, task_queue: &str) -> EventData {
+    let note = format!("Test Workflow {workflow_id:?} started on Task Queue {task_queue:?}.");
+    EventData { severity: Severity::Normal, reason: "TestWorkflowStarted", action: "Gate", note }
+}
+
+/// Test Workflows that ended, and not as they should.
+#[must_use]
+pub fn gates_failed(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStatus) -> Vec<EventData> {
+    let known = |test: &TestWorkflow| old.target_version.test_workflows.contains(test);
+    let is_failure = |test: &TestWorkflow| TestStatus::of(&test.status).is_some_and(TestStatus::is_failure);
+    let event = |test: &TestWorkflow| {
+        let said = test.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+        let note = format!(
+            "Test Workflow {:?} on Task Queue {:?} is {}{said}.",
+            test.workflow_id, test.task_queue, test.status
+        );
+        EventData { severity: Severity::Warning, reason: "GateWorkflowFailed", action: "Gate", note }
+    };
+    let tests = new.target_version.test_workflows.iter();
+    tests.filter(|test| is_failure(test) && !known(test)).map(event).collect()
+}
+
+/// The traffic went to unversioned Workers, with the object.
+#[must_use]
+pub fn traffic_taken(from: &str) -> EventData {
+    let note = format!("Current version {from} → (unversioned): the object is being deleted.");
+    EventData { severity: Severity::Normal, reason: "TrafficTaken", action: "Delete", note }
+}
+
+/// A deletion was given up: something is left on the server.
+#[must_use]
+pub fn deletion_incomplete(deployment: &str, left: &str) -> EventData {
+    let note = format!(
+        "The object goes, and Worker Deployment {deployment:?} may be left on the Temporal server: {left} Use `temporal worker \
+         deployment set-current-version --deployment-name {deployment} --build-id \"\"`, and delete its versions."
+    );
+    EventData { severity: Severity::Warning, reason: "DeletionIncomplete", action: "Delete", note }
+}
+
+/// A child Deployment was deleted.
+#[must_use]
+pub fn deleted(child: &str) -> EventData {
+    let note = format!("Deployment {child} deleted: nobody wants its version any more, and it has no work.");
+    EventData { severity: Severity::Normal, reason: "DeploymentDeleted", action: "Delete", note }
+}
+
+/// The server's record of a version was deleted.
+#[must_use]
+pub fn version_deleted(build_id: &str) -> EventData {
+    let note = format!("Version {build_id} deleted on the Temporal server.");
+    EventData { severity: Severity::Normal, reason: "VersionDeleted", action: "DeleteVersion", note }
+}
+
+/// The server refused to delete the record of a version.
+#[must_use]
+pub fn version_not_deleted(build_id: &str, why: &str) -> EventData {
+    let note =
+        format!("Version {build_id} could not be deleted on the Temporal server, and its Deployment is kept: {why}");
+    EventData { severity: Severity::Warning, reason: "VersionDeleteFailed", action: "DeleteVersion", note }
 }
 
 /// Variables of the user's were replaced.
@@ -147,6 +277,10 @@ pub fn readiness_changed(old: &WorkerDeploymentStatus, new: &WorkerDeploymentSta
     };
     let (before, (_, reason, message)) = (ready(old), ready(new)?);
     let same = before.is_some_and(|(_, old_reason, _)| old_reason == reason);
+    // Each test Workflow that failed has an event of its own.
+    if reason == Reason::GateFailed.as_str() {
+        return None;
+    }
     if failing(new) && !same {
         let reason = failure_word(&reason);
         return Some(EventData { severity: Severity::Warning, reason, action: "Reconcile", note: message });

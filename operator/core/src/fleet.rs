@@ -1,7 +1,9 @@
 //! From a WorkerDeployment and its Connection to the fleet that is to run: defaults applied, names derived, objects built.
 
+mod gate;
 mod limits;
 mod policy;
+mod rollout_policy;
 mod runtime;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,15 +12,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::api::{
-    GoDuration, RolloutStrategy, RuntimeMode, TaskQueueType, Versioning, WorkerDeployment, unsupported_fields,
+    DeletionPolicy, GoDuration, RuntimeMode, TaskQueueType, Versioning, WorkerDeployment, unsupported_fields,
 };
 use crate::build;
 use crate::build::deployment::{self, Child, ChildInput, Owner};
 use crate::build::runtime::RuntimePod;
 use crate::build_id::{self, RuntimeInputs};
-use crate::connection::ConnectionFacts;
+use crate::connection::{Attachment, ConnectionFacts};
 use crate::names;
 use crate::observed::{LaneKey, TaskType};
+use crate::rollout::{self, sunset::Delays};
 use crate::scaling::DEFAULT_GRACE;
 
 pub use policy::Scaling;
@@ -42,6 +45,8 @@ pub struct Fleet {
     pub child_name: String,
     /// The target's Deployment.
     pub child: Child,
+    /// Where its pods work.
+    pub attachment: Attachment,
     /// ConfigMaps that its pods mount.
     pub config_maps: Vec<Value>,
     /// `spec.replicas`.
@@ -50,10 +55,14 @@ pub struct Fleet {
     pub scaling: Option<Scaling>,
     /// `terminationGracePeriodSeconds` of the target's pods.
     pub grace: Duration,
+    /// Whether routing and versions are taken away with the object, so that it must not go before.
+    pub cleans_up: bool,
+    /// `spec.sunset`.
+    pub sunset: Delays,
     /// What the manifest says of the Task Queues.
     pub declared: Declared,
-    /// What the strategy lets the operator do.
-    pub promotion: Promotion,
+    /// How versions get traffic.
+    pub rollout: rollout::Policy,
     /// Paths of fields whose behaviour this release does not have.
     pub unsupported: Vec<String>,
 }
@@ -76,15 +85,6 @@ pub struct Declared {
     pub task_queues: BTreeSet<String>,
     /// Slots of a pod.
     pub slots: BTreeMap<LaneKey, u64>,
-}
-
-/// When the operator may make the target current by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Promotion {
-    /// While no version is current.
-    pub may_start: bool,
-    /// In place of another version.
-    pub may_replace: bool,
 }
 
 /// Facts from outside the manifest.
@@ -121,6 +121,8 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
     check_names(&name, spec.versioning, &mut wrong);
     check_template(&template, spec.runs_shared_runtime(), &mut wrong);
     let scaling = spec.scaling.as_ref().map(|scaling| policy::scaling(scaling, &mut wrong));
+    let rollout = rollout_policy::resolve(spec.rollout.as_ref(), &mut wrong);
+    let sunset = rollout_policy::delays(spec.sunset.as_ref(), &mut wrong);
     let build_id = match spec.versioning {
         Versioning::Enabled => target_build_id(object, &template, &mut wrong),
         Versioning::Disabled => None,
@@ -146,16 +148,20 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         runtime: runtime.as_ref(),
         min_ready_seconds: spec.min_ready_seconds,
         progress_deadline_seconds: spec.progress_deadline_seconds,
+        strategy: spec.deployment_strategy.as_ref(),
     });
     // A Build ID of the user's own stands for whatever the manifest says now.
     let immutable = build_id.is_some() && spec.worker_options.unsafe_custom_build_id.is_none();
     let config_maps = runtime.iter().flat_map(|runtime| config_maps(owner, runtime, immutable)).collect();
     Ok(Fleet {
         grace: grace(&child),
+        attachment: Attachment::new(around.connection, &spec.worker_options.temporal_namespace),
         temporal_namespace: spec.worker_options.temporal_namespace.clone(),
         replicas: spec.replicas.map(count),
         declared: declared(object, runtime.as_ref()),
-        promotion: promotion(object),
+        rollout,
+        sunset,
+        cleans_up: build_id.is_some() && spec.deletion_policy == DeletionPolicy::Clean,
         unsupported: unsupported_fields(object),
         namespace,
         name,
@@ -286,17 +292,5 @@ fn task_type(kind: TaskQueueType) -> TaskType {
         TaskQueueType::Workflow => TaskType::Workflow,
         TaskQueueType::Activity => TaskType::Activity,
         TaskQueueType::Nexus => TaskType::Nexus,
-    }
-}
-
-/// Manual leaves the routing to the user. Progressive starts at once where nothing is current; its steps come later,
-/// so until then it replaces nothing.
-fn promotion(object: &WorkerDeployment) -> Promotion {
-    let rollout = object.spec.rollout.as_ref();
-    let gated = rollout.is_some_and(|rollout| rollout.gate.is_some());
-    let strategy = rollout.map(|rollout| rollout.strategy).unwrap_or_default();
-    Promotion {
-        may_start: strategy != RolloutStrategy::Manual && !gated,
-        may_replace: strategy == RolloutStrategy::AllAtOnce && !gated,
     }
 }

@@ -25,6 +25,8 @@ pub const BUILD_ID_SCHEME_ANNOTATION: &str = "temporal.io/build-id-scheme";
 pub const CORDONABLE_ANNOTATION: &str = "temporal.io/cordonable";
 /// Annotation on pods, our own: `true` while the operator orders the pod's Worker to take no new task.
 pub const CORDONED_ANNOTATION: &str = "temporal.io/cordoned";
+/// Annotation on child Deployments, our own: when it was first seen that nobody wants its version, which never had traffic.
+pub const SUPERSEDED_AT_ANNOTATION: &str = "temporal.io/superseded-at";
 /// Name of the Secret, in the operator's own namespace, with the private key of its orders.
 pub const ORDER_KEY_SECRET: &str = "temporal-worker-operator-order-key";
 /// Annotation on a WorkerDeployment, our own: the serial number that tokens of the push endpoint must have

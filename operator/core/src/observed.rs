@@ -10,8 +10,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::connection::Attached;
+
+mod server;
+mod tests;
 mod unreadable;
 
+pub use server::{DeploymentInfo, Ramp, VersionInfo, VersionStatus, VersionSummary};
+pub use tests::{TestRun, TestStatus};
 pub use unreadable::{ReadFailure, Unreadable};
 
 /// A reading with its age.
@@ -63,6 +69,15 @@ impl<T> Observation<T> {
         match self {
             Self::Known { value, .. } | Self::Stale { value, .. } => Some(value),
             Self::Unknown => None,
+        }
+    }
+
+    /// Another value with this one's age.
+    pub fn map<U>(&self, of: impl FnOnce(&T) -> U) -> Observation<U> {
+        match self {
+            Self::Known { value, age } => Observation::Known { value: of(value), age: *age },
+            Self::Stale { value, age } => Observation::Stale { value: of(value), age: *age },
+            Self::Unknown => Observation::Unknown,
         }
     }
 }
@@ -127,6 +142,9 @@ pub struct LaneStats {
     pub rate_limiting: bool,
     /// The queue's rate limit, where the server tells it (`effective_rate_limit`).
     pub rate_limit: Option<RateLimit>,
+    /// Whether Workers without Worker Versioning polled it within five minutes; only the description of the queue tells.
+    #[serde(default)]
+    pub unversioned_pollers: bool,
 }
 
 /// A limit on the tasks that a queue gives out.
@@ -206,52 +224,6 @@ impl PodLoad {
     }
 }
 
-/// State of a Worker Deployment Version, as the server names it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum VersionStatus {
-    /// The server has no record of it.
-    #[default]
-    NotRegistered,
-    /// Known, with no traffic.
-    Inactive,
-    /// Gets a share of the traffic.
-    Ramping,
-    /// Gets the traffic.
-    Current,
-    /// Lost the traffic; pinned Workflows may be open.
-    Draining,
-    /// Lost the traffic; no pinned Workflow is open.
-    Drained,
-}
-
-/// What the server knows of one version.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct VersionInfo {
-    /// The server's own word.
-    pub status: VersionStatus,
-    /// Lanes that its Workers have polled.
-    pub lanes: BTreeSet<LaneKey>,
-    /// Time since [`VersionInfo::lanes`] last changed, as seen by this operator.
-    pub lanes_unchanged_for: Duration,
-}
-
-/// What the server knows of a Worker Deployment.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct DeploymentInfo {
-    /// Build ID of the current version; none when unversioned Workers get the traffic.
-    pub current_build_id: Option<String>,
-    /// Versions by Build ID: those that were asked for in full. A version that is missing was not found.
-    pub versions: BTreeMap<String, VersionInfo>,
-    /// Token that a change of the routing must carry.
-    pub conflict_token: Vec<u8>,
-    /// Identity that alone may change the routing; empty when anybody may.
-    pub manager_identity: String,
-    /// Identity that changed it last.
-    pub last_modifier_identity: String,
-    /// Number of versions that the server holds.
-    pub version_count: usize,
-}
-
 /// Why the server could not be read or written. The cause is a class, so that a condition can name the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemporalFailure {
@@ -293,8 +265,14 @@ pub struct TemporalState {
     /// The Worker Deployment; `Known` with `None` when the server said that it does not exist. `Unknown` with
     /// versioning disabled.
     pub deployment: Observation<Option<DeploymentInfo>>,
-    /// Backlog by lane; a lane that is missing was never read.
+    /// Backlog by lane, of the version that has the traffic, or of the target while none has; a lane that is missing was
+    /// never read. Those of other versions are in [`VersionInfo::stats`].
     pub lanes: BTreeMap<LaneKey, Observation<LaneStats>>,
+    /// Whether Workers without Worker Versioning poll a lane, by its own description; a lane that is missing was never
+    /// described.
+    pub unversioned: BTreeMap<LaneKey, Observation<bool>>,
+    /// Test Workflows by Workflow ID, those that are asked for; `Known` with `None` when the server has none of that ID.
+    pub test_workflows: BTreeMap<String, Observation<Option<TestRun>>>,
     /// Why the last read failed, while it fails.
     pub failure: Option<TemporalFailure>,
     /// That its readings come late, while they do.
@@ -312,6 +290,8 @@ pub struct ChildState {
     pub build_id: Option<String>,
     /// `spec.replicas`.
     pub spec_replicas: u32,
+    /// `status.replicas`: pods that exist.
+    pub replicas: u32,
     /// `status.readyReplicas`.
     pub ready_replicas: u32,
     /// When it became available, if it is.
@@ -322,8 +302,12 @@ pub struct ChildState {
     pub runtime_image: Option<String>,
     /// Whether its pods know their uid, so that they can be cordoned.
     pub cordonable: bool,
+    /// When it was noted on it that nobody wants its version any more.
+    pub superseded_at: Option<jiff::Timestamp>,
     /// Why the Deployment can't make its pods, in its own words: a quota, a webhook, a deadline.
     pub failure: Option<String>,
+    /// Where its pods work, by its template.
+    pub attached: Attached,
 }
 
 /// A pod of the fleet as the cluster has it, with its load.

@@ -6,31 +6,35 @@
 //! | the server refuses or does not answer | False, the cause | False, the cause |
 //! | no pod can start | False, the cause | False, the cause |
 //! | the target was never read from the server | Unknown `PollerStatusUnknown` | True `PollerStatusUnknown` |
+//! | a test Workflow of a gate failed, or can't be started | False `GateFailed`, `TestWorkflowStartFailed` | the same |
 //! | the target has yet to poll | False `WaitingForPollers` | True `WaitingForPollers` |
-//! | the target waits for the user | False `WaitingForPromotion` | True `WaitingForPromotion` |
+//! | the target polls and has no traffic yet | False `WaitingForPromotion` | True `WaitingForPromotion` |
+//! | the target has a share of the traffic | False `Ramping` | True `Ramping` |
 //! | the target has the traffic, or versioning is off | True `RolloutComplete` | False `RolloutComplete` |
 
+mod gates;
 mod limits;
 mod scaling;
 mod staleness;
 mod verdict;
+mod versions;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::{
-    ConditionStatus, ConditionType, ConditionUpdate, DeprecatedVersion, Reason, TargetVersion, Version, VersionStatus,
-    WorkerDeploymentStatus, remove_condition, set_condition,
+    ConditionStatus, ConditionType, ConditionUpdate, Reason, WorkerDeploymentStatus, remove_condition, set_condition,
 };
+use crate::commands;
 use crate::fleet::Fleet;
 use crate::names;
-use crate::observed::{self, ChildState, DeploymentInfo, KubeState, PodState, PollingDegraded, TemporalState};
+use crate::observed::{ChildState, KubeState, Observation, PodState, PollingDegraded, TemporalState};
 use crate::plan::Plan;
+use crate::rollout::{Order, Rollout, Stage};
 
+pub use gates::record as gate_record;
 pub use scaling::term;
 pub use staleness::{STALE_GRACE, Staleness, staleness};
 use verdict::{failure_message, failure_reason, verdict};
@@ -62,12 +66,25 @@ pub struct StatusInput<'a> {
     pub kube: &'a KubeState,
     /// The server.
     pub temporal: &'a TemporalState,
-    /// Replicas after the plan was carried out, if it changed them.
-    pub scaled_to: Option<u32>,
+    /// The object's annotations.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// What the commands of the previous status ordered.
+    pub order: Order,
+    /// Replicas after the plan was carried out, by the names of the Deployments whose replicas it changed.
+    pub scaled_to: &'a BTreeMap<String, u32>,
     /// Time for which readings have been missing or old without a break; none while they are fresh.
     pub stale_for: Option<Duration>,
     /// Wall clock.
     pub now: Timestamp,
+}
+
+fn addressee<'a>(build_id: &'a str, rollout: Option<&Rollout>) -> commands::Addressee<'a> {
+    commands::Addressee {
+        build_id,
+        failed_gate: rollout.and_then(|rollout| rollout.gates.failed),
+        // Nobody looks at the gates of a version that is current: none of them failed.
+        gates_seen: rollout.is_some_and(|rollout| rollout.gates.ids.is_some() || rollout.stage == Stage::Current),
+    }
 }
 
 /// Computes the status. Conditions and `lastScaleTime` are carried over; the rest stands on what was seen now.
@@ -80,8 +97,15 @@ pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
         ..WorkerDeploymentStatus::default()
     };
     match input.planned {
-        Some((fleet, plan)) => versions(&mut status, input, fleet, plan),
-        None => keep_versions(&mut status, input.previous),
+        Some((fleet, plan)) => {
+            let handled = &input.previous.handled_commands;
+            let target = fleet.build_id.as_deref().map(|build_id| addressee(build_id, plan.rollout.as_ref()));
+            status.handled_commands = commands::record(handled, input.annotations, target, input.now);
+            scaling::fill(&mut status, input, fleet, plan);
+            versions::fill(&mut status, input, fleet);
+            status.target_version.test_workflows = gates::tests(&input.previous.target_version, fleet, plan);
+        }
+        None => versions::keep(&mut status, input.previous),
     }
     let verdict = verdict(input);
     let mut conditions = std::mem::take(&mut status.conditions);
@@ -110,22 +134,47 @@ pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
         scaling::CONDITIONS.iter().for_each(|&type_| _ = remove_condition(&mut conditions, type_));
     }
     let stalled = verdict.stalled.then(|| (verdict.reason, verdict.message.clone()));
+    status.conditions = conditions;
+    set_while_true(&mut status, input, stalled);
+    status
+}
+
+/// Conditions that are there only while they are true.
+fn set_while_true(status: &mut WorkerDeploymentStatus, input: &StatusInput<'_>, stalled: Option<(Reason, String)>) {
     let optional = [
         (ConditionType::Stalled, stalled.or_else(|| scaling::stalled(input))),
         (ConditionType::Unsupported, unsupported(input)),
-        (ConditionType::OldVersionsKept, old_versions(input)),
+        (ConditionType::Paused, paused(input)),
         (ConditionType::GracePeriodTooShort, short_grace(input)),
     ];
     for (type_, holds) in optional {
         match holds {
             Some((reason, message)) => {
                 let update = ConditionUpdate { type_, status: ConditionStatus::True, reason, message };
-                set_condition(&mut conditions, update, Some(input.generation), input.now);
+                status.set_condition(update, input.now);
             }
-            None => _ = remove_condition(&mut conditions, type_),
+            None => _ = remove_condition(&mut status.conditions, type_),
         }
     }
-    status.conditions = conditions;
+}
+
+/// The status of an object that is being deleted: what it was, and what it waits for.
+#[must_use]
+pub fn deleting(
+    previous: &WorkerDeploymentStatus,
+    generation: i64,
+    waiting: &str,
+    now: Timestamp,
+) -> WorkerDeploymentStatus {
+    let mut status = WorkerDeploymentStatus { observed_generation: Some(generation), ..previous.clone() };
+    let message = format!(
+        "The object is being deleted. {waiting} Set spec.deletionPolicy to Orphan to leave the Temporal server as it is."
+    );
+    for (type_, value) in [(ConditionType::Ready, false), (ConditionType::Progressing, true)] {
+        let status_ = ConditionStatus::from(value);
+        let update = ConditionUpdate { type_, status: status_, reason: Reason::Deleting, message: message.clone() };
+        status.set_condition(update, now);
+    }
     status
 }
 
@@ -136,6 +185,15 @@ pub fn must_write(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStatus, si
         return false;
     }
     since_write >= QUIET_WRITE_INTERVAL || scaling::without_gauges(old) != scaling::without_gauges(new)
+}
+
+/// Whether the server was not heard of yet, neither by an answer nor by its silence, and the status is one of this generation:
+/// then it says more than a new one would. So a restart of the operator turns no condition back and forth.
+#[must_use]
+pub fn says_more_already(input: &StatusInput<'_>) -> bool {
+    let asks = input.planned.is_some_and(|(fleet, _)| fleet.build_id.is_some());
+    let unheard = matches!(input.temporal.deployment, Observation::Unknown) && input.temporal.failure.is_none();
+    asks && unheard && input.blocked.is_none() && input.previous.observed_generation == Some(input.generation)
 }
 
 type Condition = (ConditionStatus, Reason, String);
@@ -179,15 +237,12 @@ fn unsupported(input: &StatusInput<'_>) -> Option<(Reason, String)> {
     })
 }
 
-fn old_versions(input: &StatusInput<'_>) -> Option<(Reason, String)> {
-    let (fleet, _) = input.planned?;
-    let names: Vec<_> = others(fleet, input.kube).map(|child| child.name.as_str()).collect();
-    (!names.is_empty()).then(|| {
-        let message = format!(
-            "Old versions are left as they are, neither scaled down nor deleted, in this release: Deployment {}.",
-            names.join(", ")
-        );
-        (Reason::SunsetNotSupported, message)
+fn paused(input: &StatusInput<'_>) -> Option<(Reason, String)> {
+    let (fleet, plan) = input.planned?;
+    let by_command = input.order == Order::Pause;
+    (plan.rollout.is_some() && (fleet.rollout.paused || by_command)).then(|| {
+        let cause = if fleet.rollout.paused { "spec.rollout.paused" } else { "a command" };
+        (Reason::Paused, format!("The traffic of every version stays as it is: {cause} says so."))
     })
 }
 
@@ -203,97 +258,16 @@ fn short_grace(input: &StatusInput<'_>) -> Option<(Reason, String)> {
     Some((Reason::TasksOutlastGracePeriod, message))
 }
 
-fn child<'a>(fleet: &Fleet, kube: &'a KubeState) -> Option<&'a ChildState> {
-    kube.children.iter().find(|child| child.name == fleet.child_name)
+/// The version that does the work.
+fn main_child<'a>(fleet: &Fleet, input: &StatusInput<'a>) -> Option<&'a ChildState> {
+    crate::versions::main_child(fleet, input.kube, input.temporal)
 }
 
-fn others<'a>(fleet: &'a Fleet, kube: &'a KubeState) -> impl Iterator<Item = &'a ChildState> {
-    kube.children.iter().filter(|child| child.name != fleet.child_name)
+fn child<'a>(fleet: &Fleet, kube: &'a KubeState) -> Option<&'a ChildState> {
+    kube.children.iter().find(|child| child.name == fleet.child_name)
 }
 
 fn target_pods<'a>(fleet: &Fleet, kube: &'a KubeState) -> impl Iterator<Item = &'a PodState> {
     let label = fleet.build_id.as_deref().map(names::build_id_label);
     kube.pods.iter().filter(move |pod| pod.build_id == label && !pod.terminating)
-}
-
-fn keep_versions(status: &mut WorkerDeploymentStatus, previous: &WorkerDeploymentStatus) {
-    status.target_version = previous.target_version.clone();
-    status.current_version = previous.current_version.clone();
-    status.deprecated_versions = previous.deprecated_versions.clone();
-    status.version_conflict_token = previous.version_conflict_token.clone();
-    status.version_count = previous.version_count;
-}
-
-fn versions(status: &mut WorkerDeploymentStatus, input: &StatusInput<'_>, fleet: &Fleet, plan: &Plan) {
-    scaling::fill(status, input, fleet, plan);
-    let Some(build_id) = &fleet.build_id else { return };
-    let info = input.temporal.deployment.last().and_then(Option::as_ref);
-    let current = info.and_then(|info| info.current_build_id.as_deref());
-    let mut target = version(build_id, info, child(fleet, input.kube), &fleet.namespace);
-    if current != Some(build_id) {
-        let lanes = info.and_then(|info| info.versions.get(build_id)).map(|version| &version.lanes);
-        let queues = lanes.into_iter().flatten().filter(|lane| lane.task_type == observed::TaskType::Workflow);
-        target.task_queues =
-            queues.map(|lane| crate::api::VersionTaskQueue { name: lane.task_queue.clone() }).collect();
-    }
-    status.target_version = TargetVersion { version: target, ..TargetVersion::default() };
-    let child_of = |id: &str| {
-        let label = names::build_id_label(id);
-        input.kube.children.iter().find(|child| child.build_id.as_deref() == Some(&label))
-    };
-    status.current_version = current.map(|id| version(id, info, child_of(id), &fleet.namespace));
-    let mut old: Vec<_> = others(fleet, input.kube)
-        .filter(|child| child.build_id.as_deref() != current.map(names::build_id_label).as_deref())
-        .map(|child| {
-            let id = child.build_id.clone().unwrap_or_default();
-            DeprecatedVersion {
-                version: version(&id, info, Some(child), &fleet.namespace),
-                ..DeprecatedVersion::default()
-            }
-        })
-        .collect();
-    old.sort_by(|a, b| a.version.build_id.cmp(&b.version.build_id));
-    status.deprecated_versions = old;
-    if let Some(info) = info {
-        let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-        status.version_conflict_token =
-            (!info.conflict_token.is_empty()).then(|| ByteString(info.conflict_token.clone()));
-        status.manager_identity = some(&info.manager_identity);
-        status.last_modifier_identity = some(&info.last_modifier_identity);
-        status.version_count = i32::try_from(info.version_count).ok();
-    }
-}
-
-fn version(build_id: &str, info: Option<&DeploymentInfo>, child: Option<&ChildState>, namespace: &str) -> Version {
-    let known = info.and_then(|info| info.versions.get(build_id)).map(|version| version.status);
-    let is_current = info.and_then(|info| info.current_build_id.as_deref()) == Some(build_id);
-    Version {
-        build_id: build_id.to_owned(),
-        status: if is_current {
-            VersionStatus::Current
-        } else {
-            known.map_or(VersionStatus::NotRegistered, api_status)
-        },
-        healthy_since: child.and_then(|child| child.available_since).map(Time),
-        deployment: child.map(|child| ObjectReference {
-            api_version: Some("apps/v1".into()),
-            kind: Some("Deployment".into()),
-            name: Some(child.name.clone()),
-            namespace: Some(namespace.to_owned()),
-            uid: Some(child.uid.clone()),
-            ..ObjectReference::default()
-        }),
-        ..Version::default()
-    }
-}
-
-fn api_status(status: observed::VersionStatus) -> VersionStatus {
-    match status {
-        observed::VersionStatus::NotRegistered => VersionStatus::NotRegistered,
-        observed::VersionStatus::Inactive => VersionStatus::Inactive,
-        observed::VersionStatus::Ramping => VersionStatus::Ramping,
-        observed::VersionStatus::Current => VersionStatus::Current,
-        observed::VersionStatus::Draining => VersionStatus::Draining,
-        observed::VersionStatus::Drained => VersionStatus::Drained,
-    }
 }

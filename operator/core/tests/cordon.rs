@@ -98,7 +98,7 @@ fn server(fleet: &Fleet) -> TemporalState {
     let version = VersionInfo { status: VersionStatus::Current, lanes: [lane()].into(), ..VersionInfo::default() };
     let info = DeploymentInfo {
         current_build_id: Some(build_id.clone()),
-        versions: BTreeMap::from([(build_id, version)]),
+        versions: BTreeMap::from([(build_id, Observation::Known { value: Some(version), age: Duration::ZERO })]),
         ..DeploymentInfo::default()
     };
     let lanes = BTreeMap::from([(lane(), known(LaneStats::default()))]);
@@ -115,9 +115,16 @@ fn plan_of(fleet: &Fleet, kube: &KubeState) -> Plan {
         temporal: &temporal,
         scaling: &scaling,
         now,
-        wall: jiff::Timestamp::UNIX_EPOCH,
+        others: &BTreeMap::new(),
+        clock: operator_core::clock::Clock::at(jiff::Timestamp::UNIX_EPOCH),
         identity: "me",
+        former_identities: &Default::default(),
         since_marked: None,
+        resting: &Default::default(),
+        max_versions: 75,
+        protected: true,
+        order: Default::default(),
+        gates: &Default::default(),
     })
 }
 

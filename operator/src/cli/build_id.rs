@@ -32,11 +32,7 @@ struct Answer {
 /// When the file can't be read, is neither, holds no fleet or more than one, or holds a value that a pod template
 /// can't: the error names file, path, value and remedy.
 pub fn run(file: &str, json: bool, stdin: impl Read, mut out: impl Write) -> Result<()> {
-    let (source, text) = match file {
-        "-" => ("stdin", std::io::read_to_string(stdin)),
-        file => (file, std::fs::read_to_string(file)),
-    };
-    let text = text.with_context(|| format!("{source}: can't be read; name a file, or - for stdin"))?;
+    let (source, text) = read(file, stdin)?;
     let answer = documents(&text).and_then(pick).and_then(answer).with_context(|| source.to_owned())?;
     if json {
         serde_json::to_writer(&mut out, &answer)?;
@@ -47,8 +43,24 @@ pub fn run(file: &str, json: bool, stdin: impl Read, mut out: impl Write) -> Res
     Ok(())
 }
 
+/// A file's name for people, and its text.
+///
+/// # Errors
+/// It can't be read.
+pub(super) fn read(file: &str, stdin: impl Read) -> Result<(&str, String)> {
+    let (source, text) = match file {
+        "-" => ("stdin", std::io::read_to_string(stdin)),
+        file => (file, std::fs::read_to_string(file)),
+    };
+    let text = text.with_context(|| format!("{source}: can't be read; name a file, or - for stdin"))?;
+    Ok((source, text))
+}
+
 /// The documents of a YAML stream, or the one of a JSON file.
-fn documents(text: &str) -> Result<Vec<Value>> {
+///
+/// # Errors
+/// It is neither.
+pub(super) fn documents(text: &str) -> Result<Vec<Value>> {
     if let Ok(document) = serde_json::from_str(text) {
         return Ok(vec![document]);
     }

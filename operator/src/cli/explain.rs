@@ -34,14 +34,19 @@ pub async fn run(fleet: &str, output: Output, out: impl Write) -> Result<()> {
     print(&object, output, out)
 }
 
-fn split(fleet: &str) -> Result<(&str, &str)> {
+/// Namespace and name of a fleet.
+///
+/// # Errors
+/// The text names none.
+pub(super) fn split(fleet: &str) -> Result<(&str, &str)> {
     let parts = fleet.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
     parts
         .filter(|(_, name)| !name.contains('/'))
         .ok_or_else(|| anyhow!("{fleet:?} names no WorkerDeployment; write NAMESPACE/NAME, such as prod/orders"))
 }
 
-fn unread(fleet: &str, error: &CallError) -> anyhow::Error {
+/// What to say of a fleet that can't be read.
+pub(super) fn unread(fleet: &str, error: &CallError) -> anyhow::Error {
     anyhow!("WorkerDeployment {fleet} can't be read: {error}; it takes the right to get workerdeployments.temporal.io")
 }
 

@@ -1,27 +1,35 @@
 //! Carries out a plan, in its order. The right to write is checked before each write; the first failure ends it.
 
-use kube::core::DynamicObject;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
+use kube::core::{DynamicObject, ObjectMeta};
+
+use operator_core::api::WorkerDeployment;
+use operator_core::build::attach;
+use operator_core::build::environment::WorkerIdentity;
 use operator_core::events::{self, EventData};
 use operator_core::fleet::Fleet;
-use operator_core::observed::TemporalFailure;
+use operator_core::observed::{FailureClass, TemporalFailure};
 use operator_core::plan::{Action, object_key};
+use serde_json::Value;
 
-use super::Context;
 use super::memory::{Applied, Memory};
+use super::{Context, gates, route};
 use crate::kube::apply::{self, ApplyError};
 use crate::kube::client::CallError;
+use crate::kube::observe::FleetKey;
 use crate::temporal::Connection;
-use crate::temporal::routing::{Routing, set_current};
 
 /// What came of a plan.
 #[derive(Default)]
 pub struct Outcome {
     /// What happened, for people.
     pub events: Vec<EventData>,
-    /// Replicas after the plan, if it changed them.
-    pub scaled_to: Option<u32>,
+    /// Replicas after the plan, by the names of the children whose replicas it changed.
+    pub scaled_to: BTreeMap<String, u32>,
+    /// Token for the next change of the routing, after one within the plan.
+    pub(super) token: Option<Vec<u8>>,
     /// What ended it early.
     pub failure: Option<Failure>,
 }
@@ -52,13 +60,29 @@ pub enum Failure {
         error: CallError,
     },
     /// The server refused a change of the routing.
-    #[error("version {build_id} could not be made current: {}", .failure.message)]
+    #[error("{what}: {}", .failure.message)]
     Routing {
-        /// The version.
-        build_id: String,
+        /// What was to be done.
+        what: String,
         /// Why.
         failure: TemporalFailure,
     },
+}
+
+/// Refusals in a row after which a routing that is refused as something changed is refused for good.
+const REFUSALS: u32 = 3;
+
+impl Failure {
+    /// Whether it is gone once the plan is made anew, after `before` failures in a row.
+    #[must_use]
+    pub fn passes(&self, before: u32) -> bool {
+        match self {
+            Self::NotLeader | Self::Outdated => true,
+            // The routing changed while it was being decided: it is read again and decided again.
+            Self::Routing { failure, .. } => failure.class == FailureClass::FailedPrecondition && before < REFUSALS,
+            Self::Apply { .. } | Self::Call { .. } => false,
+        }
+    }
 }
 
 /// Everything that carrying out a plan needs.
@@ -67,10 +91,10 @@ pub struct Work<'a> {
     pub ctx: &'a Context,
     /// The fleet.
     pub fleet: &'a Fleet,
+    /// Its object, as it was read.
+    pub meta: &'a ObjectMeta,
     /// The channel to its server.
     pub connection: &'a Connection,
-    /// The version that is current, for the event.
-    pub current: Option<&'a str>,
     /// Names of the Deployments that the cache shows as the fleet's own.
     pub known: Vec<String>,
 }
@@ -84,65 +108,133 @@ pub async fn carry_out(work: &Work<'_>, actions: &[Action], memory: &mut Memory)
             break;
         };
         if let Err(failure) = one(work, action, memory, &mut outcome).await {
+            tell(work, action, &failure, memory, &mut outcome);
             outcome.failure = Some(failure);
             break;
         }
     }
+    if outcome.failure.is_none() {
+        memory.told_failure = None;
+    }
     outcome
+}
+
+/// Says what failed, once until it is another thing. What passes by planning anew is not said.
+fn tell(work: &Work<'_>, action: &Action, failure: &Failure, memory: &mut Memory, outcome: &mut Outcome) {
+    if failure.passes(memory.backoff.failures()) {
+        return;
+    }
+    let note = format!("{failure}.");
+    let is_new = matches!(action, Action::Apply { object, .. } if !work.known.contains(&object_key(object)));
+    if memory.told_failure.as_ref() != Some(&note) {
+        outcome.events.extend(events::failed(action, is_new, &note));
+        memory.told_failure = Some(note);
+    }
 }
 
 async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mut Outcome) -> Result<(), Failure> {
     let client = &work.ctx.client;
     let namespace = &work.fleet.namespace;
     match action {
-        Action::Apply { object, digest } => {
-            let key = object_key(object);
-            let known = work.known.contains(&key) || memory.applied.contains_key(&key);
-            if memory.only_aged(&key, digest)
-                && apply::stands(client, object).await.map_err(|error| Failure::Call { what: key.clone(), error })?
-            {
-                memory.confirm(&key);
-                return Ok(());
-            }
-            let applied = apply::apply(client, object, known)
-                .await
-                .map_err(|error| Failure::Apply { what: key.clone(), error })?;
-            remember(memory, &key, digest, &applied);
-            if key.starts_with("Deployment/") {
-                report_apply(work.fleet, known, outcome);
-            }
+        Action::Protect => {
+            let protected = apply::set_protected::<WorkerDeployment>(client, work.meta, true).await;
+            protected.map_err(failed(|| "finalizer of the WorkerDeployment".to_owned()))?;
         }
+        Action::Apply { object, digest } => apply_object(work, (object, digest), memory, outcome).await?,
         Action::SetDeletionCost { pod, cost } => mark(work, pod, *cost, memory).await?,
         Action::ShowCordon { pod, cordoned } => {
-            let call = apply::show_cordon(client, namespace, pod, *cordoned).await;
-            call.map_err(|error| Failure::Call { what: format!("cordon annotation of pod {pod}"), error })?;
+            let shown = apply::show_cordon(client, namespace, pod, *cordoned).await;
+            shown.map_err(failed(|| format!("cordon annotation of pod {pod}")))?;
         }
         Action::Scale { child, from, to, resource_version, reason } => {
-            match apply::scale(client, namespace, child, resource_version, *to).await {
-                Err(error) if error.is_conflict() => return Err(Failure::Outdated),
-                result => {
-                    result.map_err(|error| Failure::Call { what: format!("scale of Deployment {child}"), error })?
-                }
-            }
-            outcome.scaled_to = Some(*to);
+            let scaled = apply::scale(client, namespace, child, resource_version, *to).await;
+            scaled.map_err(failed(|| format!("scale of Deployment {child}")))?;
+            outcome.scaled_to.insert(child.clone(), *to);
             outcome.events.push(events::scaled(*from, *to, reason));
         }
-        Action::SetCurrent { conflict_token, .. } if memory.routed.as_ref() == Some(conflict_token) => {}
-        Action::SetCurrent { build_id, conflict_token } => {
-            let routing = Routing {
-                namespace: &work.fleet.temporal_namespace,
-                deployment: &work.fleet.deployment_name,
-                build_id,
-                conflict_token,
-                identity: &work.ctx.shared.identity,
-            };
-            let set = set_current(work.connection, routing).await;
-            work.ctx.shared.poller.poke(&work.fleet.uid.as_str().into());
-            set.map_err(|failure| Failure::Routing { build_id: build_id.clone(), failure })?;
-            memory.routed = Some(conflict_token.clone());
-            outcome.events.push(events::promoted(work.current, build_id));
+        Action::Attach { .. } => attach(work, action, outcome).await?,
+        Action::NoteSuperseded { child, at, resource_version } => {
+            let noted = apply::note_superseded(client, namespace, (child, resource_version), *at).await;
+            noted.map_err(failed(|| format!("annotation of Deployment {child}")))?;
+        }
+        Action::DeleteVersion { build_id } => route::delete_record(work, build_id, memory, outcome).await?,
+        Action::DeleteChild { build_id, .. } if memory.resting.contains_key(build_id) => {}
+        Action::DeleteChild { child, config_map, uid, resource_version, .. } => {
+            let deleted = delete_child(work, (child, config_map), (uid, resource_version), memory).await;
+            deleted.map_err(failed(|| format!("deletion of Deployment {child}")))?;
+            outcome.events.push(events::deleted(child));
+        }
+        Action::StartGate { build_id, workflow_id, task_queue, gate } => {
+            gates::start(work, gates::Test { gate, build_id, workflow_id, task_queue }, memory, outcome).await;
+        }
+        Action::ClaimManager { conflict_token, .. }
+        | Action::SetCurrent { conflict_token, .. }
+        | Action::SetRamping { conflict_token, .. }
+        | Action::ClearRamp { conflict_token, .. } => {
+            route::route(work, action, conflict_token, memory, outcome).await?
         }
     }
+    Ok(())
+}
+
+/// What a failed call is: a conflict means that what was decided on has changed.
+fn failed(what: impl FnOnce() -> String) -> impl FnOnce(CallError) -> Failure {
+    |error| if error.is_conflict() { Failure::Outdated } else { Failure::Call { what: what(), error } }
+}
+
+async fn apply_object(
+    work: &Work<'_>,
+    (object, digest): (&Value, &str),
+    memory: &mut Memory,
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
+    let client = &work.ctx.client;
+    let key = object_key(object);
+    let known = work.known.contains(&key) || memory.applied.contains_key(&key);
+    if memory.only_aged(&key, digest)
+        && apply::stands(client, object).await.map_err(|error| Failure::Call { what: key.clone(), error })?
+    {
+        memory.confirm(&key);
+        return Ok(());
+    }
+    let applied =
+        apply::apply(client, object, known).await.map_err(|error| Failure::Apply { what: key.clone(), error })?;
+    remember(memory, &key, digest, &applied);
+    if key.starts_with("Deployment/") {
+        report_apply(work.fleet, known, outcome);
+    }
+    Ok(())
+}
+
+/// Attaches the pods of a child to the fleet's Connection, by a change of what its template is now.
+async fn attach(work: &Work<'_>, action: &Action, outcome: &mut Outcome) -> Result<(), Failure> {
+    let Action::Attach { child, uid, build_id, to } = action else { return Ok(()) };
+    let fleet = work.fleet;
+    let worker = WorkerIdentity {
+        namespace: &to.temporal_namespace,
+        deployment_name: &fleet.deployment_name,
+        build_id: build_id.as_deref(),
+    };
+    let change = |live: &Value| attach::attach(live, &to.connection, &worker);
+    let patched = apply::patch_child(&work.ctx.client, &fleet.namespace, (child, uid), change).await;
+    if patched.map_err(failed(|| format!("template of Deployment {child}")))? {
+        outcome.events.push(events::attached(child, &to.connection.host_port, &to.temporal_namespace));
+    }
+    Ok(())
+}
+
+async fn delete_child(
+    work: &Work<'_>,
+    (child, config_map): (&str, &str),
+    preconditions: (&str, &str),
+    memory: &mut Memory,
+) -> Result<(), CallError> {
+    let fleet = work.fleet;
+    let key = FleetKey { namespace: &fleet.namespace, name: &fleet.name, uid: &fleet.uid };
+    apply::delete_config_map(&work.ctx.client, &key, config_map).await?;
+    apply::delete_deployment(&work.ctx.client, &fleet.namespace, child, preconditions).await?;
+    memory.applied.remove(&format!("ConfigMap/{config_map}"));
+    memory.applied.remove(&format!("Deployment/{child}"));
     Ok(())
 }
 

@@ -3,30 +3,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action as Requeue;
 use operator_core::api::WorkerDeployment;
 use operator_core::backoff::RetryClass;
-use operator_core::cordon::OrderKey;
-use operator_core::fleet::{self, Fleet, Surroundings};
+use operator_core::fleet::Fleet;
 use operator_core::observed::{FailureClass, KubeState, Observation, TemporalState};
-use operator_core::plan::{self, Plan, PlanInput};
+use operator_core::plan::Plan;
+use operator_core::rollout::{Hold, Stage};
 use operator_core::scaling::{DecisionRecord, State};
-use operator_core::status::{self, Blocked, StatusInput};
+use operator_core::status::{self, Blocked};
 use tokio::time::Instant;
 
 use super::carry_out::{Failure, Outcome, Work, carry_out};
-use super::cordon::{self, Known};
+use super::look::{Reconcile, Seen};
 use super::memory::Memory;
-use super::{Context, checkpoint, connect, loads, report};
+use super::{Context, checkpoint, cordon, deletion, gates, report};
 use crate::changes::FleetId;
+use crate::kube::apply;
 use crate::kube::client::CallError;
-use crate::kube::observe::{self, ConnectionProblem, ConnectionState, FleetKey};
-use crate::kube::views::PodView;
+use crate::kube::observe::FleetKey;
 use crate::kube::watches::Guarded;
 use crate::settings::{RECONCILE_DEADLINE, RESYNC};
-use crate::temporal::{Connection, Phase, Watch};
 
 /// Time after which a decision that lost a race is made again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -88,7 +86,7 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
             return Ok(Requeue::await_change());
         }
     };
-    if wd.metadata.deletion_timestamp.is_some() {
+    if wd.metadata.deletion_timestamp.is_some() && !apply::is_protected(&wd.metadata) {
         forget(ctx, &FleetId::from(wd.uid().unwrap_or_default()));
         return Ok(Requeue::await_change());
     }
@@ -97,7 +95,11 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
     let id = FleetId::from(uid.as_str());
     let mut memory = ctx.shared.memories.get(&id);
     memory.key = (namespace.clone(), name.clone());
-    let result = Reconcile { wd, ctx, key, id: &id }.run(&mut memory).await;
+    let reconcile = Reconcile { wd, ctx, key, id: &id };
+    let result = match &wd.metadata.deletion_timestamp {
+        Some(since) => deletion::run(&reconcile, since.0, &mut memory).await,
+        None => reconcile.run(&mut memory).await,
+    };
     if result.is_ok() {
         memory.backoff = Default::default();
     }
@@ -115,162 +117,47 @@ pub fn forget(ctx: &Context, fleet: &FleetId) {
     ctx.shared.metrics.forget(fleet);
 }
 
-struct Reconcile<'a> {
-    wd: &'a WorkerDeployment,
-    ctx: &'a Context,
-    key: FleetKey<'a>,
-    id: &'a FleetId,
-}
-
-/// What was resolved before anything is planned.
-struct Resolved {
-    fleet: Fleet,
-    connection: Arc<Connection>,
+/// Whether a target polls all that it must, so that it need not be looked at each second.
+fn is_settled(stage: &Stage) -> bool {
+    match stage {
+        Stage::Unknown | Stage::Registering { .. } => false,
+        Stage::Waiting(hold) => !matches!(hold, Hold::Changing(_) | Hold::Pods { .. }),
+        Stage::Ramping { .. } | Stage::Current => true,
+    }
 }
 
 impl Reconcile<'_> {
     async fn run(&self, memory: &mut Memory) -> Result<Requeue, Error> {
-        let shared = &self.ctx.shared;
-        let order_key = shared.order_keys.get(&self.ctx.leadership).await;
-        let mut kube = self.observe_kube(order_key.as_ref());
-        let resolved = match self.resolve(&kube, order_key.as_ref()).await? {
-            Ok(resolved) => resolved,
-            Err(blocked) => return self.report_blocked(&blocked, &kube, memory).await,
+        let order_key = self.ctx.shared.order_keys.get(&self.ctx.leadership).await;
+        let seen = match self.see(order_key.as_ref(), memory).await? {
+            Ok(seen) => seen,
+            Err((blocked, kube)) => return self.report_blocked(&blocked, &kube, memory).await,
         };
-        let Resolved { fleet, connection } = &resolved;
-        loads::add_heartbeats(&shared.heartbeats, self.id, fleet, connection, &mut kube);
-        let seen = shared.poller.snapshot(self.id, Instant::now());
-        self.watch(fleet, connection, &kube, &seen);
-        // What is proven by free slots counts for longer: by those of this look, and not by those of the one before.
-        let temporal = shared.poller.snapshot(self.id, Instant::now());
-        self.remember(fleet, memory).await?;
-        let plan = self.plan(fleet, &kube, &temporal, memory);
-        self.record(&plan, &memory.scaling);
+        let Seen { fleet, kube, plan, .. } = &seen;
+        self.record(plan, &memory.scaling);
         if let Some(key) = &order_key {
-            cordon::order(self.ctx, &self.key, self.id, &kube, (key, &plan.cordon));
+            cordon::order(self.ctx, &self.key, self.id, kube, (key, &plan.cordon));
         }
-        self.be_sure(fleet, &plan, &temporal);
-        let outcome = self.carry_out(&resolved, &kube, &temporal, &plan, memory).await;
+        self.be_sure(&seen);
+        self.follow_gates(plan, memory);
+        let obeyed = (self.order(fleet, memory), self.gates(fleet, memory));
+        let outcome = self.carry_out(&seen, memory).await;
         if outcome.failure.is_none() {
             memory.scaling = plan.scaling.clone();
+            memory.others.extend(plan.others.iter().map(|(child, other)| (child.clone(), other.scaling.clone())));
         }
-        let pending = self.report(fleet, &kube, &temporal, (&plan, &outcome), memory).await?;
+        memory.settled = fleet.build_id.clone().filter(|_| plan.stage().is_none_or(is_settled));
+        let pending = self.report(&seen, &outcome, memory).await?;
+        // A command counts once it is written down, and so does a test that failed: then it is planned for.
+        let ordered = (self.order(fleet, memory), self.gates(fleet, memory)) != obeyed;
+        let again = if ordered { Some(AGAIN) } else { pending.then_some(status::QUIET_WRITE_INTERVAL) };
+        let again = again.into_iter().chain(gates::next_start(&memory.unstarted)).min();
         checkpoint::save(&self.ctx.client, &self.ctx.leadership, self.id, memory).await;
-        self.next(fleet, &plan, outcome, pending)
-    }
-
-    /// Sees to it that the memory is about the fleet's child: what an earlier process knew, or nothing.
-    async fn remember(&self, fleet: &Fleet, memory: &mut Memory) -> Result<(), Error> {
-        if memory.child != fleet.child_name {
-            let is_first = memory.child.is_empty() && fleet.scaling.is_some();
-            memory.scaling = if is_first {
-                checkpoint::restore(&self.ctx.client, &self.key).await?
-            } else {
-                // Start-up times and gaps hold for another version too; what its pods did does not.
-                std::mem::take(&mut memory.scaling).restored(Duration::ZERO)
-            };
-            memory.child.clone_from(&fleet.child_name);
-        }
-        // Nothing but the status is written of a fleet that is only watched.
-        if fleet.scaling.as_ref().is_none_or(|scaling| scaling.dry_run) {
-            memory.saved = None;
-        } else if memory.saved.is_none() {
-            memory.saved = Some((memory.scaling.clone(), std::time::Instant::now()));
-        }
-        Ok(())
-    }
-
-    fn observe_kube(&self, order_key: Option<&OrderKey>) -> KubeState {
-        let scraper = &self.ctx.shared.scraper;
-        let metrics = self.wd.spec.scaling.as_ref().and_then(|scaling| scaling.pod_metrics.clone()).unwrap_or_default();
-        let target = |pod: &PodView| loads::target(pod, &metrics);
-        let targets = observe::pods(&self.ctx.caches, &self.key).iter().filter_map(|pod| target(pod)).collect();
-        scraper.set(self.id.clone(), targets);
-        let shared = &self.ctx.shared;
-        let known = Known { shared, now: Instant::now(), has_key: order_key.is_some(), metrics: &metrics };
-        observe::kube_state(&self.ctx.caches, &self.key, &known)
-    }
-
-    async fn resolve(
-        &self,
-        kube: &KubeState,
-        order_key: Option<&OrderKey>,
-    ) -> Result<Result<Resolved, Blocked>, Error> {
-        let shared = &self.ctx.shared;
-        let state = match self.connection(false).await {
-            Ok(state) => state,
-            Err(ConnectionProblem::Blocked(blocked)) => return Ok(Err(blocked)),
-            Err(ConnectionProblem::Call(error)) => return Err(error.into()),
-        };
-        let name = &self.wd.spec.worker_options.connection_ref.name;
-        let connection = match connect::connect(&shared.pool, self.key.namespace, name, &state, Timestamp::now()) {
-            Ok(connection) => connection,
-            Err(blocked) => return Ok(Err(blocked)),
-        };
-        let images = kube
-            .children
-            .iter()
-            .filter_map(|child| child.runtime_image.clone().map(|image| (child.name.clone(), image)))
-            .collect();
-        let uncordonable =
-            kube.children.iter().filter(|child| !child.cordonable).map(|child| child.name.clone()).collect();
-        let order_keys: Vec<_> = order_key.iter().map(|key| key.public()).collect();
-        let around = Surroundings {
-            connection: &state.facts,
-            default_runtime_image: &shared.runtime_image,
-            runtime_images: &images,
-            order_keys: &order_keys,
-            uncordonable: &uncordonable,
-        };
-        Ok(fleet::resolve(self.wd, &around).map(|fleet| Resolved { fleet, connection }).map_err(|invalid| Blocked {
-            reason: operator_core::api::Reason::InvalidSpec,
-            message: invalid.to_string(),
-        }))
-    }
-
-    /// The Connection; its Secrets are read again at once when the server refused what they held.
-    async fn connection(&self, again: bool) -> Result<ConnectionState, ConnectionProblem> {
-        let shared = &self.ctx.shared;
-        let state = observe::connection(&self.ctx.caches, &shared.secrets, self.wd, again).await?;
-        let refused = shared.pool.get(&connect::key(self.key.namespace, &state)).is_some_and(|open| open.refused());
-        if refused && !again {
-            return observe::connection(&self.ctx.caches, &shared.secrets, self.wd, true).await;
-        }
-        Ok(state)
-    }
-
-    /// Says what is to be read of the server from now on.
-    fn watch(&self, fleet: &Fleet, connection: &Arc<Connection>, kube: &KubeState, temporal: &TemporalState) {
-        let child = kube.children.iter().find(|child| child.name == fleet.child_name);
-        let current =
-            temporal.deployment.last().and_then(Option::as_ref).and_then(|info| info.current_build_id.clone());
-        let is_current = fleet.build_id.is_none() || current == fleet.build_id;
-        let phase = match child {
-            _ if !is_current => Phase::Registering,
-            Some(child) if child.spec_replicas == 0 && fleet.scaling.is_some() => Phase::AtZero,
-            _ => Phase::Running,
-        };
-        let gated = phase == Phase::Running && plan::is_gated(fleet, kube, temporal);
-        let lanes = match fleet.scaling {
-            Some(_) => plan::known_lanes(fleet, temporal).into_keys().collect(),
-            None => Default::default(),
-        };
-        let mut build_ids: Vec<_> = fleet.build_id.iter().cloned().collect();
-        build_ids.extend(current.filter(|current| Some(current) != fleet.build_id.as_ref() && !is_current));
-        self.ctx.shared.poller.set(Watch {
-            fleet: self.id.clone(),
-            namespace: fleet.temporal_namespace.clone(),
-            connection: connection.clone(),
-            deployment_name: fleet.build_id.is_some().then(|| fleet.deployment_name.clone()),
-            build_ids,
-            lanes,
-            phase,
-            gated,
-        });
+        self.next(fleet, plan, outcome, again)
     }
 
     /// Asks the server once more when the next decision may be the one for zero.
-    fn be_sure(&self, fleet: &Fleet, plan: &Plan, temporal: &TemporalState) {
+    fn be_sure(&self, Seen { fleet, plan, temporal, .. }: &Seen) {
         let Some((policy, decision)) = fleet.scaling.as_ref().zip(plan.decision.as_ref()) else { return };
         let idle = decision.desired > 0 && decision.backlog == Some(0) && decision.in_flight == Some(0);
         let soon = policy.policy.min_replicas == 0 && idle && decision.recheck_after < operator_core::scaling::TICK;
@@ -278,21 +165,6 @@ impl Reconcile<'_> {
         if soon && oldest.is_some_and(|age| age > JUST_READ) {
             self.ctx.shared.poller.poke(self.id);
         }
-    }
-
-    fn plan(&self, fleet: &Fleet, kube: &KubeState, temporal: &TemporalState, memory: &Memory) -> Plan {
-        let applied = memory.standing(&observe::generations(&self.ctx.caches, &self.key));
-        plan::plan(&PlanInput {
-            fleet,
-            kube,
-            applied: &applied,
-            temporal,
-            scaling: &memory.scaling,
-            now: self.ctx.shared.started.elapsed(),
-            wall: Timestamp::now(),
-            identity: &self.ctx.shared.identity,
-            since_marked: memory.marked.map(|marked| marked.elapsed()),
-        })
     }
 
     /// Records the scaling decision with the state before it, if that is asked for.
@@ -305,90 +177,48 @@ impl Reconcile<'_> {
         }
     }
 
-    async fn carry_out(
-        &self,
-        resolved: &Resolved,
-        kube: &KubeState,
-        temporal: &TemporalState,
-        plan: &Plan,
-        memory: &mut Memory,
-    ) -> Outcome {
-        let info = temporal.deployment.last().and_then(Option::as_ref);
+    async fn carry_out(&self, seen: &Seen, memory: &mut Memory) -> Outcome {
         let work = Work {
             ctx: self.ctx,
-            fleet: &resolved.fleet,
-            connection: &resolved.connection,
-            current: info.and_then(|info| info.current_build_id.as_deref()),
-            known: kube.children.iter().map(|child| format!("Deployment/{}", child.name)).collect(),
+            fleet: &seen.fleet,
+            meta: &self.wd.metadata,
+            connection: &seen.connection,
+            known: seen.kube.children.iter().map(|child| format!("Deployment/{}", child.name)).collect(),
         };
-        carry_out(&work, &plan.actions, memory).await
+        carry_out(&work, &seen.plan.actions, memory).await
     }
 
     /// Writes status and events. Gives back whether a change of the status waits for its turn.
-    async fn report(
-        &self,
-        fleet: &Fleet,
-        kube: &KubeState,
-        temporal: &TemporalState,
-        done: (&Plan, &Outcome),
-        memory: &mut Memory,
-    ) -> Result<bool, Error> {
-        let (plan, outcome) = done;
-        let blocked = outcome.failure.as_ref().and_then(report::blocked_by);
-        let stale = status::staleness(fleet, plan, kube, temporal).any();
+    async fn report(&self, seen: &Seen, outcome: &Outcome, memory: &mut Memory) -> Result<bool, Error> {
+        let blocked =
+            outcome.failure.as_ref().and_then(|failure| report::blocked_by(failure, memory.backoff.failures()));
+        let stale = status::staleness(&seen.fleet, &seen.plan, &seen.kube, &seen.temporal).any();
         memory.stale_since = stale.then(|| memory.stale_since.unwrap_or_else(std::time::Instant::now));
-        let input = StatusInput {
-            generation: self.wd.metadata.generation.unwrap_or(0),
-            previous: &self.previous_status(memory),
-            blocked: blocked.as_ref(),
-            planned: Some((fleet, plan)),
-            kube,
-            temporal,
-            scaled_to: outcome.scaled_to,
-            stale_for: memory.stale_since.map(|since| since.elapsed()),
-            now: Timestamp::now(),
-        };
-        self.ctx.shared.metrics.observed(fleet, plan, kube);
+        let previous = self.previous_status(memory);
+        let input = self.status_input(seen, (blocked.as_ref(), outcome), &previous, memory);
+        self.ctx.shared.metrics.observed(&seen.fleet, &seen.plan, &seen.kube);
         report::report(self.ctx, &self.key, &input, outcome.events.clone(), memory).await.map_err(Error::from)
     }
 
     async fn report_blocked(&self, blocked: &Blocked, kube: &KubeState, memory: &mut Memory) -> Result<Requeue, Error> {
-        let input = StatusInput {
-            generation: self.wd.metadata.generation.unwrap_or(0),
-            previous: &self.previous_status(memory),
-            blocked: Some(blocked),
-            planned: None,
-            kube,
-            temporal: &TemporalState { deployment: Observation::Unknown, ..TemporalState::default() },
-            scaled_to: None,
-            stale_for: None,
-            now: Timestamp::now(),
-        };
+        let previous = self.previous_status(memory);
+        let unread = TemporalState { deployment: Observation::Unknown, ..TemporalState::default() };
+        let nothing = Default::default();
+        let input = self.blocked_input((blocked, kube), &previous, (&unread, &nothing));
         report::report(self.ctx, &self.key, &input, Vec::new(), memory).await?;
         Ok(Requeue::requeue(CREDENTIALS_RECHECK))
     }
 
-    fn previous_status(&self, memory: &Memory) -> operator_core::api::WorkerDeploymentStatus {
-        let written = memory.written.as_ref().map(|(status, _)| status.clone());
-        written.or_else(|| self.wd.status.clone()).unwrap_or_default()
-    }
-
-    fn next(&self, fleet: &Fleet, plan: &Plan, outcome: Outcome, pending: bool) -> Result<Requeue, Error> {
+    fn next(&self, fleet: &Fleet, plan: &Plan, outcome: Outcome, again: Option<Duration>) -> Result<Requeue, Error> {
         match outcome.failure {
             Some(Failure::Outdated) => return Ok(Requeue::requeue(AGAIN)),
             Some(Failure::NotLeader) => return Ok(Requeue::await_change()),
             Some(failure) => return Err(failure.into()),
             None => {}
         }
-        let mut after = RESYNC;
-        if let Some(decision) = &plan.decision {
-            after = after.min(decision.recheck_after);
-        }
+        let mut after = RESYNC.min(plan.recheck_after().unwrap_or(RESYNC)).min(again.unwrap_or(RESYNC));
         if fleet.child.object["spec"]["template"]["spec"]["volumes"].is_array() {
             after = after.min(CREDENTIALS_RECHECK);
-        }
-        if pending {
-            after = after.min(status::QUIET_WRITE_INTERVAL);
         }
         Ok(Requeue::requeue(after.max(AGAIN)))
     }

@@ -1,14 +1,16 @@
 //! What the operator remembers of a fleet from one reconcile to the next. All of it may be lost: a fleet without a
 //! memory is not scaled down until its windows have passed again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use operator_core::api::WorkerDeploymentStatus;
 use operator_core::backoff::Backoff;
+use operator_core::observed::ChildState;
 use operator_core::scaling::State;
 use parking_lot::Mutex;
 
+use super::gates::Failed;
 use crate::changes::FleetId;
 
 /// Memory of one fleet.
@@ -16,10 +18,14 @@ use crate::changes::FleetId;
 pub struct Memory {
     /// Kubernetes namespace and name.
     pub key: (String, String),
-    /// Name of the child that [`Memory::scaling`] is about.
+    /// Name of the child that [`Memory::scaling`] is about: that of the version that does the work.
     pub child: String,
-    /// State of the scaling decision.
+    /// State of its scaling decision.
     pub scaling: State,
+    /// The same of other versions, by the names of their children.
+    pub others: BTreeMap<String, State>,
+    /// Build ID of a target that polls all that it must: what it waits for is not a poll.
+    pub settled: Option<String>,
     /// The state as it was last written down, or found, and when; none while nothing of it is to be written.
     pub saved: Option<(State, Instant)>,
     /// What was applied, by `Kind/name`.
@@ -27,6 +33,10 @@ pub struct Memory {
     /// The conflict token of the last change of the routing: until the server shows a new one, the change is not yet in
     /// what was read.
     pub routed: Option<Vec<u8>>,
+    /// Versions whose record the server refused to delete, by Build ID.
+    pub resting: BTreeMap<String, Rest>,
+    /// Test Workflows that could not be started, by Workflow ID.
+    pub unstarted: BTreeMap<String, Failed>,
     /// The status as it was last written, and when.
     pub written: Option<(WorkerDeploymentStatus, Instant)>,
     /// Since when readings have been missing or old without a break.
@@ -35,8 +45,19 @@ pub struct Memory {
     pub marked: Option<Instant>,
     /// When it was last said that the target is missed.
     pub slo_missed: Option<Instant>,
+    /// What was last said to have failed, until a plan is carried out: the note of the event.
+    pub told_failure: Option<String>,
     /// Failures in a row.
     pub backoff: Backoff,
+}
+
+/// Something that is not tried again for a while.
+#[derive(Clone, Copy, Debug)]
+pub struct Rest {
+    /// Failures in a row.
+    pub backoff: Backoff,
+    /// When it may be tried again.
+    pub until: Instant,
 }
 
 /// An object that was applied.
@@ -63,6 +84,31 @@ impl Memory {
         };
         let standing = self.applied.iter().filter(|(key, applied)| stands(key, applied));
         standing.map(|(key, applied)| (key.clone(), applied.digest.clone())).collect()
+    }
+
+    /// Makes [`Memory::scaling`] that of the version that does the work now. A version that was not scaled before begins with
+    /// what was learned of the one before it: start-up times and gaps hold for it too, what its pods did does not.
+    pub fn follow(&mut self, main: &str, children: &[ChildState]) {
+        let learned = || self.scaling.clone().restored(Duration::ZERO);
+        let new: Vec<_> = children
+            .iter()
+            .filter(|child| child.name != self.child && !self.others.contains_key(&child.name))
+            .map(|child| (child.name.clone(), learned()))
+            .collect();
+        self.others.extend(new);
+        if main != self.child {
+            let next = self.others.remove(main).unwrap_or_else(learned);
+            let before = std::mem::replace(&mut self.scaling, next);
+            self.others.insert(std::mem::replace(&mut self.child, main.to_owned()), before);
+        }
+        self.others.retain(|name, _| children.iter().any(|child| child.name == *name));
+    }
+
+    /// Build IDs whose records are not to be deleted just now.
+    #[must_use]
+    pub fn resting(&self) -> BTreeSet<String> {
+        let now = Instant::now();
+        self.resting.iter().filter(|(_, rest)| rest.until > now).map(|(build_id, _)| build_id.clone()).collect()
     }
 
     /// Whether an unwatched object was applied like this before, only too long ago to be sure that it still stands.
@@ -113,6 +159,20 @@ impl Memories {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_version_keeps_its_own_state_when_another_one_takes_over_the_work() {
+        let child = |name: &str| ChildState { name: name.into(), ..ChildState::default() };
+        let state = |template: &str| serde_json::from_value(serde_json::json!({"template": template})).unwrap();
+        let mut memory = Memory { child: "a".into(), scaling: state("a"), ..Memory::default() };
+        memory.follow("a", &[child("a"), child("b")]);
+        assert_eq!(memory.others.keys().collect::<Vec<_>>(), ["b"]);
+        memory.others.insert("b".into(), state("b"));
+        memory.follow("b", &[child("a"), child("b")]);
+        assert_eq!((&memory.scaling, &memory.others), (&state("b"), &BTreeMap::from([("a".into(), state("a"))])));
+        memory.follow("b", &[child("b")]);
+        assert!(memory.others.is_empty(), "its child is gone");
+    }
 
     #[test]
     fn a_deployment_that_somebody_changed_does_not_stand() {

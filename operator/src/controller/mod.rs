@@ -6,17 +6,25 @@
 pub mod carry_out;
 pub mod checkpoint;
 pub mod connect;
+mod connections;
 pub mod cordon;
+mod deletion;
 pub mod fleet;
+mod gates;
 pub mod loads;
+mod look;
 pub mod memory;
+pub(crate) mod preview;
 pub mod push;
 pub mod report;
+mod route;
 pub mod scopes;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::Client;
+use operator_core::clock::Clock;
 
 use crate::kube::directory::Directory;
 use crate::kube::events::Events;
@@ -71,8 +79,23 @@ pub struct Shared {
     pub runtime_image: String,
     /// Identity towards Temporal.
     pub identity: String,
+    /// Identities that it had before.
+    pub former_identities: BTreeSet<String>,
     /// Recorder of scaling decisions, if they are to be recorded.
     pub recorder: Option<Recorder>,
+    /// Most old versions of a fleet that have work or pods beside which a new one is begun.
+    pub max_versions: usize,
     /// Start of the operator's monotonic clock.
     pub started: tokio::time::Instant,
+    /// The time of day then.
+    pub started_at: jiff::Timestamp,
+}
+
+impl Shared {
+    /// The time of day, and what it would be had nobody set the clock.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        let wall = jiff::Timestamp::now();
+        Clock { wall, steady: self.started_at.checked_add(self.started.elapsed()).unwrap_or(wall) }
+    }
 }

@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use operator_core::api::Reason;
+use operator_core::api::{ConditionType, Reason, WorkerDeploymentStatus};
 use operator_core::events::{self, EventData};
-use operator_core::observed::FailureClass;
 use operator_core::status::{self, Blocked, StatusInput};
 
 use super::Context;
@@ -26,12 +25,18 @@ pub async fn report(
     memory: &mut Memory,
 ) -> Result<bool, CallError> {
     let new = status::compute(input);
+    if let Some(ready) = new.condition(ConditionType::Ready) {
+        ctx.shared.metrics.judged(&key.uid.into(), &ready.status);
+    }
     let since = memory.written.as_ref().map_or(status::QUIET_WRITE_INTERVAL, |(_, at)| at.elapsed());
     let permit = ctx.leadership.permit().await;
-    let write = status::must_write(input.previous, &new, since) && permit.is_some();
+    let due = status::must_write(input.previous, &new, since) && !status::says_more_already(input);
+    let write = due && permit.is_some();
     let pending = !write && *input.previous != new;
     if write {
         events.extend(events::readiness_changed(input.previous, &new));
+        events.extend(events::commands_handled(input.previous, &new));
+        events.extend(events::gates_failed(input.previous, &new));
         let since_missed = memory.slo_missed.map(|at| at.elapsed());
         events.extend(events::scaling_changed(input.previous, &new, since_missed));
         if events.iter().any(|event| event.reason == events::SLO_MISSED) {
@@ -48,14 +53,30 @@ pub async fn report(
     Ok(pending)
 }
 
-/// What a failure to carry out a plan says in the status; nothing for those that pass at once.
+/// Writes a status that was not computed from a plan, if it says something new.
+///
+/// # Errors
+/// [`CallError`] when it could not be written; the object being gone is no error.
+pub async fn write(
+    ctx: &Context,
+    key: &FleetKey<'_>,
+    (previous, new): (&WorkerDeploymentStatus, WorkerDeploymentStatus),
+    memory: &mut Memory,
+) -> Result<(), CallError> {
+    if *previous == new || ctx.leadership.permit().await.is_none() {
+        return Ok(());
+    }
+    match crate::kube::status::write(&ctx.client, key.namespace, key.name, &new).await {
+        Err(error) if error.is_not_found() => return Ok(()),
+        result => result?,
+    }
+    memory.written = Some((new, Instant::now()));
+    Ok(())
+}
+
+/// What a failure to carry out a plan says in the status, after `before` others in a row; nothing for those that pass at once.
 #[must_use]
-pub fn blocked_by(failure: &Failure) -> Option<Blocked> {
-    let reason = match failure {
-        Failure::NotLeader | Failure::Outdated => return None,
-        // The routing changed while it was being decided: it is read again and decided again.
-        Failure::Routing { failure, .. } if failure.class == FailureClass::FailedPrecondition => return None,
-        Failure::Routing { .. } | Failure::Apply { .. } | Failure::Call { .. } => Reason::PlanExecutionFailed,
-    };
-    Some(Blocked { reason, message: format!("{failure}.") })
+pub fn blocked_by(failure: &Failure, before: u32) -> Option<Blocked> {
+    let blocked = || Blocked { reason: Reason::PlanExecutionFailed, message: format!("{failure}.") };
+    (!failure.passes(before)).then(blocked)
 }

@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::fleet::{self, Error};
-use super::{Context, Shared};
+use super::{Context, Shared, connections};
 use crate::changes::{Changes, FleetId};
 use crate::kube::lease::Leadership;
 use crate::kube::watches::{self, FleetRef, Guarded};
@@ -87,9 +87,10 @@ async fn scope(start: Start, namespace: Option<String>, fleets: broadcast::Recei
         caches.wait_until_ready().await;
         ready.send_modify(|scopes| *scopes += 1);
     });
+    let holding = connections::hold(ctx.clone());
     let led = start.leadership.clone().gained();
     let caches = scope.caches.clone();
-    Controller::for_stream(scope.changed, scope.caches.fleets.clone())
+    let running = Controller::for_stream(scope.changed, scope.caches.fleets.clone())
         .with_config(Config::default().concurrency(start.concurrency))
         .reconcile_on(touched)
         .reconcile_all_on(led)
@@ -110,8 +111,11 @@ async fn scope(start: Start, namespace: Option<String>, fleets: broadcast::Recei
             if let Err(error) = result {
                 tracing::warn!(%error, "reconcile failed");
             }
-        })
-        .await;
+        });
+    tokio::select! {
+        () = running => {}
+        () = holding => {}
+    }
 }
 
 fn only(namespace: Option<String>, fleets: broadcast::Receiver<FleetRef>) -> BoxStream<'static, FleetRef> {

@@ -1,13 +1,20 @@
 //! Writes to the cluster: server-side apply, the `scale` subresource, annotations of pods.
 
+use std::fmt::Debug;
+
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
-use kube::{Api, Client};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions};
+use kube::{Api, Client, Resource};
 use operator_core::names;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::client::{CallError, bounded};
+use super::observe::FleetKey;
 use super::views::DELETION_COST_ANNOTATION;
 
 /// Applies an object of a fleet. `spec.replicas` is never in it.
@@ -22,7 +29,29 @@ pub async fn apply(client: &Client, object: &Value, known: bool) -> Result<Dynam
         refuse_foreign(&api, &name, &object["metadata"]["ownerReferences"][0]["uid"]).await?;
     }
     let params = PatchParams::apply(names::FIELD_MANAGER).force();
-    Ok(bounded(api.patch(&name, &params, &Patch::Apply(object))).await?)
+    match bounded(api.patch(&name, &params, &Patch::Apply(object))).await {
+        Err(error) if error.is_invalid() && recreates(object) => {
+            begin_to_recreate(&api, &name).await?;
+            Ok(bounded(api.patch(&name, &params, &Patch::Apply(object))).await?)
+        }
+        applied => Ok(applied?),
+    }
+}
+
+fn recreates(object: &Value) -> bool {
+    object["spec"]["strategy"]["type"] == "Recreate"
+}
+
+/// Makes Recreate the strategy of a Deployment. An apply can't: the numbers of the rolling update that was before are the API
+/// server's own, so that it would not take them away, and they are refused beside Recreate.
+async fn begin_to_recreate(api: &Api<DynamicObject>, name: &str) -> Result<(), CallError> {
+    let Some(live) = bounded(api.get_opt(name)).await?.filter(|live| !recreates(&live.data)) else { return Ok(()) };
+    let patch = json!({
+        "metadata": {"resourceVersion": live.metadata.resource_version},
+        "spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}},
+    });
+    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+    bounded(api.patch(name, &params, &Patch::Merge(patch))).await.map(|_| ())
 }
 
 /// Whether a ConfigMap is as it was applied.
@@ -116,4 +145,113 @@ async fn annotate(
         Err(error) if error.is_not_found() => Ok(()),
         result => result.map(|_| ()),
     }
+}
+
+/// Notes on a Deployment since when nobody wants its version, or takes the note away, if it is still the version that this was
+/// decided on.
+///
+/// # Errors
+/// [`CallError`]; a conflict when the Deployment changed meanwhile.
+pub async fn note_superseded(
+    client: &Client,
+    namespace: &str,
+    (child, resource_version): (&str, &str),
+    at: Option<Timestamp>,
+) -> Result<(), CallError> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let annotations = json!({names::SUPERSEDED_AT_ANNOTATION: at.map(|at| at.to_string())});
+    let patch = json!({"metadata": {"annotations": annotations, "resourceVersion": resource_version}});
+    let params = PatchParams { field_manager: Some(names::SCALER_FIELD_MANAGER.into()), ..PatchParams::default() };
+    bounded(api.patch_metadata(child, &params, &Patch::Merge(patch))).await.map(|_| ())
+}
+
+/// Changes a Deployment by a JSON merge patch that follows from what it is, with its version in it, if it is still the object of
+/// this UID. Says whether it had to be changed; one that is gone, or another object, is left.
+///
+/// # Errors
+/// [`CallError`]; a conflict when it changed meanwhile.
+pub async fn patch_child(
+    client: &Client,
+    namespace: &str,
+    (name, uid): (&str, &str),
+    change: impl FnOnce(&Value) -> Option<Value>,
+) -> Result<bool, CallError> {
+    let resource = ApiResource::erase::<Deployment>(&());
+    // Whole, with what this library does not know of.
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let Some(live) = bounded(api.get_opt(name)).await?.filter(|live| live.metadata.uid.as_deref() == Some(uid)) else {
+        return Ok(false);
+    };
+    let mut whole = live.data;
+    whole["metadata"] = json!(live.metadata);
+    let Some(patch) = change(&whole) else { return Ok(false) };
+    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+    bounded(api.patch(name, &params, &Patch::Merge(patch))).await.map(|_| true)
+}
+
+/// Deletes a Deployment, if it is still the object and version that was decided on. One that is gone is no error.
+///
+/// # Errors
+/// [`CallError`]; a conflict when it changed meanwhile.
+pub async fn delete_deployment(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    (uid, resource_version): (&str, &str),
+) -> Result<(), CallError> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    delete(&api, name, Preconditions { uid: Some(uid.into()), resource_version: Some(resource_version.into()) }).await
+}
+
+/// Deletes a ConfigMap that a fleet controls. One that is gone, or somebody else's, is left.
+///
+/// # Errors
+/// [`CallError`].
+pub async fn delete_config_map(client: &Client, fleet: &FleetKey<'_>, name: &str) -> Result<(), CallError> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), fleet.namespace);
+    let Some(found) = bounded(api.get_metadata_opt(name)).await? else { return Ok(()) };
+    let meta = found.metadata;
+    let owners = meta.owner_references.unwrap_or_default();
+    if !owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == fleet.uid) {
+        return Ok(());
+    }
+    delete(&api, name, Preconditions { uid: meta.uid, resource_version: meta.resource_version }).await
+}
+
+async fn delete<K>(api: &Api<K>, name: &str, preconditions: Preconditions) -> Result<(), CallError>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    match bounded(api.delete(name, &params)).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result.map(|_| ()),
+    }
+}
+
+/// Gives a WorkerDeployment or a Connection the finalizer that keeps it, or takes it away. Nothing else of it is written.
+///
+/// # Errors
+/// [`CallError`]; a conflict when the object changed since it was read.
+pub async fn set_protected<K>(client: &Client, object: &ObjectMeta, protected: bool) -> Result<(), CallError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let (namespace, name) = (object.namespace.clone().unwrap_or_default(), object.name.clone().unwrap_or_default());
+    let others = object.finalizers.iter().flatten().filter(|one| *one != names::DELETE_PROTECTION_FINALIZER).cloned();
+    let own = protected.then(|| names::DELETE_PROTECTION_FINALIZER.to_owned());
+    let finalizers: Vec<_> = others.chain(own).collect();
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": object.resource_version}});
+    let api: Api<K> = Api::namespaced(client.clone(), &namespace);
+    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+    match bounded(api.patch_metadata(&name, &params, &Patch::Merge(patch))).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result.map(|_| ()),
+    }
+}
+
+/// Whether an object has that finalizer.
+#[must_use]
+pub fn is_protected(object: &ObjectMeta) -> bool {
+    object.finalizers.iter().flatten().any(|one| one == names::DELETE_PROTECTION_FINALIZER)
 }

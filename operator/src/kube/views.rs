@@ -6,9 +6,12 @@ use k8s_openapi::api::core::v1::{ContainerPort, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use operator_core::api::PodMetrics;
+use operator_core::build::attach;
+use operator_core::connection::Attached;
 use operator_core::last_words::last_words;
 use operator_core::observed::{ChildState, Waiting};
 use operator_core::{contract, names};
+use serde_json::json;
 
 use super::index::{Group, View};
 
@@ -86,17 +89,21 @@ impl View for DeploymentView {
         let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
         let spec_replicas = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let ready = object.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
+        let exist = object.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
         let child = ChildState {
             name: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
             build_id: label(meta, names::BUILD_ID_LABEL),
             spec_replicas: u32::try_from(spec_replicas).unwrap_or(0),
             ready_replicas: u32::try_from(ready).unwrap_or(0),
+            replicas: u32::try_from(exist).unwrap_or(0),
             available_since: available_since(object),
             resource_version: meta.resource_version.clone().unwrap_or_default(),
             runtime_image: annotation(meta, names::RUNTIME_IMAGE_ANNOTATION),
             cordonable: annotation(meta, names::CORDONABLE_ANNOTATION).as_deref() == Some("true"),
+            superseded_at: annotation(meta, names::SUPERSEDED_AT_ANNOTATION).and_then(|at| at.parse().ok()),
             failure: failure(object),
+            attached: attached(object),
         };
         Self {
             namespace: meta.namespace.clone().unwrap_or_default(),
@@ -114,6 +121,12 @@ impl View for DeploymentView {
     fn name(&self) -> &str {
         &self.child.name
     }
+}
+
+fn attached(object: &Deployment) -> Attached {
+    let template = object.spec.as_ref().map(|spec| &spec.template);
+    let meta = json!({"name": object.metadata.name, "annotations": object.metadata.annotations});
+    attach::attached(&json!({"metadata": meta, "spec": {"template": template}}))
 }
 
 fn available_since(object: &Deployment) -> Option<Timestamp> {
@@ -263,8 +276,6 @@ fn ended(status: &ContainerStatus) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn pod(value: serde_json::Value) -> PodView {

@@ -12,6 +12,7 @@ use kube::runtime::{Predicate, WatchStreamExt, predicates};
 use kube::{Api, Client, Resource, ResourceExt};
 use operator_core::api::{Connection, WorkerDeployment};
 use operator_core::names;
+use tokio::sync::Notify;
 
 use super::gate::Gate;
 use super::index::{Group, Index, View};
@@ -28,6 +29,8 @@ pub struct Caches {
     pub fleets: Store<Guarded<WorkerDeployment>>,
     /// Connections.
     pub connections: Store<Guarded<Connection>>,
+    /// Told of each change of [`Caches::fleets`] or [`Caches::connections`].
+    pub uses_changed: Notify,
     /// Open once [`Caches::fleets`] is filled.
     fleets_filled: Gate,
     /// Open once [`Caches::connections`] is filled.
@@ -39,6 +42,32 @@ pub struct Caches {
 }
 
 impl Caches {
+    /// Caches of what was listed once, without fleets.
+    #[must_use]
+    pub fn listed(connections: Vec<Guarded<Connection>>, deployments: Vec<Deployment>, pods: Vec<Pod>) -> Self {
+        let (fleets, _) = kube::runtime::reflector::store();
+        let (kept, mut writer) = kube::runtime::reflector::store();
+        for event in list(connections) {
+            writer.apply_watcher_event(&event);
+        }
+        let caches = Self::new(fleets, kept);
+        list(deployments).for_each(|event| _ = caches.deployments.take(&event));
+        list(pods).for_each(|event| _ = caches.pods.take(&event));
+        caches
+    }
+
+    fn new(fleets: Store<Guarded<WorkerDeployment>>, connections: Store<Guarded<Connection>>) -> Self {
+        Self {
+            fleets,
+            connections,
+            uses_changed: Notify::new(),
+            fleets_filled: Gate::default(),
+            connections_filled: Gate::default(),
+            deployments: Index::default(),
+            pods: Index::default(),
+        }
+    }
+
     /// Waits until every first list is complete.
     pub async fn wait_until_ready(&self) {
         self.fleets_filled.passed().await;
@@ -49,8 +78,11 @@ impl Caches {
 
     /// Fleets of a namespace whose label is this one.
     fn fleets_labelled(&self, (namespace, label): &Group) -> Vec<FleetRef> {
+        // For every change of a pod all fleets are gone through: nothing is copied for those of other namespaces.
         let matches = |fleet: &Guarded<WorkerDeployment>| {
-            fleet.namespace().as_deref() == Some(namespace) && &names::deployment_name_label(&fleet.name_any()) == label
+            let meta = fleet.meta();
+            let named = |name: &String| name == label || &names::deployment_name_label(name) == label;
+            meta.namespace.as_ref() == Some(namespace) && meta.name.as_ref().is_some_and(named)
         };
         self.fleets.state_filter(matches).iter().map(|fleet| ObjectRef::from_obj(&**fleet)).collect()
     }
@@ -64,6 +96,11 @@ impl Caches {
         };
         self.fleets.state_filter(matches).iter().map(|fleet| ObjectRef::from_obj(&**fleet)).collect()
     }
+}
+
+/// A list as a watch tells it.
+fn list<K>(objects: Vec<K>) -> impl Iterator<Item = Event<K>> {
+    std::iter::once(Event::Init).chain(objects.into_iter().map(Event::InitApply)).chain([Event::InitDone])
 }
 
 /// A started scope: its caches, the stream of changed WorkerDeployments, and that of fleets to look at for another
@@ -81,14 +118,7 @@ pub struct Scope {
 pub fn start(client: &Client, namespace: Option<&str>, deleted: impl Fn(&str) + Send + Sync + 'static) -> Scope {
     let (fleets, fleet_writer) = kube::runtime::reflector::store();
     let (connections, connection_writer) = kube::runtime::reflector::store();
-    let caches = Arc::new(Caches {
-        fleets,
-        connections,
-        fleets_filled: Gate::default(),
-        connections_filled: Gate::default(),
-        deployments: Index::default(),
-        pods: Index::default(),
-    });
+    let caches = Arc::new(Caches::new(fleets, connections));
     let labelled = watcher::Config::default().labels(names::DEPLOYMENT_NAME_LABEL);
     let changed = fleets_stream(api(client, namespace), fleet_writer, caches.clone(), deleted);
     let connections = connections_stream(api(client, namespace), connection_writer, caches.clone());
@@ -127,7 +157,10 @@ fn fleets_stream(
             Err(error) => tracing::warn!(%error, kind = "WorkerDeployment", "watch interrupted"),
         })
         .reflect(writer)
-        .inspect(move |event| open_when_filled(event, &caches.fleets_filled))
+        .inspect(move |event| {
+            open_when_filled(event, &caches.fleets_filled);
+            caches.uses_changed.notify_one();
+        })
         .applied_objects()
         .predicate_filter(
             predicates::generation.combine(predicates::annotations),
@@ -140,7 +173,7 @@ fn connections_stream(
     writer: Writer<Guarded<Connection>>,
     caches: Arc<Caches>,
 ) -> impl Stream<Item = FleetRef> + Send {
-    let filled = caches.clone();
+    let (filled, changed) = (caches.clone(), caches.clone());
     watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|connection| connection.managed_fields_mut().clear())
@@ -148,6 +181,7 @@ fn connections_stream(
         .reflect(writer)
         .inspect(move |event| open_when_filled(event, &filled.connections_filled))
         .touched_objects()
+        .inspect(move |_| changed.uses_changed.notify_one())
         .filter_map(|connection| future::ready(connection.ok()))
         .flat_map(move |connection| futures::stream::iter(caches.fleets_connected(&connection)))
 }

@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use operator_core::observed::{FailureClass, LaneKey, LaneStats, RateLimit, TaskType, VersionStatus};
+use jiff::Timestamp;
+use operator_core::observed::{
+    FailureClass, LaneKey, LaneStats, Ramp, RateLimit, TaskType, VersionStatus, VersionSummary,
+};
 use temporalio_protos::temporal::api::deployment::v1::WorkerDeploymentVersion;
 use temporalio_protos::temporal::api::enums::v1::{TaskQueueKind, TaskQueueType};
 use temporalio_protos::temporal::api::taskqueue::v1::TaskQueue;
@@ -16,7 +19,9 @@ use tonic::{Code, Request, Response, Status};
 
 use super::connection::Connection;
 use super::errors::CallError;
-use super::readings::{count, current_build_id, lane, lane_stats, rate_limit, status};
+use super::readings::{
+    count, current_build_id, is_unversioned, lane, lane_stats, ramp, rate_limit, status, summary, time,
+};
 
 /// Time that a call gets.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -32,6 +37,14 @@ pub enum Method {
     ListWorkers,
     DescribeWorker,
     SetWorkerDeploymentCurrentVersion,
+    SetWorkerDeploymentRampingVersion,
+    SetWorkerDeploymentManager,
+    UpdateWorkerDeploymentVersionMetadata,
+    DeleteWorkerDeploymentVersion,
+    DeleteWorkerDeployment,
+    StartWorkflowExecution,
+    DescribeWorkflowExecution,
+    GetWorkflowExecutionHistory,
 }
 
 impl Method {
@@ -46,7 +59,30 @@ impl Method {
             Self::ListWorkers => "ListWorkers",
             Self::DescribeWorker => "DescribeWorker",
             Self::SetWorkerDeploymentCurrentVersion => "SetWorkerDeploymentCurrentVersion",
+            Self::SetWorkerDeploymentRampingVersion => "SetWorkerDeploymentRampingVersion",
+            Self::SetWorkerDeploymentManager => "SetWorkerDeploymentManager",
+            Self::UpdateWorkerDeploymentVersionMetadata => "UpdateWorkerDeploymentVersionMetadata",
+            Self::DeleteWorkerDeploymentVersion => "DeleteWorkerDeploymentVersion",
+            Self::DeleteWorkerDeployment => "DeleteWorkerDeployment",
+            Self::StartWorkflowExecution => "StartWorkflowExecution",
+            Self::DescribeWorkflowExecution => "DescribeWorkflowExecution",
+            Self::GetWorkflowExecutionHistory => "GetWorkflowExecutionHistory",
         }
+    }
+
+    /// Whether it only asks, so that "there is none" is an answer.
+    fn asks(self) -> bool {
+        matches!(
+            self,
+            Self::DescribeTaskQueue
+                | Self::ListTaskQueuePartitions
+                | Self::DescribeWorkerDeployment
+                | Self::DescribeWorkerDeploymentVersion
+                | Self::ListWorkers
+                | Self::DescribeWorker
+                | Self::DescribeWorkflowExecution
+                | Self::GetWorkflowExecutionHistory
+        )
     }
 }
 
@@ -55,14 +91,16 @@ impl Method {
 pub struct DeploymentReading {
     /// Build ID of the current version; none when unversioned Workers get the traffic.
     pub current_build_id: Option<String>,
+    /// The version that gets a share of the traffic.
+    pub ramp: Option<Ramp>,
+    /// Every version by Build ID, in a word.
+    pub summaries: BTreeMap<String, VersionSummary>,
     /// Token that a change of the routing must carry.
     pub conflict_token: Vec<u8>,
     /// Identity that alone may change the routing; empty when anybody may.
     pub manager_identity: String,
     /// Identity that changed it last.
     pub last_modifier_identity: String,
-    /// Number of versions that the server holds.
-    pub version_count: usize,
 }
 
 /// What a version's description says.
@@ -74,6 +112,10 @@ pub struct VersionReading {
     pub lanes: BTreeSet<LaneKey>,
     /// Statistics by lane; a lane without is one that the server sent none for.
     pub stats: BTreeMap<LaneKey, LaneStats>,
+    /// When it was last the current version, by the server's clock.
+    pub last_current_at: Option<Timestamp>,
+    /// When its drainage last changed, by the server's clock.
+    pub drainage_changed_at: Option<Timestamp>,
 }
 
 /// Partitions of a Task Queue. At least one each.
@@ -111,12 +153,14 @@ pub async fn deployment(
     let Some(info) = answer.worker_deployment_info else {
         return Err(CallError::local(FailureClass::Other, "DescribeWorkerDeployment answered without a deployment"));
     };
+    let routing = info.routing_config.unwrap_or_default();
     Ok(Some(DeploymentReading {
-        current_build_id: info.routing_config.and_then(current_build_id),
+        current_build_id: current_build_id(&routing),
+        ramp: ramp(&routing),
+        summaries: info.version_summaries.iter().filter_map(summary).collect(),
         conflict_token: answer.conflict_token,
         manager_identity: info.manager_identity,
         last_modifier_identity: info.last_modifier_identity,
-        version_count: info.version_summaries.len(),
     }))
 }
 
@@ -144,7 +188,12 @@ pub async fn version(
     let Some(info) = answer.worker_deployment_version_info else {
         return Err(CallError::local(FailureClass::Other, format!("{} answered without a version", method.as_str())));
     };
-    let mut reading = VersionReading { status: status(&info), ..Default::default() };
+    let mut reading = VersionReading {
+        status: status(&info),
+        last_current_at: info.last_current_time.and_then(time),
+        drainage_changed_at: info.drainage_info.and_then(|drainage| drainage.last_changed_time).and_then(time),
+        ..Default::default()
+    };
     for queue in &info.task_queue_infos {
         reading.lanes.extend(lane(&queue.name, queue.r#type()));
     }
@@ -169,7 +218,11 @@ pub async fn lane_statistics(connection: &Connection, namespace: &str, lane: &La
     };
     let answer = describe_task_queue(connection, namespace, message).await?;
     match &answer.stats {
-        Some(stats) => Ok(LaneStats { rate_limit: rate_limit(&answer), ..lane_stats(stats) }),
+        Some(stats) => Ok(LaneStats {
+            rate_limit: rate_limit(&answer),
+            unversioned_pollers: answer.pollers.iter().any(is_unversioned),
+            ..lane_stats(stats)
+        }),
         // Statistics that are missing are not a backlog of zero.
         None => Err(CallError::local(FailureClass::Other, "the server sends no statistics of Task Queues")),
     }
@@ -227,19 +280,6 @@ pub async fn partitions(connection: &Connection, namespace: &str, queue: &str) -
     })
 }
 
-/// Makes a version the current one. Never without pollers, and never past missing Task Queues: the server refuses then.
-pub(super) async fn set_current(
-    connection: &Connection,
-    message: wire::SetWorkerDeploymentCurrentVersionRequest,
-) -> Result<(), CallError> {
-    let namespace = message.namespace.clone();
-    let method = Method::SetWorkerDeploymentCurrentVersion;
-    let answer = call(connection, method, &namespace, message, async |mut client, request| {
-        client.set_worker_deployment_current_version(request).await
-    });
-    answer.await.map(drop)
-}
-
 async fn describe_task_queue(
     connection: &Connection,
     namespace: &str,
@@ -267,7 +307,7 @@ pub(super) async fn call<M, R>(
     };
     let outcome = match &answer {
         // The server did its part: what was asked for does not exist.
-        Err(error) if is_absence(error) && method != Method::SetWorkerDeploymentCurrentVersion => Ok(()),
+        Err(error) if is_absence(error) && method.asks() => Ok(()),
         Err(error) => Err(error.failure.class),
         Ok(_) => Ok(()),
     };
@@ -318,6 +358,6 @@ fn wire_type(task_type: TaskType) -> TaskQueueType {
     }
 }
 
-fn task_queue(name: String) -> TaskQueue {
+pub(super) fn task_queue(name: String) -> TaskQueue {
     TaskQueue { name, kind: TaskQueueKind::Normal.into(), normal_name: String::new() }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use operator_core::observed::FailureClass;
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::bucket::{Bucket, Refusal};
@@ -30,10 +31,14 @@ const RESERVE: f64 = 2.0;
 /// Time over which the used share of the budget is measured.
 const USE_WINDOW: Duration = Duration::from_secs(10);
 
+/// Reads of Task Queues, and of deployments and versions, under way at a time to one server, whatever their namespaces. More would
+/// wait there, until all of them are too late: a server on two cores answers some hundred queries to its Workflows a second.
+const UNDER_WAY: (usize, usize) = (64, 32);
+
 /// Kinds of calls, by what they cost the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Reads of a Task Queue.
+    /// Reads of a Task Queue, and test Workflows.
     Queue,
     /// Reads of a Worker Deployment or a version of it: queries to a Workflow of the server.
     Deployment,
@@ -65,11 +70,18 @@ pub(super) struct Budgets {
     limits: Limits,
     metrics: Metrics,
     entries: Mutex<HashMap<(String, String), Weak<Budget>>>,
+    rooms: Mutex<HashMap<String, Weak<Room>>>,
+}
+
+/// What one server has to do for this operator at a time.
+struct Room {
+    queue: Semaphore,
+    deployment: Semaphore,
 }
 
 impl Budgets {
     pub(super) fn new(limits: Limits, metrics: Metrics) -> Self {
-        Self { limits, metrics, entries: Mutex::default() }
+        Self { limits, metrics, entries: Mutex::default(), rooms: Mutex::default() }
     }
 
     pub(super) fn of(&self, host_port: &str, namespace: &str) -> Arc<Budget> {
@@ -79,9 +91,20 @@ impl Budgets {
             return budget;
         }
         entries.retain(|_, budget| budget.strong_count() > 0);
-        let budget = Arc::new(Budget::new(self.limits, self.metrics.clone()));
+        let budget = Arc::new(Budget::new(self.limits, self.metrics.clone(), self.room(host_port)));
         entries.insert(key, Arc::downgrade(&budget));
         budget
+    }
+
+    fn room(&self, host_port: &str) -> Arc<Room> {
+        let mut rooms = self.rooms.lock();
+        if let Some(room) = rooms.get(host_port).and_then(Weak::upgrade) {
+            return room;
+        }
+        rooms.retain(|_, room| room.strong_count() > 0);
+        let room = Arc::new(Room { queue: Semaphore::new(UNDER_WAY.0), deployment: Semaphore::new(UNDER_WAY.1) });
+        rooms.insert(host_port.to_owned(), Arc::downgrade(&room));
+        room
     }
 }
 
@@ -91,6 +114,7 @@ pub(super) struct Budget {
     buckets: Mutex<Buckets>,
     claims: Mutex<Claims>,
     metrics: Metrics,
+    room: Arc<Room>,
 }
 
 struct Buckets {
@@ -132,7 +156,7 @@ impl Buckets {
 }
 
 impl Budget {
-    fn new(limits: Limits, metrics: Metrics) -> Self {
+    fn new(limits: Limits, metrics: Metrics, room: Arc<Room>) -> Self {
         let now = Instant::now();
         let full = f64::from(limits.calls_per_second.max(1));
         let burst = (full * BURST_SECONDS).max(1.0);
@@ -145,7 +169,18 @@ impl Budget {
             used: 0,
             used_since: now,
         };
-        Self { full, buckets: Mutex::new(buckets), claims: Mutex::default(), metrics }
+        Self { full, buckets: Mutex::new(buckets), claims: Mutex::default(), metrics, room }
+    }
+
+    /// Waits until the server has room for one more read; there is room again when the value is dropped. Changes of the routing
+    /// wait for nothing.
+    pub(super) async fn room(&self, kind: Kind) -> Option<SemaphorePermit<'_>> {
+        let room = match kind {
+            Kind::Queue => &self.room.queue,
+            Kind::Deployment => &self.room.deployment,
+            Kind::Routing => return None,
+        };
+        room.acquire().await.ok()
     }
 
     /// Takes a token, or says how long there will be none.
@@ -256,9 +291,32 @@ fn level(mut claims: Vec<f64>, rate: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn budget(calls_per_second: u32) -> Budget {
-        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-        Budget::new(Limits { calls_per_second }, metrics)
+    fn budgets(calls_per_second: u32) -> Budgets {
+        Budgets::new(Limits { calls_per_second }, Metrics::register(&prometheus::Registry::new()).unwrap())
+    }
+
+    fn budget(calls_per_second: u32) -> Arc<Budget> {
+        budgets(calls_per_second).of("server", "namespace")
+    }
+
+    #[tokio::test]
+    async fn reads_under_way_to_one_server_are_bounded_whatever_their_namespaces() {
+        let budgets = budgets(120);
+        let (one, other, elsewhere) = (budgets.of("a", "1"), budgets.of("a", "2"), budgets.of("b", "1"));
+        let at_once = |budget: &Arc<Budget>, kind| {
+            let budget = budget.clone();
+            async move { tokio::time::timeout(Duration::from_millis(20), budget.room(kind)).await.is_ok() }
+        };
+        let mut under_way = Vec::new();
+        for number in 0..UNDER_WAY.1 {
+            let budget = if number % 2 == 0 { &one } else { &other };
+            under_way.push(budget.room(Kind::Deployment).await);
+        }
+        assert!(!at_once(&one, Kind::Deployment).await && !at_once(&other, Kind::Deployment).await);
+        assert!(at_once(&elsewhere, Kind::Deployment).await, "another server has room of its own");
+        assert!(at_once(&one, Kind::Queue).await && at_once(&one, Kind::Routing).await, "and so has another kind");
+        under_way.pop();
+        assert!(at_once(&other, Kind::Deployment).await, "one has ended");
     }
 
     fn taken_in(budget: &Budget, kind: Kind, from: Instant, time: Duration) -> usize {

@@ -1,8 +1,8 @@
 //! The Temporal side of the operator: connections, the budget of calls, what is polled, and changes of the routing.
 //!
 //! Nothing here knows Kubernetes. Reads happen outside of any reconcile: the reconciler says what to watch
-//! ([`Poller::set`]) and takes what was seen last, with its age ([`Poller::snapshot`]). Writes ([`routing`]) are the
-//! only calls that a reconcile waits for.
+//! ([`Poller::set`]) and takes what was seen last, with its age ([`Poller::snapshot`]). Writes ([`routing`], [`gates`])
+//! are the only calls that a reconcile waits for.
 //!
 //! * [`connection`]: one gRPC channel with its credentials.
 //! * [`pool`]: the channels, one for each Connection and version of its Secret.
@@ -11,12 +11,14 @@
 //! * [`heartbeats`]: what Workers told the server of themselves, for pods that can't be read.
 //! * [`poller`]: what is read when, and what came of it.
 //! * [`routing`]: which version gets the traffic.
+//! * [`gates`]: test Workflows that are run before it does.
 
 pub mod api;
 mod bucket;
 pub mod budget;
 pub mod connection;
 mod errors;
+pub mod gates;
 pub mod heartbeats;
 pub mod metrics;
 pub mod poller;
@@ -29,4 +31,4 @@ pub use heartbeats::{Heartbeats, Need};
 pub use metrics::Metrics;
 pub use poller::{Phase, Poller, Watch};
 pub use pool::{Limits, ObjectVersion, Pool, PoolKey};
-pub use routing::{Routing, set_current};
+pub use routing::Routing;

@@ -1,31 +1,73 @@
 //! What the server's answers mean, in the operator's own terms.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use operator_core::observed::{LaneKey, LaneStats, RateLimit, RateLimitSource, TaskType, VersionStatus};
+use jiff::Timestamp;
+use operator_core::observed::{
+    LaneKey, LaneStats, Ramp, RateLimit, RateLimitSource, TaskType, VersionStatus, VersionSummary,
+};
+use temporalio_protos::temporal::api::deployment::v1::worker_deployment_info::WorkerDeploymentVersionSummary;
 use temporalio_protos::temporal::api::deployment::v1::{RoutingConfig, WorkerDeploymentVersionInfo};
 use temporalio_protos::temporal::api::enums::v1::{
     RateLimitSource as WireSource, TaskQueueType, VersionDrainageStatus, WorkerDeploymentVersionStatus,
+    WorkerVersioningMode,
 };
-use temporalio_protos::temporal::api::taskqueue::v1::TaskQueueStats;
+use temporalio_protos::temporal::api::taskqueue::v1::{PollerInfo, TaskQueueStats};
 use temporalio_protos::temporal::api::workflowservice::v1 as wire;
 
 /// Build ID of the current version; none when unversioned Workers get the traffic.
-pub(super) fn current_build_id(routing: RoutingConfig) -> Option<String> {
-    routing.current_deployment_version.map(|version| version.build_id).filter(|build_id| !build_id.is_empty())
+pub(super) fn current_build_id(routing: &RoutingConfig) -> Option<String> {
+    let version = routing.current_deployment_version.as_ref()?;
+    Some(version.build_id.clone()).filter(|build_id| !build_id.is_empty())
+}
+
+/// The version that gets a share of the traffic. A share of unversioned Workers has no version, but a percentage.
+pub(super) fn ramp(routing: &RoutingConfig) -> Option<Ramp> {
+    let version = routing.ramping_deployment_version.as_ref();
+    let build_id = version.map(|version| version.build_id.clone()).unwrap_or_default();
+    let percent = routing.ramping_version_percentage;
+    (!build_id.is_empty() || percent > 0.0).then(|| Ramp {
+        build_id,
+        percent,
+        since: routing.ramping_version_changed_time.and_then(time),
+        changed_at: routing.ramping_version_percentage_changed_time.and_then(time),
+        unchanged_for: None,
+    })
+}
+
+/// A version in the list of its Worker Deployment, by Build ID.
+pub(super) fn summary(summary: &WorkerDeploymentVersionSummary) -> Option<(String, VersionSummary)> {
+    let build_id = summary.deployment_version.as_ref()?.build_id.clone();
+    let drainage = summary.drainage_info.as_ref();
+    let told = VersionSummary {
+        status: known_status(summary.status()).unwrap_or(VersionStatus::Inactive),
+        created_at: summary.create_time.and_then(time),
+        drainage_changed_at: drainage.and_then(|drainage| drainage.last_changed_time).and_then(time),
+    };
+    Some((build_id, told))
+}
+
+/// A moment of the server's; none for one that no clock shows.
+pub(super) fn time(time: impl TryInto<SystemTime>) -> Option<Timestamp> {
+    let time = Timestamp::try_from(time.try_into().ok()?).ok()?;
+    (time > Timestamp::UNIX_EPOCH).then_some(time)
 }
 
 /// The status, deduced from the other fields where a server is too old to send it. A version that ever had traffic and
 /// has none now counts as draining until the server says that it is drained.
 pub(super) fn status(info: &WorkerDeploymentVersionInfo) -> VersionStatus {
-    match info.status() {
+    known_status(info.status()).unwrap_or_else(|| deduced_status(info))
+}
+
+fn known_status(status: WorkerDeploymentVersionStatus) -> Option<VersionStatus> {
+    Some(match status {
         WorkerDeploymentVersionStatus::Inactive | WorkerDeploymentVersionStatus::Created => VersionStatus::Inactive,
         WorkerDeploymentVersionStatus::Current => VersionStatus::Current,
         WorkerDeploymentVersionStatus::Ramping => VersionStatus::Ramping,
         WorkerDeploymentVersionStatus::Draining => VersionStatus::Draining,
         WorkerDeploymentVersionStatus::Drained => VersionStatus::Drained,
-        WorkerDeploymentVersionStatus::Unspecified => deduced_status(info),
-    }
+        WorkerDeploymentVersionStatus::Unspecified => return None,
+    })
 }
 
 fn deduced_status(info: &WorkerDeploymentVersionInfo) -> VersionStatus {
@@ -62,7 +104,14 @@ pub(super) fn lane_stats(stats: &TaskQueueStats) -> LaneStats {
         dispatch_rate: rate(stats.tasks_dispatch_rate),
         rate_limiting: stats.rate_limiting_active,
         rate_limit: None,
+        unversioned_pollers: false,
     }
+}
+
+/// Whether a poller uses no Worker Versioning.
+pub(super) fn is_unversioned(poller: &PollerInfo) -> bool {
+    let options = poller.deployment_options.as_ref();
+    options.is_none_or(|options| options.worker_versioning_mode() != WorkerVersioningMode::Versioned)
 }
 
 /// The limit that somebody set on the tasks that a queue gives out. Where nobody did, the server tells its own default
@@ -112,6 +161,13 @@ mod tests {
         assert_eq!(told(10.0, WireSource::Unspecified), None);
         assert_eq!(told(f32::NAN, WireSource::Api), None);
         assert_eq!(rate_limit(&wire::DescribeTaskQueueResponse::default()), None);
+    }
+
+    #[test]
+    fn a_share_of_unversioned_workers_is_a_share_and_none_is_none() {
+        let routing = |percent| RoutingConfig { ramping_version_percentage: percent, ..Default::default() };
+        assert_eq!(ramp(&routing(0.0)), None);
+        assert_eq!(ramp(&routing(5.0)).map(|ramp| (ramp.build_id, ramp.percent)), Some((String::new(), 5.0)));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Distribution {
 pub struct Figure {
     /// What it is.
     pub name: &'static str,
-    /// `ms`, `µs`, `s`, `MB` (10^6 bytes), `%`, `pod s` or `tasks`.
+    /// `ms`, `µs`, `s`, `1/s`, `MB` (10^6 bytes), `%`, `pod s` or `tasks`.
     pub unit: &'static str,
     /// What was measured.
     pub value: f64,

@@ -122,7 +122,8 @@ async fn scrape(http: &reqwest::Client, url: &str) -> Result<String> {
     Ok(http.get(url).send().await?.error_for_status()?.text().await?)
 }
 
-fn sum(page: &str, name: &str) -> f64 {
+/// Sum of a metric over all its labels; a name may begin the labels.
+pub fn sum(page: &str, name: &str) -> f64 {
     let values = page.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         (rest.starts_with(['{', ' '])).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?

@@ -14,6 +14,7 @@ mod fleet;
 mod leader;
 mod push;
 mod runtime;
+mod scale;
 mod stage;
 mod tasks;
 mod trials;
@@ -71,6 +72,18 @@ enum Benchmark {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
+    /// What the operator uses with many fleets, and how soon all are right after a restart. Needs no cluster.
+    Scale {
+        /// Fleets, over 20 Temporal namespaces.
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(20..=2000))]
+        fleets: u16,
+        /// Restarts with children intact, and as many with children deleted.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+        restarts: u16,
+        /// Tasks for fleets at zero; 0 leaves out what is measured with `spec.scaling`.
+        #[arg(long, default_value_t = 50)]
+        tasks: u16,
+    },
     /// One scaling decision, on lanes taken from simulated runs. Needs no cluster.
     Decision,
 }
@@ -83,6 +96,10 @@ impl Benchmark {
             Self::Detection { trials } => detection::run(trials).await,
             Self::Push { trials } => push::run(trials).await,
             Self::Runtime { rounds } => runtime::run(rounds).await,
+            Self::Scale { fleets, restarts, tasks } => {
+                scale::run(scale::Extent { fleets: fleets.into(), restarts: restarts.into(), tasks: tasks.into() })
+                    .await
+            }
             Self::Decision => decision::run(),
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::programs::{self, OPERATOR_IMAGE, Profile, Programs};
+use harness::tools::Tools;
 use harness::{AuditEvent, Cluster, ClusterOptions, ImageSpec, TemporalOptions, TemporalServer};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -23,6 +24,8 @@ use crate::wait::eventually;
 pub const HANDLERS_IMAGE: &str = "e2e-handlers:dev";
 /// An image with a program `/bin/echo` alone, for a handler that comes with an image of its own.
 pub const TOOL_IMAGE: &str = "e2e-tool:dev";
+/// The Worker on the Go SDK.
+pub const GO_WORKER_IMAGE: &str = "e2e-go-worker:dev";
 /// Kubernetes namespace of the operator, and name of its release.
 pub const OPERATOR: &str = "temporal-worker-operator";
 /// Name of the operator's container.
@@ -47,7 +50,9 @@ impl Environment for ClusterBed {
         let (programs, cluster) = (programs?, cluster?);
         let server = TemporalServer::start_in(&cluster, TemporalOptions::default()).await?;
         let tool = ImageSpec::new(TOOL_IMAGE, ["/bin/echo"]).program(Path::new("/bin/echo"), "/bin/echo");
-        let images = [programs.operator_image()?, handlers_image(&programs)?, tool];
+        let go = Tools::ensure_async(Tools::GO_WORKER).await?;
+        let go = ImageSpec::new(GO_WORKER_IMAGE, ["/go-worker"]).program(go.program("go-worker")?, "/go-worker");
+        let images = [programs.operator_image()?, handlers_image(&programs)?, programs.worker_image()?, tool, go];
         let (cluster, loaded) = tokio::task::spawn_blocking(move || {
             let loaded = programs::load(&cluster, &images).and_then(|()| install(&cluster));
             (cluster, loaded)

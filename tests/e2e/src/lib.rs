@@ -11,6 +11,7 @@
 //!   something else happens.
 //! - [`codec`]: encrypted payloads, by cryptography of other make; [`endpoint`]: TLS before a server, with client
 //!   certificates.
+//! - [`holds`]: Workflows that tell by which version they run.
 //! - [`traffic`]: work that comes one by one; [`queue`]: a Task Queue as the server has it.
 //! - [`double`]: a server that hands out activities, and knows nothing else.
 //! - [`echo`]: a local service that gives back what it gets.
@@ -24,6 +25,7 @@ pub mod echo;
 pub mod endpoint;
 pub mod ground;
 pub mod history;
+pub mod holds;
 pub mod host;
 pub mod load;
 pub mod process;

@@ -293,7 +293,8 @@ fn command(kind: CommandType, attributes: CommandAttributes) -> Command {
     Command { command_type: kind.into(), attributes: Some(attributes), ..Default::default() }
 }
 
-async fn history_of(
+/// All events of a Workflow's last run.
+pub(crate) async fn history_of(
     client: &WorkflowServiceClient<Channel>,
     namespace: &str,
     workflow_id: &str,
@@ -315,7 +316,7 @@ async fn history_of(
     }
 }
 
-fn execution(workflow_id: &str) -> WorkflowExecution {
+pub(crate) fn execution(workflow_id: &str) -> WorkflowExecution {
     WorkflowExecution { workflow_id: workflow_id.into(), run_id: String::new() }
 }
 

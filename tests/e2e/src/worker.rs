@@ -8,14 +8,18 @@ use k8s_openapi::ByteString;
 use parking_lot::Mutex;
 use serde_json::Value;
 use temporalio_protos::temporal::api::command::v1::command::Attributes;
-use temporalio_protos::temporal::api::command::v1::{Command, CompleteWorkflowExecutionCommandAttributes};
+use temporalio_protos::temporal::api::command::v1::{
+    Command, CompleteWorkflowExecutionCommandAttributes, FailWorkflowExecutionCommandAttributes,
+};
 use temporalio_protos::temporal::api::common::v1::{Payload, WorkflowExecution, WorkflowType};
 use temporalio_protos::temporal::api::compute::v1::{
     ComputeConfigScalingGroup, ComputeConfigScalingGroupUpdate, ComputeProvider, ComputeScaler,
 };
 use temporalio_protos::temporal::api::deployment::v1::{WorkerDeploymentOptions, WorkerDeploymentVersion};
 use temporalio_protos::temporal::api::enums::v1::{CommandType, VersioningBehavior, WorkerVersioningMode};
+use temporalio_protos::temporal::api::failure::v1::Failure;
 use temporalio_protos::temporal::api::workflowservice::v1 as wire;
+use temporalio_protos::temporal::api::workflowservice::v1::set_worker_deployment_manager_request::NewManagerIdentity;
 use temporalio_protos::temporal::api::workflowservice::v1::workflow_service_client::WorkflowServiceClient;
 use tonic::transport::{Channel, Endpoint};
 
@@ -87,6 +91,21 @@ impl Worker {
         Ok(())
     }
 
+    /// What the server has of its Worker Deployment: the token that each change of the routing replaces, the Build ID of the
+    /// current version, and the manager's identity.
+    ///
+    /// # Errors
+    /// The server does not know of it.
+    pub async fn routing(&self) -> Result<(Vec<u8>, String, String)> {
+        let deployment_name = self.version.lock().deployment_name.clone();
+        let request = wire::DescribeWorkerDeploymentRequest { namespace: self.namespace.clone(), deployment_name };
+        let answer = self.client.clone().describe_worker_deployment(timed(request, CALL_LIMIT)).await?.into_inner();
+        let info = answer.worker_deployment_info.context("no description")?;
+        let routing = info.routing_config.context("no routing")?;
+        let current = routing.current_deployment_version.map(|version| version.build_id).unwrap_or_default();
+        Ok((answer.conflict_token, current, info.manager_identity))
+    }
+
     /// Sends a request that was printed in the JSON form of its message: the first scaling group of it.
     ///
     /// # Errors
@@ -152,16 +171,32 @@ impl Worker {
     /// # Errors
     /// None waits.
     pub async fn complete_workflow(&self) -> Result<()> {
+        let complete = CompleteWorkflowExecutionCommandAttributes { result: None };
+        let attributes = Attributes::CompleteWorkflowExecutionCommandAttributes(complete);
+        self.end_workflow(CommandType::CompleteWorkflowExecution, attributes).await
+    }
+
+    /// Takes the waiting Workflow task and fails the Workflow.
+    ///
+    /// # Errors
+    /// None waits.
+    pub async fn fail_workflow(&self, message: &str) -> Result<()> {
+        let failure = Some(Failure { message: message.to_owned(), ..Failure::default() });
+        let attributes =
+            Attributes::FailWorkflowExecutionCommandAttributes(FailWorkflowExecutionCommandAttributes { failure });
+        self.end_workflow(CommandType::FailWorkflowExecution, attributes).await
+    }
+
+    async fn end_workflow(&self, command: CommandType, attributes: Attributes) -> Result<()> {
         let task = self.poll(CALL_LIMIT).await?;
         ensure!(!task.task_token.is_empty(), "no Workflow task waits");
-        let complete = CompleteWorkflowExecutionCommandAttributes { result: None };
         let request = wire::RespondWorkflowTaskCompletedRequest {
             namespace: self.namespace.clone(),
             identity: IDENTITY.into(),
             task_token: task.task_token,
             commands: vec![Command {
-                command_type: CommandType::CompleteWorkflowExecution.into(),
-                attributes: Some(Attributes::CompleteWorkflowExecutionCommandAttributes(complete)),
+                command_type: command.into(),
+                attributes: Some(attributes),
                 ..Default::default()
             }],
             versioning_behavior: VersioningBehavior::AutoUpgrade.into(),
@@ -191,6 +226,31 @@ impl Worker {
             worker_versioning_mode: WorkerVersioningMode::Versioned.into(),
         }
     }
+}
+
+/// Gives the traffic of a Worker Deployment to Workers without Worker Versioning, as a user does who took it from its manager.
+///
+/// # Errors
+/// The server refuses, as it does while such Workers don't poll all of its Task Queues.
+pub async fn hand_back(host_port: &str, namespace: &str, deployment: &str) -> Result<()> {
+    let endpoint = Endpoint::from_shared(format!("http://{host_port}"))?.connect_timeout(CALL_LIMIT);
+    let mut client = WorkflowServiceClient::new(endpoint.connect_lazy());
+    let unset = wire::SetWorkerDeploymentManagerRequest {
+        namespace: namespace.into(),
+        deployment_name: deployment.into(),
+        identity: IDENTITY.into(),
+        new_manager_identity: Some(NewManagerIdentity::ManagerIdentity(String::new())),
+        ..Default::default()
+    };
+    client.set_worker_deployment_manager(timed(unset, CALL_LIMIT)).await.context("unset the manager")?;
+    let request = wire::SetWorkerDeploymentCurrentVersionRequest {
+        namespace: namespace.into(),
+        deployment_name: deployment.into(),
+        identity: IDENTITY.into(),
+        ..Default::default()
+    };
+    client.set_worker_deployment_current_version(timed(request, CALL_LIMIT)).await.context("set no version current")?;
+    Ok(())
 }
 
 /// Bytes are base64 in the JSON form of a message.

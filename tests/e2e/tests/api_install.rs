@@ -117,6 +117,10 @@ async fn do_what_the_operator_does(client: &Client, namespace: &str, owner_uid: 
         .patch("echo-1", &apply, &Patch::Apply(&config))
         .await
         .unwrap();
+    for finalizers in [json!(["temporal.io/delete-protection"]), json!(null)] {
+        let kept = Patch::Merge(json!({ "metadata": { "finalizers": finalizers } }));
+        workers(client, namespace).patch("echo", &PatchParams::default(), &kept).await.unwrap();
+    }
     let status = json!({ "apiVersion": "temporal.io/v1alpha1", "kind": "WorkerDeployment",
         "status": { "targetVersion": { "buildID": "1", "status": "NotRegistered" } } });
     workers(client, namespace).patch_status("echo", &apply, &Patch::Apply(&status)).await.unwrap();
@@ -130,6 +134,8 @@ async fn do_what_the_operator_does(client: &Client, namespace: &str, owner_uid: 
     let event = serde_json::from_value(event).unwrap();
     Api::<Event>::namespaced(client.clone(), namespace).create(&PostParams::default(), &event).await.unwrap();
     Api::<Secret>::namespaced(client.clone(), namespace).get("credentials").await.unwrap();
+    Api::<ConfigMap>::namespaced(client.clone(), namespace).delete("echo-1", &Default::default()).await.unwrap();
+    deployments.delete("echo-1", &Default::default()).await.unwrap();
 
     let lease =
         json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": LEASE }, "spec": {} });
@@ -165,11 +171,10 @@ async fn helm_installs_an_account_that_may_do_its_work_and_no_more() {
     assert!(is_forbidden(Api::<Secret>::namespaced(operator.clone(), "team-a").list(&everything).await));
     assert!(is_forbidden(Api::<Secret>::all(operator.clone()).list(&everything).await));
     assert!(is_forbidden(Api::<Namespace>::all(operator.clone()).get("team-a").await));
+    assert!(is_forbidden(workers(&operator, "team-a").delete("echo", &Default::default()).await));
     assert!(is_forbidden(
-        Api::<Deployment>::namespaced(operator.clone(), "team-a").delete("echo-1", &Default::default()).await
+        Api::<Pod>::namespaced(operator.clone(), "team-a").delete("worker", &Default::default()).await
     ));
-    let spec = Patch::Merge(json!({ "spec": { "minReadySeconds": 1 } }));
-    assert!(is_forbidden(workers(&operator, "team-a").patch("echo", &PatchParams::default(), &spec).await));
     let foreign = Api::<Lease>::namespaced(operator.clone(), RELEASE).get("another").await;
     assert!(is_forbidden(foreign));
     control_plane.stop().unwrap();

@@ -7,12 +7,17 @@ mod runtime_support;
 use std::process::ExitCode;
 
 use e2e::{HostBed, scenario, suite};
-use operator::{child, connections, cordon, leader, manifests, push, scaling, server};
+use operator::{
+    adoption, attach, child, connections, cordon, deletion, gates, holding, leader, manifests, plan, push, scaling,
+    server,
+};
 
 fn main() -> ExitCode {
     suite::main::<HostBed>(vec![
         scenario!(scaling::what_was_learned_survives_a_restart),
         scenario!(scaling::a_dry_run_is_explained_and_changes_no_replicas),
+        scenario!(plan::it_says_what_the_operator_then_does_and_writes_nothing),
+        scenario!(plan::what_can_not_be_planned_is_named_with_its_remedy),
         scenario!(leader::one_of_two_writes_and_a_paused_leader_never_again),
         scenario!(push::a_call_of_the_server_raises_a_fleet_from_zero_through_either_replica),
         scenario!(connections::a_missing_connection_is_named_and_found_when_it_appears),
@@ -23,6 +28,7 @@ fn main() -> ExitCode {
         scenario!(server::a_server_that_does_not_answer_changes_nothing),
         scenario!(server::an_unknown_temporal_namespace_is_named),
         scenario!(server::a_refused_permission_is_said),
+        scenario!(gates::a_gate_waits_for_its_argument_fails_and_is_run_again_once_whatever_ends_in_between),
         scenario!(manifests::a_template_without_containers_is_refused),
         scenario!(manifests::a_name_with_a_dot_is_refused),
         scenario!(manifests::what_comes_with_a_later_release_is_named_by_its_path),
@@ -32,5 +38,15 @@ fn main() -> ExitCode {
         scenario!(child::replicas_are_written_by_scale_alone),
         scenario!(child::a_deployment_of_somebody_else_is_never_touched),
         scenario!(child::what_somebody_changes_is_put_back),
+        scenario!(adoption::its_deployment_is_taken_over_without_a_new_pod),
+        scenario!(attach::target_and_current_follow_a_changed_connection_and_an_old_version_keeps_its_own),
+        scenario!(attach::a_changed_namespace_reaches_the_target_and_the_current_version_works_on_where_it_is),
+        scenario!(attach::a_switch_of_credentials_changes_the_pods_wholly),
+        scenario!(attach::what_somebody_else_left_of_a_connection_is_taken_away),
+        scenario!(attach::how_pods_are_replaced_reaches_the_version_that_is_there),
+        scenario!(holding::a_connection_that_is_used_goes_when_the_fleet_has_another),
+        scenario!(holding::fleets_that_are_deleted_together_after_their_connection_leave_nothing),
+        scenario!(deletion::a_deleted_fleet_has_no_pods_before_it_goes),
+        scenario!(deletion::a_deletion_says_what_it_waits_for_and_an_orphan_goes_at_once),
     ])
 }

@@ -5,8 +5,8 @@ mod cluster;
 use std::process::ExitCode;
 
 use cluster::{
-    bad_pods, changes, drain, faults, futile, handlers, life, recording, replicas, rest, rotation, secrets, shrink,
-    signals, steady, versions,
+    bad_pods, changes, drain, faults, futile, gates, handlers, life, moves, recording, replicas, rest, rollouts,
+    rotation, secrets, shrink, signals, steady, versions,
 };
 use e2e::{ClusterBed, scenario, suite};
 
@@ -17,6 +17,8 @@ fn main() -> ExitCode {
         scenario!(shrink::with_cordon_a_busy_fleet_shrinks_within_one_task_time, minutes 8),
         scenario!(faults::the_server_is_cut_off_in_a_burst, minutes 8),
         scenario!(shrink::without_cordon_no_busy_pod_is_removed),
+        scenario!(moves::a_fleet_moves_to_versions_and_back_with_tasks_running, minutes 8),
+        scenario!(rollouts::workflows_keep_to_their_versions_through_a_rollout_and_a_way_back, minutes 8),
         scenario!(futile::a_rate_limited_queue_gets_no_useless_pods),
         scenario!(changes::running_pods_take_a_change_over_and_a_killed_one_loses_nothing, minutes 6),
         scenario!(rotation::a_new_certificate_is_taken_under_load_and_the_old_one_is_not_missed, minutes 6),
@@ -33,7 +35,8 @@ fn main() -> ExitCode {
         scenario!(drain::a_pod_that_is_deleted_under_load_loses_nothing),
         scenario!(handlers::one_pod_runs_five_task_queues_and_every_kind_of_handler),
         scenario!(handlers::each_task_has_a_device_of_its_pod),
-        scenario!(versions::a_changed_fleet_is_a_new_version_and_the_old_one_is_left_alone),
+        scenario!(gates::a_release_is_promoted_once_its_gate_passed_and_goes_back_when_one_fails, minutes 6),
+        scenario!(versions::a_changed_fleet_ramps_to_its_new_version_and_the_old_one_ends_its_work),
         scenario!(replicas::without_scaling_replicas_stay_as_they_are),
         scenario!(replicas::a_fleet_without_versioning_is_one_deployment),
         scenario!(bad_pods::a_pod_that_does_not_start_is_named_with_cause_and_remedy),

@@ -7,10 +7,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use harness::TemporalOptions;
 use operator_core::observed::{
-    FailureClass, LaneKey, Observation, RateLimitSource, TaskType, TemporalState, VersionInfo, VersionStatus,
+    DeploymentInfo, FailureClass, LaneKey, Observation, RateLimitSource, TaskType, TemporalFailure, TemporalState,
+    VersionInfo, VersionStatus,
 };
 use temporal_support::{Bed, NAMESPACE, known, lanes, quantile, workflow_lane};
-use temporal_worker_operator::temporal::{Limits, Phase, Routing, Watch, set_current};
+use temporal_worker_operator::temporal::routing::{self, Drained};
+use temporal_worker_operator::temporal::{Limits, Phase, Routing, Watch};
 use temporalio_protos::temporal::api::enums::v1::TaskQueueType;
 use temporalio_protos::temporal::api::taskqueue::v1::RateLimit;
 use temporalio_protos::temporal::api::workflowservice::v1::UpdateTaskQueueConfigRequest;
@@ -48,33 +50,108 @@ async fn a_version_is_absent_until_it_polls_and_then_becomes_current() -> Result
     let _polls = bed.poll_as_worker("q", "ns/app", "b1");
     let registered = |state: &TemporalState| {
         let info = state.deployment.known().and_then(Option::as_ref);
-        info.is_some_and(|info| info.versions.get("b1").is_some_and(|version| version.lanes == lanes(&["q"])))
+        info.is_some_and(|info| info.version("b1").is_some_and(|version| version.lanes == lanes(&["q"])))
     };
     let state = bed.when("f", SOON, registered).await?;
     let info = state.deployment.known().and_then(Option::as_ref).context("registered")?;
-    assert_eq!((info.versions["b1"].status, info.current_build_id.as_deref()), (VersionStatus::Inactive, None));
+    let status = info.version("b1").map(|version| version.status);
+    assert_eq!((status, info.current_build_id.as_deref()), (Some(VersionStatus::Inactive), None));
 
     let connection = bed.connection("main")?;
-    let routing = Routing {
-        namespace: NAMESPACE,
-        deployment: "ns/app",
-        build_id: "b1",
-        conflict_token: b"stale",
-        identity: "operator/test",
-    };
-    let refused = set_current(&connection, routing).await.expect_err("a stale conflict token");
+    let routing =
+        Routing { namespace: NAMESPACE, deployment: "ns/app", conflict_token: b"stale", identity: "operator/test" };
+    let refused = routing::set_current(&connection, routing, "b1").await.expect_err("a stale conflict token");
     assert_eq!(refused.class, FailureClass::FailedPrecondition, "{}", refused.message);
     let routing = Routing { conflict_token: &info.conflict_token, ..routing };
-    set_current(&connection, routing).await.map_err(|failure| anyhow::anyhow!(failure.message))?;
+    routing::set_current(&connection, routing, "b1").await.map_err(|failure| anyhow::anyhow!(failure.message))?;
     bed.poller.poke(&"f".into());
     let current = bed.when("f", Duration::from_secs(3), |state| {
         let info = state.deployment.known().and_then(Option::as_ref);
         let is_current = |version: &VersionInfo| version.status == VersionStatus::Current;
-        info.is_some_and(|info| info.versions.get("b1").is_some_and(is_current) && info.current_build_id.is_some())
+        info.is_some_and(|info| info.version("b1").is_some_and(is_current) && info.current_build_id.is_some())
     });
     let info = current.await?.deployment.known().cloned().flatten().context("current")?;
     assert_eq!(info.current_build_id.as_deref(), Some("b1"));
     assert_eq!(info.last_modifier_identity, "operator/test");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_share_is_given_moved_and_taken_away_by_the_manager_alone() -> Result<()> {
+    let bed = Bed::start().await?;
+    let _polls = ["b1", "b2"].map(|build_id| bed.poll_as_worker("q", "ns/app", build_id));
+    let watch = bed.versioned("f", "ns/app", "b2", &["q"], Phase::Registering)?;
+    // b1 does the work, and is read as often as b2.
+    bed.poller.set(Watch { build_ids: vec!["b2".into(), "b1".into()], main: Some("b1".into()), ..watch });
+    let info = bed.info_when("f", |info| ["b1", "b2"].iter().all(|id| info.version(id).is_some())).await?;
+    let connection = bed.connection("main")?;
+    let by =
+        |identity: &'static str| Routing { namespace: NAMESPACE, deployment: "ns/app", conflict_token: &[], identity };
+    let failed = |failure: TemporalFailure| anyhow::anyhow!(failure.message);
+
+    // The change takes the token that the claim gave.
+    let routing = Routing { conflict_token: &info.conflict_token, ..by("operator/test") };
+    let token = routing::claim_manager(&connection, routing).await.map_err(failed)?;
+    routing::set_current(&connection, Routing { conflict_token: &token, ..routing }, "b1").await.map_err(failed)?;
+    let foreign = routing::set_ramping(&connection, by("somebody"), ("b2", 10)).await.expect_err("not the manager");
+    assert_eq!(foreign.class, FailureClass::FailedPrecondition, "{}", foreign.message);
+    bed.poller.poke(&"f".into());
+    let info = bed.info_when("f", |info| info.current_build_id.is_some()).await?;
+    assert_eq!((info.manager_identity.as_str(), &info.ramp), ("operator/test", &None));
+
+    for percent in [10, 50] {
+        routing::set_ramping(&connection, by("operator/test"), ("b2", percent)).await.map_err(failed)?;
+        bed.poller.poke(&"f".into());
+        let has_share =
+            |info: &DeploymentInfo| info.ramp_of("b2").is_some_and(|ramp| ramp.percent == f32::from(percent));
+        let info = bed.info_when("f", has_share).await?;
+        let ramp = info.ramp_of("b2").context("ramps")?;
+        assert!(ramp.changed_at.is_some() && ramp.since <= ramp.changed_at, "{ramp:?}");
+        assert!(ramp.unchanged_for.is_some_and(|time| time < SOON), "it was seen to change: {ramp:?}");
+    }
+    bed.info_when("f", |info| info.version("b2").is_some_and(|version| version.status == VersionStatus::Ramping))
+        .await?;
+    routing::set_ramping(&connection, by("operator/test"), ("", 0)).await.map_err(failed)?;
+    bed.poller.poke(&"f".into());
+    let info = bed.info_when("f", |info| info.ramp.is_none()).await?;
+    assert_eq!(info.current_build_id.as_deref(), Some("b1"));
+    bed.info_when("f", |info| info.version("b2").is_some_and(|version| version.status == VersionStatus::Draining))
+        .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_deployment_is_taken_away_once_nobody_polls_it() -> Result<()> {
+    let soon = ("matching.PollerHistoryTTL".to_owned(), "\"20s\"".to_owned());
+    let options = TemporalOptions { dynamic_config: vec![soon], ..Default::default() };
+    let bed = Bed::with(options, Limits::default()).await?;
+    let polls = bed.poll_as_worker("q", "ns/app", "b1");
+    bed.poller.set(bed.versioned("f", "ns/app", "b1", &["q"], Phase::Registering)?);
+    let info = bed.info_when("f", |info| info.version("b1").is_some_and(|version| !version.lanes.is_empty())).await?;
+    assert_eq!(info.summaries.keys().collect::<Vec<_>>(), ["b1"]);
+    let connection = bed.connection("main")?;
+    let routing =
+        Routing { namespace: NAMESPACE, deployment: "ns/app", conflict_token: &[], identity: "operator/test" };
+    let failed = |failure: TemporalFailure| anyhow::anyhow!(failure.message);
+    routing::set_current(&connection, routing, "b1").await.map_err(failed)?;
+
+    let delete = async || routing::delete_version(&connection, routing, "b1", Drained::OrNot).await;
+    let refused = delete().await.expect_err("it is current");
+    assert_eq!(refused.class, FailureClass::FailedPrecondition, "{}", refused.message);
+    routing::clear_current(&connection, routing).await.map_err(failed)?;
+    let refused = delete().await.expect_err("it is polled");
+    assert_eq!(refused.class, FailureClass::FailedPrecondition, "{}", refused.message);
+    drop(polls);
+    let end = Instant::now() + Duration::from_secs(60);
+    while let Err(failure) = delete().await {
+        anyhow::ensure!(Instant::now() < end, "{failure:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    delete().await.map_err(failed).context("a second time")?;
+    routing::delete_deployment(&connection, routing).await.map_err(failed)?;
+    routing::delete_deployment(&connection, routing).await.map_err(failed).context("a second time")?;
+    bed.poller.poke(&"f".into());
+    bed.when("f", SOON, |state| state.deployment.known() == Some(&None)).await?;
     Ok(())
 }
 
@@ -110,18 +187,19 @@ async fn a_version_that_never_polled_is_never_made_current() -> Result<()> {
     let bed = Bed::start().await?;
     let _polls = bed.poll_as_worker("q", "ns/app", "b1");
     bed.poller.set(bed.versioned("f", "ns/app", "b2", &["q"], Phase::Registering)?);
-    let exists = |state: &TemporalState| matches!(state.deployment.known(), Some(Some(_)));
-    let state = bed.when("f", SOON, exists).await?;
+    let is_absent = |state: &TemporalState| {
+        let info = state.deployment.known().and_then(Option::as_ref);
+        info.is_some_and(|info| info.known_version("b2") == Some(None))
+    };
+    let state = bed.when("f", SOON, is_absent).await?;
     let info = state.deployment.known().cloned().flatten().context("exists")?;
-    assert!(!info.versions.contains_key("b2"), "b2 is a known absence");
     let routing = Routing {
         namespace: NAMESPACE,
         deployment: "ns/app",
-        build_id: "b2",
         conflict_token: &info.conflict_token,
         identity: "operator/test",
     };
-    let refused = set_current(&*bed.connection("main")?, routing).await.expect_err("b2 has no pollers");
+    let refused = routing::set_current(&*bed.connection("main")?, routing, "b2").await.expect_err("b2 has no pollers");
     assert!(matches!(refused.class, FailureClass::Other | FailureClass::FailedPrecondition), "{refused:?}");
     Ok(())
 }
@@ -136,7 +214,7 @@ async fn pinned_tasks_wake_a_fleet_at_zero() -> Result<()> {
     bed.poller.set(bed.versioned("f", "ns/app", "b1", &["q"], Phase::Registering)?);
     bed.when("f", SOON, |state| {
         let info = state.deployment.known().and_then(Option::as_ref);
-        info.is_some_and(|info| info.versions.get("b1").is_some_and(|version| version.lanes == lanes(&["q"])))
+        info.is_some_and(|info| info.version("b1").is_some_and(|version| version.lanes == lanes(&["q"])))
     })
     .await?;
     drop(polls);

@@ -64,7 +64,16 @@ func run() error {
 		WorkerStopTimeout:                  drain,
 	})
 	w.RegisterActivityWithOptions(work, activity.RegisterOptions{Name: "Work"})
+	w.RegisterActivityWithOptions(version, activity.RegisterOptions{Name: "Version"})
 	w.RegisterWorkflowWithOptions(batch, workflow.RegisterOptions{Name: "Batch"})
+	w.RegisterWorkflowWithOptions(hold, workflow.RegisterOptions{
+		Name:               "HoldPinned",
+		VersioningBehavior: workflow.VersioningBehaviorPinned,
+	})
+	w.RegisterWorkflowWithOptions(hold, workflow.RegisterOptions{
+		Name:               "HoldAutoUpgrade",
+		VersioningBehavior: workflow.VersioningBehaviorAutoUpgrade,
+	})
 	return w.Run(worker.InterruptCh())
 }
 
@@ -130,4 +139,19 @@ func batch(ctx workflow.Context, activities, milliseconds int) error {
 		}
 	}
 	return nil
+}
+
+// version is the Build ID of the Worker that runs it.
+func version(context.Context) (string, error) {
+	return os.Getenv("TEMPORAL_WORKER_BUILD_ID"), nil
+}
+
+// hold asks for the version at its start, and again after the signal "go".
+func hold(ctx workflow.Context) error {
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: time.Minute})
+	if err := workflow.ExecuteActivity(ctx, "Version").Get(ctx, nil); err != nil {
+		return err
+	}
+	workflow.GetSignalChannel(ctx, "go").Receive(ctx, nil)
+	return workflow.ExecuteActivity(ctx, "Version").Get(ctx, nil)
 }

@@ -49,10 +49,10 @@ words! {
         SLOMet,
         /// Nothing moves until somebody changes something; present only while true.
         Stalled,
+        /// The rollout is paused, by the spec or by a command; present only while true.
+        Paused,
         /// Fields are set whose behaviour this release does not have; present only while true.
         Unsupported,
-        /// Old versions still run, because this release does not scale them down; present only while true.
-        OldVersionsKept,
         /// Tasks run longer than a pod gets to end; present only while true.
         GracePeriodTooShort,
         /// Deprecated, kept for alerts on it: the Temporal server could be asked.
@@ -77,6 +77,8 @@ words! {
         ActivePollers,
         /// Whether the target version is polled is not known.
         PollerStatusUnknown,
+        /// The object is being deleted.
+        Deleting,
         /// The spec can't be run as it is.
         InvalidSpec,
         /// The Connection does not exist.
@@ -87,6 +89,10 @@ words! {
         TemporalClientCreationFailed,
         /// The Temporal server answered with an error.
         TemporalStateFetchFailed,
+        /// A test Workflow of a gate ended, and not as it should.
+        GateFailed,
+        /// A test Workflow of a gate could not be started.
+        TestWorkflowStartFailed,
         /// What to do could not be worked out.
         PlanGenerationFailed,
         /// What was to be done failed.
@@ -107,8 +113,8 @@ words! {
         ProgressDeadlineExceeded,
         /// A field is set whose behaviour comes with a later release.
         FieldNotSupported,
-        /// Old versions run on, because scaling them down comes with a later release.
-        SunsetNotSupported,
+        /// So many old versions are there still that no new one is begun.
+        VersionLimitReached,
         /// Tasks that run when a pod goes are lost, and tried again after their timeout.
         TasksOutlastGracePeriod,
         /// The autoscaler has fresh signals.
@@ -119,7 +125,7 @@ words! {
         ScalingDisabled,
         /// `spec.scaling.dryRun` is set: what is decided is not carried out.
         DryRun,
-        /// `spec.scaling.pause` holds changes back.
+        /// `spec.scaling.pause`, `spec.rollout.paused` or a command holds changes back.
         Paused,
         /// The number of pods is what the work calls for.
         NotLimited,

@@ -26,7 +26,10 @@ pub use connection::{Connection, ConnectionSpec, ConnectionStatus, KeySelector, 
 pub use crds::{crd_yaml_files, crds};
 pub use duration::{DurationError, GoDuration};
 pub use reference::reference_markdown;
-pub use rollout::{GateInputSource, GateSpec, RolloutSpec, RolloutStep, RolloutStrategy, SunsetSpec};
+pub use rollout::{
+    GateInputSource, GateSpec, OnGateFailure, RollbackSpec, RollbackStrategy, RolloutSpec, RolloutStep,
+    RolloutStrategy, SunsetSpec,
+};
 pub use runtime::{
     ActivityRoute, EncryptionKey, EncryptionSpec, ExecHandler, ExecLimits, Handler, HttpHandler, PollerRange,
     ResourceTargets, RuntimeMode, RuntimeSpec, RuntimeTaskQueue,
@@ -37,13 +40,15 @@ pub use scaling::{
 };
 pub use scaling_status::{LaneStatus, ScalingBinding, ScalingLimit, ScalingStatus, SloStatus};
 pub use status::{
-    DeprecatedVersion, TargetVersion, TestWorkflow, Version, VersionStatus, VersionTaskQueue, WorkerDeploymentStatus,
+    DeprecatedVersion, HandledCommand, TargetVersion, TestWorkflow, Version, VersionStatus, VersionTaskQueue,
+    WorkerDeploymentStatus,
 };
 pub use template::PodTemplate;
 pub use unsupported::unsupported_fields;
 pub use worker_deployment::{
-    ConnectionKind, ConnectionRef, DEFAULT_PROGRESS_DEADLINE_SECONDS, SidecarSpec, Versioning, WorkerDeployment,
-    WorkerDeploymentSpec, WorkerOptions,
+    ConnectionKind, ConnectionRef, DEFAULT_PROGRESS_DEADLINE_SECONDS, DeletionPolicy, DeploymentStrategy,
+    DeploymentStrategyType, RollingUpdate, SidecarSpec, Versioning, WorkerDeployment, WorkerDeploymentSpec,
+    WorkerOptions,
 };
 
 /// API group of every kind.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::connection::KeySelector;
 use super::duration::GoDuration;
-use super::schema;
+use super::schema::{self, DURATION};
 
 /// How a new version becomes current.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,13 +24,65 @@ use super::schema;
 pub struct RolloutSpec {
     /// AllAtOnce: as soon as it polls. Progressive: by steps. Manual: somebody else makes it current.
     pub strategy: RolloutStrategy,
-    /// Workflow that must succeed on the new version first.
+    /// Workflow that must succeed on the new version before it gets any traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<GateSpec>,
     /// Steps of a Progressive rollout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub steps: Vec<RolloutStep>,
+    /// Whether the traffic of every version stays as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// How the fleet goes back to a version that was current a short time ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<RollbackSpec>,
+    /// What happens to the share that a version has when one of its gates fails.
+    #[serde(default, skip_serializing_if = "OnGateFailure::is_default")]
+    pub on_gate_failure: OnGateFailure,
+}
+
+/// What happens to the share that a version has when one of its gates fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnGateFailure {
+    /// It stays as it is.
+    #[default]
+    Hold,
+    /// It is taken away, until the gate is retried or the target changes.
+    Rollback,
+}
+
+impl OnGateFailure {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How the fleet goes back to a version that was current a short time ago.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RollbackSpec {
+    /// Duration since the version was last current within which it counts as a rollback, such as 90s or 1h30m.
+    #[schemars(length(max = 32), extend("pattern" = DURATION))]
+    pub window: GoDuration,
+    /// AllAtOnce: without steps and gate, by one pod. Progressive: as any other version.
+    pub strategy: RollbackStrategy,
+}
+
+impl Default for RollbackSpec {
+    fn default() -> Self {
+        Self { window: GoDuration::new("1h"), strategy: RollbackStrategy::default() }
+    }
+}
+
+/// How a rollback is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RollbackStrategy {
+    /// At once, without steps and gate.
+    #[default]
+    AllAtOnce,
+    /// As any other version.
+    Progressive,
 }
 
 /// How a new version becomes current.
@@ -45,17 +97,17 @@ pub enum RolloutStrategy {
     Progressive,
 }
 
-/// A Workflow that must succeed before a version gets traffic.
+/// A test Workflow that must succeed on the new version, once on each of its Task Queues for Workflows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GateSpec {
     /// Workflow type.
     pub workflow_type: String,
-    /// First argument, any JSON; not together with inputFrom.
+    /// Its argument, any JSON; not together with inputFrom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_json")]
     pub input: Option<Value>,
-    /// Where the first argument's JSON text is.
+    /// Where the JSON text of its argument is; read when the Workflow is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_from: Option<GateInputSource>,
 }
@@ -77,7 +129,12 @@ pub struct GateInputSource {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("duration(self.pauseDuration) >= duration('30s')")
-        .message("pause duration must be at least 30s")
+        .message("pause duration must be at least 30s"),
+    validation = Rule::new(
+        "!has(self.gate) || !has(self.gate.inputFrom) || \
+         (has(self.gate.inputFrom.configMapKeyRef) != has(self.gate.inputFrom.secretKeyRef))"
+    )
+    .message("the gate of a step takes its input from exactly one of configMapKeyRef or secretKeyRef")
 )]
 pub struct RolloutStep {
     /// Share of new Workflows, in percent.
@@ -85,6 +142,9 @@ pub struct RolloutStep {
     pub ramp_percentage: i32,
     /// Duration of the step, such as 90s or 1.5h.
     pub pause_duration: GoDuration,
+    /// Workflow that must succeed on the version before it gets this share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateSpec>,
 }
 
 /// What happens to versions that are drained.

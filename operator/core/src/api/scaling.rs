@@ -196,14 +196,13 @@ pub struct ScalingRoles {
     /// While it is the current version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<RoleFloor>,
-    /// While it gets a share of new Workflows; its behaviour comes with a later release.
+    /// While it gets a share of new Workflows, or waits to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ramping: Option<RoleFloor>,
-    /// While it runs old Workflows only; its behaviour comes with a later release.
+    /// While it runs old Workflows only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining: Option<RoleFloor>,
-    /// Time for which the version that was current before keeps its pods, so that a rollback finds them; its behaviour
-    /// comes with a later release.
+    /// Time for which the version that was current before keeps its pods, so that a rollback finds them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("pattern" = DURATION))]
     pub keep_warm_for_rollback: Option<GoDuration>,

@@ -36,6 +36,18 @@ pub(super) fn port(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A number of pods, or a percentage of them.
+pub(super) fn count_or_percentage(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "anyOf": [{ "type": "integer" }, { "type": "string" }],
+        "minimum": 0,
+        "maximum": i32::MAX,
+        "maxLength": 4,
+        "pattern": "^(100|[1-9]?[0-9])%$",
+    })
+}
+
 /// Bytes in base64.
 pub(super) fn bytes(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "format": "byte" })

@@ -37,6 +37,10 @@ pub struct WorkerDeploymentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub version_count: Option<i32>,
+    /// Commands by annotation that were taken note of, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub handled_commands: Vec<HandledCommand>,
     /// Conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
@@ -117,6 +121,12 @@ pub struct Version {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::object_reference")]
     pub deployment: Option<ObjectReference>,
+    /// Pods that its Deployment is to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Pods of it that are Ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
     /// Its Task Queues for Workflows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub task_queues: Vec<VersionTaskQueue>,
@@ -132,7 +142,7 @@ pub struct TargetVersion {
     /// What every version has.
     #[serde(flatten)]
     pub version: Version,
-    /// Runs of the gate.
+    /// Test Workflows of the gates that count now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub test_workflows: Vec<TestWorkflow>,
     /// Share of new Workflows, in percent.
@@ -173,7 +183,27 @@ pub struct VersionTaskQueue {
     pub name: String,
 }
 
-/// A run of the gate.
+/// A command by annotation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HandledCommand {
+    /// The verb: pause, resume, promote, abort or retry-gate.
+    pub verb: String,
+    /// The annotation's value.
+    pub value: String,
+    /// Whether it has an effect.
+    pub accepted: bool,
+    /// Why not, if it has none.
+    pub message: String,
+    /// What retry-gate runs again: rollout, or ramp- and the percentage of a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<String>,
+    /// When it was taken note of.
+    #[schemars(schema_with = "schema::time")]
+    pub at: Time,
+}
+
+/// A test Workflow of a gate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TestWorkflow {
@@ -187,4 +217,7 @@ pub struct TestWorkflow {
     pub status: String,
     /// Task Queue that it runs on.
     pub task_queue: String,
+    /// What its failure says, cut at 512 bytes; left out when its argument is in a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }

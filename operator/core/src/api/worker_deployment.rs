@@ -1,5 +1,6 @@
 //! `WorkerDeployment`: a fleet of Temporal Workers.
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::rollout::{RolloutSpec, SunsetSpec};
 use super::runtime::{RuntimeMode, RuntimeSpec};
 use super::scaling::ScalingSpec;
+use super::schema;
 use super::status::WorkerDeploymentStatus;
 use super::template::PodTemplate;
 
@@ -97,6 +99,10 @@ pub struct WorkerDeploymentSpec {
     /// Seconds after which a rollout without progress counts as failed.
     #[serde(default = "default_progress_deadline")]
     pub progress_deadline_seconds: i32,
+    /// How a change that makes no new version, such as one of the Connection, replaces the pods of a version; absent: as
+    /// Kubernetes does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment_strategy: Option<DeploymentStrategy>,
     /// How a new version becomes current.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutSpec>,
@@ -114,6 +120,9 @@ pub struct WorkerDeploymentSpec {
     /// The runtime beside a Worker of any SDK; its behaviour comes with a later release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar: Option<SidecarSpec>,
+    /// What becomes of routing and versions on the Temporal server when the object is deleted.
+    #[serde(default, skip_serializing_if = "DeletionPolicy::is_default")]
+    pub deletion_policy: DeletionPolicy,
     /// Whether the fleet uses Worker Versioning; Disabled runs one Deployment with rolling updates.
     #[serde(default)]
     pub versioning: Versioning,
@@ -128,6 +137,69 @@ impl WorkerDeploymentSpec {
     #[must_use]
     pub fn runs_shared_runtime(&self) -> bool {
         self.runtime.as_ref().is_some_and(|runtime| runtime.mode == RuntimeMode::Shared)
+    }
+}
+
+/// How a Deployment replaces its pods.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.type == 'RollingUpdate' || !has(self.rollingUpdate)")
+        .message("rollingUpdate must not be set unless type is RollingUpdate")
+)]
+pub struct DeploymentStrategy {
+    /// RollingUpdate replaces pods one after another; Recreate ends all of them first.
+    #[serde(rename = "type", default)]
+    pub type_: DeploymentStrategyType,
+    /// How many pods at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolling_update: Option<RollingUpdate>,
+}
+
+/// Way in which a Deployment replaces its pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeploymentStrategyType {
+    /// One after another.
+    #[default]
+    RollingUpdate,
+    /// All at once: the old ones end first.
+    Recreate,
+}
+
+/// How many pods a rolling update replaces at a time.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(
+        "!(has(self.maxSurge) && (self.maxSurge == 0 || self.maxSurge == '0%') && has(self.maxUnavailable) && \
+         (self.maxUnavailable == 0 || self.maxUnavailable == '0%'))"
+    )
+    .message("maxSurge and maxUnavailable must not both be 0")
+)]
+pub struct RollingUpdate {
+    /// Most pods beside the wanted number, as a number or a percentage; absent: 25%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::count_or_percentage")]
+    pub max_surge: Option<IntOrString>,
+    /// Most pods that may be missing of the wanted number, as a number or a percentage; absent: 25%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::count_or_percentage")]
+    pub max_unavailable: Option<IntOrString>,
+}
+
+/// What becomes of the Temporal server's side of a fleet that is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// Routing and versions are taken away, once no pod is left.
+    #[default]
+    Clean,
+    /// Nothing: they stay as they are.
+    Orphan,
+}
+
+impl DeletionPolicy {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

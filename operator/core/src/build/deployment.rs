@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::environment::{self, WorkerIdentity};
+use super::environment::{self, WorkerIdentity, Workers};
 use super::runtime::{self, RuntimePod};
 use super::{list, object};
-use crate::build_id::{self, RUNTIME_HASH_SCHEME};
+use crate::api::DeploymentStrategy;
+use crate::build_id::RUNTIME_HASH_SCHEME;
 use crate::connection::{Auth, ConnectionFacts};
 use crate::contract;
 use crate::names;
@@ -35,6 +36,8 @@ pub struct ChildInput<'a> {
     pub min_ready_seconds: i32,
     /// `spec.progressDeadlineSeconds`.
     pub progress_deadline_seconds: i32,
+    /// `spec.deploymentStrategy`.
+    pub strategy: Option<&'a DeploymentStrategy>,
 }
 
 /// The owning WorkerDeployment.
@@ -67,7 +70,8 @@ pub fn child(input: &ChildInput<'_>) -> Child {
     labels.extend(selector.clone());
     let annotations = object_in(object(&mut template, "metadata"), "annotations");
     let own_annotations = annotations.clone();
-    annotations.insert(names::CONNECTION_SPEC_HASH_ANNOTATION.into(), connection_hash(input.connection).into());
+    let connection_hash = environment::connection_hash(input.connection);
+    annotations.insert(names::CONNECTION_SPEC_HASH_ANNOTATION.into(), connection_hash.into());
     annotations.insert(names::POD_TEMPLATE_SPEC_HASH_ANNOTATION.into(), input.template_hash.into());
     let replaced_variables = finish_pod(&mut template, input);
     let spec = json!({
@@ -75,6 +79,7 @@ pub fn child(input: &ChildInput<'_>) -> Child {
         "template": template,
         "minReadySeconds": input.min_ready_seconds,
         "progressDeadlineSeconds": input.progress_deadline_seconds,
+        "strategy": strategy_of(input.strategy),
     });
     let mut metadata = metadata(input.owner, input.name);
     object_in(&mut metadata, "labels").extend(selector);
@@ -94,9 +99,13 @@ pub fn child(input: &ChildInput<'_>) -> Child {
     Child { object, replaced_variables }
 }
 
-fn connection_hash(connection: &ConnectionFacts) -> String {
-    let server_name = connection.server_name.as_deref();
-    build_id::connection_spec_hash(&connection.host_port, server_name, connection.credential_secret())
+/// The Deployment's strategy. Its type is always said, so that one that was said once goes with the field.
+fn strategy_of(strategy: Option<&DeploymentStrategy>) -> Value {
+    let mut value = json!({"type": strategy.map(|strategy| strategy.type_).unwrap_or_default()});
+    if let Some(rolling) = strategy.and_then(|strategy| strategy.rolling_update.as_ref()) {
+        value["rollingUpdate"] = json!(rolling);
+    }
+    value
 }
 
 /// A ConfigMap of the fleet.
@@ -165,21 +174,12 @@ fn finish_pod(template: &mut Value, input: &ChildInput<'_>) -> Vec<String> {
     if let Some(runtime) = input.runtime {
         add_runtime(containers, runtime);
     }
-    let shared = input.runtime.is_some_and(|runtime| runtime.image.is_some());
-    let mut replaced = Vec::new();
-    for (position, container) in containers.iter_mut().enumerate() {
-        // Beside the shared runtime, the template's containers are the handlers': no credential reaches them.
-        if shared && container["name"] != contract::RUNTIME_CONTAINER {
-            continue;
-        }
-        let name = container["name"].as_str().unwrap_or_default().to_owned();
-        let names = environment::inject(container, input.connection, &worker);
-        let is_runtime = shared || input.runtime.is_some() && position == 0;
-        if is_runtime && matches!(input.connection.auth, Auth::ApiKey(_)) {
-            environment::read_api_key_from_file(container);
-        }
-        replaced.extend(names.into_iter().map(|variable| format!("{name}/{variable}")));
-    }
+    let workers = match input.runtime {
+        None => Workers::All,
+        Some(runtime) if runtime.image.is_some() => Workers::Shared,
+        Some(_) => Workers::Library,
+    };
+    let replaced = environment::connect(containers, workers, input.connection, &worker);
     for volume in environment::volumes(input.connection) {
         super::put_named(list(spec, "volumes"), volume);
     }

@@ -5,16 +5,17 @@
 use serde_json::{Value, json};
 
 use super::{list, put_named};
+use crate::build_id;
 use crate::connection::{Auth, ConnectionFacts, SecretKey};
 use crate::contract;
 
 /// Volume with the client certificate.
-const TLS_VOLUME: &str = "temporal-tls";
+pub(super) const TLS_VOLUME: &str = "temporal-tls";
 /// Volume with the server's CA.
-const CA_VOLUME: &str = "temporal-tls-ca";
+pub(super) const CA_VOLUME: &str = "temporal-tls-ca";
 
 /// Volume with the API key, and its file.
-const API_KEY_VOLUME: &str = "temporal-api-key";
+pub(super) const API_KEY_VOLUME: &str = "temporal-api-key";
 const API_KEY_FILE: &str = "api-key";
 
 /// Who a Worker is, besides its connection.
@@ -26,6 +27,58 @@ pub struct WorkerIdentity<'a> {
     pub deployment_name: &'a str,
     /// Build ID; none with Worker Versioning off.
     pub build_id: Option<&'a str>,
+}
+
+/// The containers of a pod that are Workers, and so get what reaches the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// All of them.
+    All,
+    /// All of them; the first one is built on the runtime's library.
+    Library,
+    /// The runtime's container alone: those beside it are the handlers', which no credential reaches.
+    Shared,
+}
+
+impl Workers {
+    /// Whether a container is one of them.
+    #[must_use]
+    pub fn has(self, container: &Value) -> bool {
+        self != Self::Shared || container["name"] == contract::RUNTIME_CONTAINER
+    }
+
+    /// Whether the container at a position is the runtime's or built on it, so that it reads an API key from a file.
+    fn reads_file(self, position: usize) -> bool {
+        self == Self::Shared || self == Self::Library && position == 0
+    }
+}
+
+/// Gives the Workers of a pod what reaches the server, but for volumes. Gives back the user's own variables that it
+/// replaced, as `container/NAME`.
+pub fn connect(
+    containers: &mut [Value],
+    workers: Workers,
+    connection: &ConnectionFacts,
+    worker: &WorkerIdentity<'_>,
+) -> Vec<String> {
+    let mut replaced = Vec::new();
+    let own = containers.iter_mut().enumerate().filter(|(_, container)| workers.has(container));
+    for (position, container) in own {
+        let name = container["name"].as_str().unwrap_or_default().to_owned();
+        let names = inject(container, connection, worker);
+        if workers.reads_file(position) && matches!(connection.auth, Auth::ApiKey(_)) {
+            read_api_key_from_file(container);
+        }
+        replaced.extend(names.into_iter().map(|variable| format!("{name}/{variable}")));
+    }
+    replaced
+}
+
+/// The value of annotation `temporal.io/connection-spec-hash` on the pods of a Connection.
+#[must_use]
+pub fn connection_hash(connection: &ConnectionFacts) -> String {
+    let server_name = connection.server_name.as_deref();
+    build_id::connection_spec_hash(&connection.host_port, server_name, connection.credential_secret())
 }
 
 /// The environment variables, in the contract's order.
@@ -96,17 +149,21 @@ pub fn inject(container: &mut Value, connection: &ConnectionFacts, worker: &Work
 
 /// Gives a container of the runtime the API key as a file, which changes with its Secret, in place of the variable, which
 /// lasts as long as the pod and can be read from the process's environment.
-pub fn read_api_key_from_file(container: &mut Value) {
+fn read_api_key_from_file(container: &mut Value) {
     let Value::Object(container) = container else { return };
     let env = list(container, "env");
     env.retain(|variable| variable["name"] != contract::ENV_API_KEY);
-    let path = format!("{}/{API_KEY_FILE}", contract::API_KEY_MOUNT_PATH);
-    put_named(env, json!({"name": contract::ENV_API_KEY_FILE, "value": path}));
+    put_named(env, json!({"name": contract::ENV_API_KEY_FILE, "value": api_key_path()}));
     let mount = json!({"name": API_KEY_VOLUME, "mountPath": contract::API_KEY_MOUNT_PATH, "readOnly": true});
     put_named(list(container, "volumeMounts"), mount);
 }
 
-/// The volume that [`read_api_key_from_file`] needs.
+/// The file that [`read_api_key_from_file`] names.
+pub(super) fn api_key_path() -> String {
+    format!("{}/{API_KEY_FILE}", contract::API_KEY_MOUNT_PATH)
+}
+
+/// The volume with that file.
 #[must_use]
 pub fn api_key_volume(key: &SecretKey) -> Value {
     let items = [json!({"key": key.key, "path": API_KEY_FILE})];

@@ -1,5 +1,6 @@
 //! From a fleet to the Kubernetes objects that run it, as JSON: what the user wrote goes through untouched.
 
+pub mod attach;
 pub mod deployment;
 pub mod environment;
 pub mod runtime;

@@ -217,6 +217,17 @@ pub fn wait_for_drain(container: &mut Value) {
     super::object(container, "lifecycle").insert("preStop".into(), hook);
 }
 
+/// Whether the pods of a child run the runtime, or a Worker that is built on it: they mount its configuration.
+#[must_use]
+pub fn is_mounted(volumes: &Value, child: &str) -> bool {
+    let volumes = volumes.as_array().into_iter().flatten();
+    let mut sources = volumes
+        .filter(|volume| volume["name"] == CONFIG_VOLUME)
+        .flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten());
+    let config_map = config_map_name(child);
+    sources.any(|source| source["configMap"]["name"] == config_map.as_str())
+}
+
 /// Seconds that a pod gets to end by itself.
 #[must_use]
 pub fn grace_period_seconds(limits: &RuntimeLimits) -> u64 {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use go_json::{InvalidTemplate, go_json};
+pub(crate) use quantity::canonical as canonical_quantity;
 pub use quantity::value as quantity_value;
 pub use runtime::{RUNTIME_HASH_SCHEME, RuntimeInputs, compute_runtime};
 

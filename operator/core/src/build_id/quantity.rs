@@ -28,7 +28,7 @@ const BINARY_MAX: u128 = i64::MAX as u128;
 const GIGA: u128 = 1_000_000_000;
 
 /// The canonical text of `text`, or `None` when it is not a quantity.
-pub(super) fn canonical(text: &str) -> Option<String> {
+pub(crate) fn canonical(text: &str) -> Option<String> {
     let text = text.trim();
     if text.is_empty() {
         return None;

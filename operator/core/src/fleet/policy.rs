@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{count, duration};
-use crate::api::{AUTO, ScalingMode, ScalingPause, ScalingSchedule, ScalingSpec};
+use crate::api::{AUTO, RoleFloor, ScalingMode, ScalingPause, ScalingRoles, ScalingSchedule, ScalingSpec};
+use crate::scaling::versions::RoleFloors;
 use crate::scaling::{IdleWindow, Mode, Pause, Policy, Ramp};
 use crate::schedule::{Schedule, ScheduleError};
 
@@ -14,8 +15,10 @@ pub struct Scaling {
     pub policy: Policy,
     /// Floors by the clock.
     pub schedules: Vec<Schedule>,
-    /// Fewest pods of the current version, if that is more than the policy's minimum.
-    pub current_floor: u32,
+    /// Fewest pods by role.
+    pub roles: RoleFloors,
+    /// Time for which a version keeps its pods after it was current.
+    pub keep_warm: Option<Duration>,
     /// Decide and report only.
     pub dry_run: bool,
 }
@@ -25,9 +28,21 @@ pub(super) fn scaling(spec: &ScalingSpec, wrong: &mut Vec<String>) -> Scaling {
     Scaling {
         policy: policy(spec, wrong),
         schedules: spec.schedule.iter().filter_map(|entry| schedule(entry, wrong)).collect(),
-        current_floor: spec.roles.iter().filter_map(|roles| roles.current).map(|role| count(role.min_replicas)).sum(),
+        roles: role_floors(spec.roles.as_ref()),
+        keep_warm: keep_warm(spec.roles.as_ref(), wrong),
         dry_run: spec.dry_run,
     }
+}
+
+fn role_floors(roles: Option<&ScalingRoles>) -> RoleFloors {
+    let of = |role: Option<RoleFloor>| role.map_or(0, |role| count(role.min_replicas));
+    let roles = roles.cloned().unwrap_or_default();
+    RoleFloors { current: of(roles.current), ramping: of(roles.ramping), draining: of(roles.draining), keep_warm: 0 }
+}
+
+fn keep_warm(roles: Option<&ScalingRoles>, wrong: &mut Vec<String>) -> Option<Duration> {
+    let keep = roles?.keep_warm_for_rollback.as_ref()?;
+    Some(duration(keep, "spec.scaling.roles.keepWarmForRollback", wrong))
 }
 
 fn policy(spec: &ScalingSpec, wrong: &mut Vec<String>) -> Policy {

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::limits::{decimal, describe, entry, rounded, time};
 use super::staleness::{STALE_GRACE, staleness};
-use super::{Condition, StatusInput, child, target_pods};
+use super::{Condition, StatusInput, main_child};
 use crate::api::{
     ConditionStatus, ConditionType, GoDuration, LaneStatus, Reason, ScalingBinding, ScalingStatus, SloStatus,
     TaskQueueType, WorkerDeploymentStatus,
@@ -22,6 +22,7 @@ use crate::fleet::{Fleet, Scaling};
 use crate::observed::TaskType;
 use crate::plan::Plan;
 use crate::scaling::{Decision, LaneReport, Limit, Outcome, Pause, Slo};
+use crate::versions::main_pods;
 
 /// Conditions that a fleet without `spec.scaling` does not have.
 pub(super) const CONDITIONS: [ConditionType; 3] =
@@ -146,14 +147,16 @@ pub(super) fn fill(status: &mut WorkerDeploymentStatus, input: &StatusInput<'_>,
         status.scaling = None;
         return;
     };
-    let (Some(decision), Some(child)) = (&plan.decision, child(fleet, input.kube)) else { return };
+    let (Some(decision), Some(child)) = (&plan.decision, main_child(fleet, input)) else { return };
     let previous = input.previous.scaling.as_ref();
     let last = previous.and_then(|scaling| scaling.last_scale_time.clone());
-    let ready = target_pods(fleet, input.kube).filter(|pod| pod.ready).count();
+    let pods = main_pods(fleet, input.kube, input.temporal);
+    let ready = pods.filter(|pod| pod.ready && !pod.terminating).count();
+    let scaled_to = input.scaled_to.get(&child.name).copied();
     let report = &decision.report;
     status.scaling = Some(ScalingStatus {
         desired: Some(int(decision.desired)),
-        current: Some(int(input.scaled_to.unwrap_or(child.spec_replicas))),
+        current: Some(int(scaled_to.unwrap_or(child.spec_replicas))),
         ready: i32::try_from(ready).ok(),
         backlog: decision.backlog.map(long),
         in_flight: decision.in_flight.map(long),
@@ -167,7 +170,7 @@ pub(super) fn fill(status: &mut WorkerDeploymentStatus, input: &StatusInput<'_>,
             let at = input.now.checked_add(time).ok()?;
             moment(at, previous.and_then(|scaling| scaling.next_down_at.clone()))
         }),
-        last_scale_time: if input.scaled_to.is_some() { Some(Time(input.now)) } else { last },
+        last_scale_time: if scaled_to.is_some() { Some(Time(input.now)) } else { last },
     });
 }
 

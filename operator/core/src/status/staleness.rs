@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::target_pods;
 use super::verdict::failure_message;
 use crate::fleet::Fleet;
 use crate::observed::{KubeState, Observation, TemporalState};
 use crate::plan::{Plan, known_lanes};
 use crate::rollout::Stage;
 use crate::scaling::Mode;
+use crate::versions::{main_build_id, main_pods};
 
 /// Time for which readings must have been missing or old before a condition says so: a pod that has just become ready is
 /// read within seconds, and conditions should not flap with it.
@@ -37,15 +37,17 @@ impl Staleness {
 pub fn staleness(fleet: &Fleet, plan: &Plan, kube: &KubeState, temporal: &TemporalState) -> Staleness {
     let Some(scaling) = &fleet.scaling else { return Staleness::default() };
     // A version without the traffic is not sized by backlogs, so that none of them is missed.
-    let serves = plan.stage.as_ref().is_none_or(|stage| matches!(stage, Stage::Current | Stage::Unknown));
+    let is_target = main_build_id(fleet, kube, temporal) == fleet.build_id.as_deref();
+    let has_traffic = |stage: &Stage| matches!(stage, Stage::Current | Stage::Unknown);
+    let serves = !is_target || plan.stage().is_none_or(has_traffic);
     Staleness {
-        server: if serves { server(fleet, temporal) } else { None },
-        workers: if scaling.policy.mode == Mode::Full { workers(fleet, kube) } else { None },
+        server: if serves { server(fleet, kube, temporal) } else { None },
+        workers: if scaling.policy.mode == Mode::Full { workers(fleet, kube, temporal) } else { None },
     }
 }
 
-fn server(fleet: &Fleet, temporal: &TemporalState) -> Option<String> {
-    let lanes = known_lanes(fleet, temporal);
+fn server(fleet: &Fleet, kube: &KubeState, temporal: &TemporalState) -> Option<String> {
+    let lanes = known_lanes(fleet, kube, temporal);
     let old = lanes.iter().find_map(|(lane, reading)| Some(format!("the backlog of {lane} {}", age_of(reading)?)));
     let what = match old {
         None if lanes.is_empty() => "the Task Queues of the fleet are not known".to_owned(),
@@ -57,8 +59,8 @@ fn server(fleet: &Fleet, temporal: &TemporalState) -> Option<String> {
     })
 }
 
-fn workers(fleet: &Fleet, kube: &KubeState) -> Option<String> {
-    let asked = || target_pods(fleet, kube).filter(|pod| pod.ready && pod.may_run);
+fn workers(fleet: &Fleet, kube: &KubeState, temporal: &TemporalState) -> Option<String> {
+    let asked = || main_pods(fleet, kube, temporal).filter(|pod| pod.ready && pod.may_run && !pod.terminating);
     let (first, age) = asked().find_map(|pod| Some((pod, age_of(&pod.load)?)))?;
     let missing = asked().filter(|pod| pod.load.known().is_none()).count();
     let (name, all) = (&first.name, asked().count());

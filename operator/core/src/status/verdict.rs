@@ -1,10 +1,11 @@
 //! Whether a fleet is ready or on its way, and why not.
 
-use super::{StatusInput, child, target_pods};
+use super::{StatusInput, child, gates, target_pods};
 use crate::api::{ConditionStatus, Reason};
+use crate::commands;
 use crate::fleet::Fleet;
 use crate::observed::{FailureClass, KubeState, TemporalFailure};
-use crate::rollout::Stage;
+use crate::rollout::{Hold, Move, Stage};
 
 pub(super) struct Verdict {
     pub ready: ConditionStatus,
@@ -35,14 +36,20 @@ pub(super) fn verdict(input: &StatusInput<'_>) -> Verdict {
     if let Some((reason, message)) = pods_fail(fleet, input.kube) {
         return Verdict::failed(reason, message, true);
     }
+    if let Some(versions) = plan.at_version_limit {
+        return Verdict::failed(Reason::VersionLimitReached, limit_message(versions, fleet), true);
+    }
     if let Some(failure) = &input.temporal.failure {
         let (reason, stalled) = failure_reason(failure);
         return Verdict::failed(reason, failure_message(failure, fleet), stalled);
     }
-    match &plan.stage {
-        Some(stage) => by_stage(stage, fleet),
-        None => unversioned(fleet, input.kube),
+    let Some(stage) = plan.stage() else { return unversioned(fleet, input.kube) };
+    if let Some((reason, message, stalled)) = gates::verdict(stage, fleet) {
+        return Verdict::failed(reason, message, stalled);
     }
+    let mut verdict = by_stage(stage, fleet);
+    verdict.message += gates::not_run(fleet, input.temporal);
+    verdict
 }
 
 fn by_stage(stage: &Stage, fleet: &Fleet) -> Verdict {
@@ -59,24 +66,68 @@ fn by_stage(stage: &Stage, fleet: &Fleet) -> Verdict {
         Stage::Registering { missing } => {
             Verdict::waiting(Reason::WaitingForPollers, format!("Version {build_id} waits for its pollers: {missing}."))
         }
-        Stage::Promote { .. } => {
-            Verdict::waiting(Reason::WaitingForPromotion, format!("Version {build_id} is being made current."))
+        Stage::Waiting(hold) => Verdict::waiting(
+            Reason::WaitingForPromotion,
+            format!("Version {build_id} polls and has no traffic yet: {}", why(hold, fleet)),
+        ),
+        Stage::Ramping { percent, hold } => Verdict::waiting(
+            Reason::Ramping,
+            format!("Version {build_id} gets {percent} % of new Workflows: {}", why(hold, fleet)),
+        ),
+    }
+}
+
+fn limit_message(versions: usize, fleet: &Fleet) -> String {
+    format!(
+        "Deployment {} is not made: {versions} old versions have work still, or pods, as many as there may be. Wait until \
+         they are drained, end their Workflows, or raise CONTROLLER_MAX_DEPLOYMENT_VERSIONS_INELIGIBLE_FOR_DELETION.",
+        fleet.child_name
+    )
+}
+
+/// The rest of a sentence: what keeps a version from more traffic.
+fn why(hold: &Hold, fleet: &Fleet) -> String {
+    let deployment = &fleet.deployment_name;
+    let command = |verb: &str| format!("`temporal worker deployment {verb} --deployment-name {deployment}`");
+    match hold {
+        Hold::Changing(to) => format!("{} is under way.", next(*to)),
+        Hold::Manual => {
+            format!("spec.rollout.strategy leaves the rest to you. Use {}.", command("set-current-version"))
         }
-        Stage::WaitingForPromotion => Verdict::waiting(
-            Reason::WaitingForPromotion,
-            format!(
-                "Version {build_id} polls and waits to be made current: spec.rollout leaves that to you. \
-                 Use `temporal worker deployment set-current-version`."
-            ),
+        Hold::Paused => format!(
+            "the rollout is paused. Set spec.rollout.paused to false, or annotate the object with {}=<Build ID>@<time>.",
+            commands::annotation("resume")
         ),
-        Stage::ManagedBy(identity) => Verdict::waiting(
-            Reason::WaitingForPromotion,
-            format!(
-                "Version {build_id} polls, but Worker Deployment {:?} is managed by {identity:?}, which alone may make it \
-                 current. Use `temporal worker deployment manager-identity unset` to hand it over.",
-                fleet.deployment_name
-            ),
+        Hold::Aborted => format!(
+            "a command ended its rollout. Change the template, or annotate the object with {}=<Build ID>@<time>.",
+            commands::annotation("resume")
         ),
+        Hold::Gate(hold) => gates::why(hold),
+        Hold::Manager(identity) => format!(
+            "Worker Deployment {deployment:?} is managed by {identity:?}, which alone may change its routing. Use {} to \
+             hand it over.",
+            command("manager-identity unset")
+        ),
+        Hold::Missing(missing) => format!("{missing}."),
+        Hold::Pods { ready, wanted, percent } => {
+            format!("{percent} % waits for four of five of {wanted} pods; {ready} are Ready.")
+        }
+        Hold::Pause { then, at } => {
+            let at = at.map(|at| format!(" at {at}")).unwrap_or_default();
+            format!("{} follows{at}.", next(*then))
+        }
+        Hold::Outside { by } => format!(
+            "{by:?} set that, which is below the first of spec.rollout.steps. Use {} to go on, or change the steps.",
+            command("set-ramping-version")
+        ),
+    }
+}
+
+fn next(to: Move) -> String {
+    match to {
+        Move::Current => "all of the traffic".into(),
+        Move::Ramp(percent) => format!("{percent} %"),
+        Move::ClearRamp => "none of the traffic".into(),
     }
 }
 

@@ -1,10 +1,12 @@
 //! A fleet of one Task Queue, its cluster and its server.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use operator_core::api::{ConditionType, Reason, WorkerDeployment, WorkerDeploymentStatus};
+use operator_core::clock::Clock;
 use operator_core::connection::{Auth, ConnectionFacts};
 use operator_core::fleet::{Fleet, InvalidSpec, Surroundings, resolve};
 use operator_core::observed::{
@@ -12,6 +14,7 @@ use operator_core::observed::{
     TemporalState, VersionInfo, VersionStatus,
 };
 use operator_core::plan::{Action, Plan, PlanInput, plan};
+use operator_core::rollout::gate::Record;
 use operator_core::scaling::State;
 use operator_core::status::{Blocked, STALE_GRACE, StatusInput, compute, staleness};
 use serde_json::{Value, json};
@@ -109,7 +112,7 @@ pub fn server(fleet: &Fleet, backlog: u64) -> TemporalState {
     let version = VersionInfo { status: VersionStatus::Current, lanes: [lane()].into(), ..VersionInfo::default() };
     let info = DeploymentInfo {
         current_build_id: Some(build_id.clone()),
-        versions: BTreeMap::from([(build_id, version)]),
+        versions: BTreeMap::from([(build_id, known(Some(version)))]),
         conflict_token: vec![1],
         ..DeploymentInfo::default()
     };
@@ -132,6 +135,9 @@ pub fn plan_input<'a>(
     scaling: &'a State,
 ) -> PlanInput<'a> {
     const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+    const NONE_RESTS: &BTreeSet<String> = &BTreeSet::new();
+    static NO_GATES: LazyLock<Record> = LazyLock::new(Record::default);
+    const NO_OTHERS: &BTreeMap<String, State> = &BTreeMap::new();
     PlanInput {
         fleet,
         kube,
@@ -139,9 +145,16 @@ pub fn plan_input<'a>(
         temporal,
         scaling,
         now: Duration::from_secs(1000),
-        wall: NOW,
+        others: NO_OTHERS,
+        clock: Clock::at(NOW),
         identity: "me",
+        former_identities: NONE_RESTS,
         since_marked: None,
+        resting: NONE_RESTS,
+        max_versions: 75,
+        protected: true,
+        order: Default::default(),
+        gates: &NO_GATES,
     }
 }
 
@@ -168,7 +181,9 @@ pub fn status(
         planned: Some((fleet, &plan)),
         kube,
         temporal,
-        scaled_to: None,
+        scaled_to: &BTreeMap::new(),
+        annotations: &BTreeMap::new(),
+        order: Default::default(),
         stale_for: staleness(fleet, &plan, kube, temporal).any().then_some(STALE_GRACE),
         now: NOW,
     })

@@ -1,7 +1,13 @@
 //! From a manifest to a fleet, its objects, its plan and its status, as one would read them in a cluster.
 
+mod attach;
+mod conditions;
+mod connection;
 mod fixtures;
+mod gates;
 mod objects;
 mod plan;
+mod properties;
 mod runtime;
 mod status;
+mod versions;

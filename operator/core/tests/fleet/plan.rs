@@ -135,6 +135,7 @@ fn a_new_version_is_not_sized_by_the_backlog_of_the_current_one() {
     let mut temporal = server(&fleet, 500);
     if let Observation::Known { value: Some(info), .. } = &mut temporal.deployment {
         info.current_build_id = Some("older".into());
+        info.manager_identity = "me".into();
     }
     let plan = plan_of(&fleet, &cluster(&fleet, 1, 0), &temporal);
     assert_eq!(scales(&plan), []);

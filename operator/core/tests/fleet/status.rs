@@ -1,10 +1,11 @@
 //! The status of a fleet.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use operator_core::api::{ConditionType, Reason};
-use operator_core::observed::{ChildState, PollingDegraded, TemporalState, Waiting};
-use operator_core::status::{Blocked, must_write};
+use operator_core::api::{ConditionType, Reason, WorkerDeploymentStatus};
+use operator_core::observed::{FailureClass, Observation, PollingDegraded, TemporalFailure, TemporalState, Waiting};
+use operator_core::status::{Blocked, StatusInput, must_write, says_more_already};
 use serde_json::json;
 
 use crate::fixtures::*;
@@ -87,16 +88,6 @@ fn what_a_crashing_container_said_last_is_in_the_condition() {
 }
 
 #[test]
-fn an_old_version_is_said_to_be_left_alone() {
-    let fleet = fleet(json!({"runtime": runtime()}));
-    let mut kube = cluster(&fleet, 1, 0);
-    kube.children.push(ChildState { name: "orders-old".into(), build_id: Some("old".into()), ..ChildState::default() });
-    let status = status(&fleet, &kube, &server(&fleet, 0), None);
-    assert_eq!(words(&status, ConditionType::OldVersionsKept), says("True", Reason::SunsetNotSupported));
-    assert_eq!(status.deprecated_versions[0].version.build_id, "old");
-}
-
-#[test]
 fn numbers_alone_are_written_at_most_every_thirty_seconds() {
     let fleet = fleet(json!({"runtime": runtime(), "scaling": {"minReplicas": 1}}));
     let kube = cluster(&fleet, 1, 1);
@@ -108,4 +99,37 @@ fn numbers_alone_are_written_at_most_every_thirty_seconds() {
     assert!(!must_write(&quiet, &quiet, Duration::from_secs(999)), "at rest nothing is written");
     let unread = status(&fleet, &kube, &TemporalState::default(), None);
     assert!(must_write(&quiet, &unread, Duration::ZERO), "a condition changed");
+}
+
+#[test]
+fn until_the_server_is_heard_of_a_status_of_this_generation_says_more_than_a_new_one() {
+    let fleet = fleet(json!({"runtime": runtime()}));
+    let kube = cluster(&fleet, 1, 0);
+    let says_more = |temporal: &TemporalState, generation: Option<i64>, blocked: Option<&Blocked>| {
+        let plan = plan_of(&fleet, &kube, temporal);
+        let previous = WorkerDeploymentStatus { observed_generation: generation, ..Default::default() };
+        says_more_already(&StatusInput {
+            generation: 3,
+            previous: &previous,
+            blocked,
+            planned: Some((&fleet, &plan)),
+            kube: &kube,
+            temporal,
+            scaled_to: &BTreeMap::new(),
+            annotations: &BTreeMap::new(),
+            order: Default::default(),
+            stale_for: None,
+            now: NOW,
+        })
+    };
+    let unheard = TemporalState { deployment: Observation::Unknown, ..TemporalState::default() };
+    assert!(says_more(&unheard, Some(3), None));
+    assert!(!says_more(&unheard, Some(2), None), "the user changed something meanwhile");
+    assert!(!says_more(&unheard, None, None), "it has no status yet");
+    assert!(!says_more(&server(&fleet, 0), Some(3), None), "the server answered");
+    let failure = TemporalFailure { class: FailureClass::Unreachable, message: "no answer".into() };
+    let silent = TemporalState { failure: Some(failure), ..unheard.clone() };
+    assert!(!says_more(&silent, Some(3), None), "its silence is news");
+    let blocked = Blocked { reason: Reason::ConnectionNotFound, message: String::new() };
+    assert!(!says_more(&unheard, Some(3), Some(&blocked)));
 }

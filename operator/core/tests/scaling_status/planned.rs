@@ -1,7 +1,9 @@
 //! What reaches the decision, and what a dry run leaves alone.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use operator_core::clock::Clock;
 use operator_core::connection::{Auth, ConnectionFacts};
 use operator_core::fleet::{Surroundings, resolve};
 use operator_core::observed::{ChildState, KubeState, LaneStats, TemporalState};
@@ -29,9 +31,16 @@ fn a_dry_run_decides_and_writes_neither_replicas_nor_marks() {
             temporal: &temporal,
             scaling: &State::default(),
             now: Duration::from_secs(1000),
-            wall: now(),
+            others: &BTreeMap::new(),
+            clock: Clock::at(now()),
             identity: "me",
+            former_identities: &Default::default(),
             since_marked: None,
+            resting: &Default::default(),
+            max_versions: 75,
+            protected: true,
+            order: Default::default(),
+            gates: &Default::default(),
         })
     };
     let is_scale = |action: &Action| matches!(action, Action::Scale { .. } | Action::SetDeletionCost { .. });
@@ -54,9 +63,16 @@ fn floor_of(options: Value, wall: &str) -> u32 {
         temporal: &server(),
         scaling: &State::default(),
         now: Duration::from_secs(1000),
-        wall: wall.parse().unwrap(),
+        others: &BTreeMap::new(),
+        clock: Clock::at(wall.parse().unwrap()),
         identity: "me",
+        former_identities: &Default::default(),
         since_marked: None,
+        resting: &Default::default(),
+        max_versions: 75,
+        protected: true,
+        order: Default::default(),
+        gates: &Default::default(),
     };
     plan(&input).decision.unwrap().desired
 }

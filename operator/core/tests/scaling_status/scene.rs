@@ -152,7 +152,9 @@ impl Scene {
             planned: Some((&self.fleet, &plan)),
             kube: &self.kube,
             temporal: &self.temporal,
-            scaled_to: None,
+            scaled_to: &Default::default(),
+            annotations: &Default::default(),
+            order: Default::default(),
             stale_for: self.stale_for,
             now: self.now,
         })

@@ -1,9 +1,9 @@
 //! A fleet, its deployment and its versions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use operator_core::observed::{LaneKey, VersionStatus};
+use operator_core::observed::{LaneKey, TestRun, VersionStatus};
 use tokio::time::Instant;
 
 use super::pace::Class;
@@ -28,8 +28,23 @@ pub(super) struct Version {
     pub reading: Read<Option<VersionReading>>,
     /// When its lanes last changed.
     pub lanes_since: Instant,
+    /// When its status changed, if it was seen to.
+    pub status_since: Option<Instant>,
     /// When statistics of a lane were first read: rates of a queue that was just loaded mean nothing.
     pub first_stats: BTreeMap<LaneKey, Instant>,
+}
+
+/// A test Workflow of a gate.
+pub(super) struct Test {
+    pub timer: Timer,
+    pub reading: Read<Option<TestRun>>,
+}
+
+impl Test {
+    /// Whether it is read on: what ended does not change.
+    pub(super) fn is_open(&self) -> bool {
+        !matches!(&self.reading, Some((Some(run), _)) if run.status.is_over())
+    }
 }
 
 /// A fleet and what was read of it.
@@ -37,7 +52,11 @@ pub(super) struct Fleet {
     pub watch: Watch,
     pub deployment_timer: Timer,
     pub deployment: Read<Option<DeploymentReading>>,
+    /// When the share of a version that ramps changed, if it was seen to.
+    pub ramp_since: Option<Instant>,
     pub versions: BTreeMap<String, Version>,
+    /// Test Workflows by Workflow ID.
+    pub tests: BTreeMap<String, Test>,
     /// When it left zero.
     pub woke: Option<Instant>,
     phase_since: Instant,
@@ -49,7 +68,9 @@ impl Fleet {
             watch,
             deployment_timer: Timer::new(now),
             deployment: None,
+            ramp_since: None,
             versions: BTreeMap::new(),
+            tests: BTreeMap::new(),
             woke: None,
             phase_since: now,
         };
@@ -59,7 +80,10 @@ impl Fleet {
 
     /// Takes a changed watch, and reads at once what the change calls for.
     pub(super) fn rewatch(&mut self, watch: Watch, now: Instant) {
-        let renamed = watch.deployment_name != self.watch.deployment_name || watch.namespace != self.watch.namespace;
+        // Another address may be another server: what was read of the one before says nothing of it.
+        let renamed = watch.deployment_name != self.watch.deployment_name
+            || watch.namespace != self.watch.namespace
+            || watch.connection.host_port() != self.watch.connection.host_port();
         if renamed {
             *self = Self::new(watch, now);
             return;
@@ -88,7 +112,21 @@ impl Fleet {
     pub(super) fn detach(mut self, now: Instant) -> Self {
         self.deployment_timer = Timer::new(now);
         self.versions.values_mut().for_each(|version| version.timer = Timer::new(now));
+        self.tests.values_mut().for_each(|test| test.timer = Timer::new(now));
         self
+    }
+
+    /// Reads these test Workflows from now on, and no others. Says whether that is a change.
+    pub(super) fn follow_tests(&mut self, wanted: &BTreeSet<String>, now: Instant) -> bool {
+        if self.tests.keys().eq(wanted) {
+            return false;
+        }
+        self.tests.retain(|workflow_id, _| wanted.contains(workflow_id));
+        for workflow_id in wanted {
+            let new = || Test { timer: Timer::new(now), reading: None };
+            self.tests.entry(workflow_id.clone()).or_insert_with(new);
+        }
+        true
     }
 
     fn follow_build_ids(&mut self, now: Instant) {
@@ -99,6 +137,7 @@ impl Fleet {
                 timer: Timer::new(now),
                 reading: None,
                 lanes_since: now,
+                status_since: None,
                 first_stats: BTreeMap::new(),
             });
         }
@@ -122,12 +161,17 @@ impl Fleet {
         if self.gated() { GATED_FRESH } else { STATS_FRESH }
     }
 
+    /// The version whose statistics count for its lanes.
+    pub(super) fn main_version(&self) -> Option<&Version> {
+        self.versions.get(self.watch.main.as_deref()?)
+    }
+
     /// Whether the statistics of its versions tell of a lane, lately.
     pub(super) fn has_stats_of(&self, lane: &LaneKey, now: Instant) -> bool {
         let lately = if self.gated() { GATED_FRESH } else { STATS_KEPT_UP };
-        let readings = self.versions.values().filter_map(|version| version.reading.as_ref());
-        let mut recent = readings.filter(|(_, taken)| now.saturating_duration_since(*taken) < lately);
-        recent.any(|(reading, _)| reading.as_ref().is_some_and(|reading| reading.stats.contains_key(lane)))
+        let reading = self.main_version().and_then(|version| version.reading.as_ref());
+        let recent = reading.filter(|(_, taken)| now.saturating_duration_since(*taken) < lately);
+        recent.and_then(|(reading, _)| reading.as_ref()).is_some_and(|reading| reading.stats.contains_key(lane))
     }
 
     /// Whether a rate limit holds tasks of a lane back, by the statistics of its versions.
@@ -144,20 +188,37 @@ impl Fleet {
     /// How urgently its deployment is read, if it has one.
     pub(super) fn deployment_class(&self, now: Instant) -> Option<Class> {
         self.watch.deployment_name.as_ref()?;
-        Some(if self.watch.phase == Phase::Registering { self.registering(now) } else { Class::Routing })
+        Some(match self.watch.phase {
+            Phase::Registering => self.registering(now),
+            _ if self.is_settled() => Class::Settled,
+            _ => Class::Routing,
+        })
+    }
+
+    /// Whether its only version is current, has all of the traffic, and is not scaled by what is read of it: only somebody else
+    /// can change anything.
+    fn is_settled(&self) -> bool {
+        let [target] = &self.watch.build_ids[..] else { return false };
+        let Some((Some(reading), _)) = &self.deployment else { return false };
+        let is_current = reading.current_build_id.as_ref() == Some(target) && reading.ramp.is_none();
+        is_current && self.watch.phase == Phase::Running && self.watch.lanes.is_empty()
     }
 
     /// How urgently a version is read, if it may be there.
     pub(super) fn version_class(&self, build_id: &str, now: Instant) -> Option<Class> {
         self.watch.deployment_name.as_ref()?;
-        if matches!(self.deployment, Some((None, _))) {
-            // The server says that there is no such deployment, so there is no version of it either.
+        // The server says that there is no such deployment, so there is no version of it either.
+        if matches!(self.deployment, Some((None, _))) || self.is_settled() {
             return None;
         }
         let is_target = self.watch.build_ids.first().is_some_and(|target| target == build_id);
+        let is_main = self.watch.main.as_deref() == Some(build_id);
         Some(match self.watch.phase {
             Phase::Registering if is_target => self.registering(now),
-            _ if !is_target && self.has_lost_traffic(build_id) => Class::Draining,
+            _ if !is_target && !is_main && !self.ramps(build_id) => Class::Draining,
+            // It has traffic, or is about to: its own pods prove nothing here.
+            _ if !is_main && !self.watch.lanes.is_empty() => Class::Hot,
+            _ if !is_main => Class::Routing,
             // Without lanes nobody scales by its statistics.
             Phase::Running if self.watch.lanes.is_empty() => Class::Routing,
             Phase::Running if self.watch.gated => Class::Steady,
@@ -166,8 +227,8 @@ impl Fleet {
         })
     }
 
-    fn has_lost_traffic(&self, build_id: &str) -> bool {
+    fn ramps(&self, build_id: &str) -> bool {
         let reading = self.versions.get(build_id).and_then(|version| version.reading.as_ref()?.0.as_ref());
-        reading.is_some_and(|reading| matches!(reading.status, VersionStatus::Draining | VersionStatus::Drained))
+        reading.is_some_and(|reading| reading.status == VersionStatus::Ramping)
     }
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use operator_core::observed::{
-    DeploymentInfo, LaneKey, LaneStats, Observation, PollingDegraded, TemporalFailure, TemporalState, VersionInfo,
+    DeploymentInfo, LaneKey, LaneStats, Observation, PollingDegraded, Ramp, TemporalFailure, TemporalState, TestRun,
+    VersionInfo, VersionStatus,
 };
 use tokio::time::Instant;
 
@@ -14,6 +15,7 @@ use super::pace::{Class, Pace};
 use super::state::State;
 use super::{DEPLOYMENT_FRESH, LIVE_FRESH, Phase, STATS_FRESH};
 use crate::changes::FleetId;
+use crate::temporal::api::VersionReading;
 
 /// Statistics may describe the queue as it was this long before they were read: the server's cache, and then some.
 const STATS_LAG: Duration = Duration::from_secs(6);
@@ -39,27 +41,49 @@ impl State {
     pub(super) fn snapshot(&self, id: &FleetId, now: Instant) -> TemporalState {
         let Some(fleet) = self.fleets.get(id) else { return TemporalState::default() };
         let mut keys: BTreeSet<&LaneKey> = fleet.watch.lanes.iter().collect();
-        for version in fleet.versions.values() {
-            keys.extend(
-                version.reading.iter().filter_map(|(reading, _)| reading.as_ref()).flat_map(|r| r.stats.keys()),
-            );
-        }
+        let main = fleet.main_version().and_then(|version| version.reading.as_ref()?.0.as_ref());
+        keys.extend(main.iter().flat_map(|reading| reading.stats.keys()));
         let lanes: BTreeMap<LaneKey, Observation<LaneStats>> =
             keys.into_iter().filter_map(|key| Some((key.clone(), self.lane(fleet, key, now)?))).collect();
         TemporalState {
             deployment: deployment(fleet, &self.deployment_pace, now),
             lanes,
-            failure: self.failure_of(fleet),
+            unversioned: self.unversioned(fleet, now),
+            test_workflows: self.tests(fleet, now),
+            failure: self.failure_of(fleet, now),
             degraded: self.degraded.map(|factor| PollingDegraded { factor }),
         }
     }
 
-    fn failure_of(&self, fleet: &Fleet) -> Option<TemporalFailure> {
-        let versions = fleet.versions.values().map(|version| &version.timer);
+    /// Who polls a queue is told by its own description, which is read as seldom as its configuration.
+    fn unversioned(&self, fleet: &Fleet, now: Instant) -> BTreeMap<LaneKey, Observation<bool>> {
+        let limit = self.queue_pace.interval(Class::Configured) * INTERVALS_OF_ROUTING;
+        let told = |key: &LaneKey| {
+            let (stats, taken) = self.lanes.get(key)?.stats?;
+            Some((key.clone(), Observation::aged(stats.unversioned_pollers, age(taken, now), limit)))
+        };
+        fleet.watch.lanes.iter().filter_map(told).collect()
+    }
+
+    /// A test Workflow that was not read yet is not in it: that is not one that was not found.
+    fn tests(&self, fleet: &Fleet, now: Instant) -> BTreeMap<String, Observation<Option<TestRun>>> {
+        let limit = DEPLOYMENT_FRESH.max(self.queue_pace.interval(Class::Test) * INTERVALS_OF_ROUTING);
+        let told = fleet.tests.iter().filter_map(|(workflow_id, test)| {
+            let (run, taken) = test.reading.as_ref()?;
+            Some((workflow_id.clone(), Observation::aged(run.clone(), age(*taken, now), limit)))
+        });
+        told.collect()
+    }
+
+    /// Of what is read: a read that failed and is not made any more would never be made good.
+    fn failure_of(&self, fleet: &Fleet, now: Instant) -> Option<TemporalFailure> {
+        let read = fleet.versions.iter().filter(|(build_id, _)| fleet.version_class(build_id, now).is_some());
+        let versions = read.map(|(_, version)| &version.timer);
+        let tests = fleet.tests.values().map(|test| &test.timer);
         let lanes = fleet.watch.lanes.iter().filter_map(|key| self.lanes.get(key));
         let queues = fleet.watch.lanes.iter().filter_map(|key| self.queues.get(&key.task_queue));
         let mut timers = std::iter::once(&fleet.deployment_timer)
-            .chain(versions)
+            .chain(versions.chain(tests))
             .chain(lanes.flat_map(Lane::timers))
             .chain(queues.map(|queue| &queue.timer));
         self.health.failure.clone().or_else(|| timers.find_map(|timer| timer.failure.clone()))
@@ -120,42 +144,15 @@ fn longer(usual: Duration, every: Option<Every>) -> Duration {
     usual.max(every.map_or(Duration::ZERO, |every| every.period * INTERVALS_AT_ZERO))
 }
 
-/// The sum over the versions of a fleet. Fresh only when every version was asked lately; one that the server does not
-/// know has no backlog.
+/// What the version that does the work tells of a lane; one that the server does not know has no backlog.
 fn version_stats(fleet: &Fleet, key: &LaneKey, limit: Duration, now: Instant) -> Option<Reading> {
-    let mut sum: Option<Reading> = None;
-    let mut complete = true;
-    for version in fleet.versions.values() {
-        let Some((reading, taken)) = &version.reading else {
-            complete = false;
-            continue;
-        };
-        let fresh = age(*taken, now) <= limit;
-        complete &= fresh;
-        let Some(stats) = reading.as_ref().and_then(|reading| reading.stats.get(key)) else { continue };
-        let mut stats = *stats;
-        if version.first_stats.get(key).is_none_or(|first| age(*first, *taken) < RATES_SETTLE) {
-            stats.add_rate = None;
-        }
-        sum = Some(match sum {
-            None => Reading { stats, taken: *taken, fresh },
-            Some(other) => add(other, Reading { stats, taken: *taken, fresh }),
-        });
+    let version = fleet.main_version()?;
+    let (reading, taken) = version.reading.as_ref()?;
+    let mut stats = *reading.as_ref()?.stats.get(key)?;
+    if version.first_stats.get(key).is_none_or(|first| age(*first, *taken) < RATES_SETTLE) {
+        stats.add_rate = None;
     }
-    sum.map(|reading| Reading { fresh: reading.fresh && complete, ..reading })
-}
-
-fn add(a: Reading, b: Reading) -> Reading {
-    let sum = |of: fn(&LaneStats) -> Option<f64>| of(&a.stats).zip(of(&b.stats)).map(|(a, b)| a + b);
-    let stats = LaneStats {
-        backlog: a.stats.backlog.saturating_add(b.stats.backlog),
-        backlog_age: a.stats.backlog_age.max(b.stats.backlog_age),
-        add_rate: sum(|stats| stats.add_rate),
-        dispatch_rate: sum(|stats| stats.dispatch_rate),
-        rate_limiting: a.stats.rate_limiting || b.stats.rate_limiting,
-        rate_limit: None,
-    };
-    Reading { stats, taken: a.taken.min(b.taken), fresh: a.fresh && b.fresh }
+    Some(Reading { stats, taken: *taken, fresh: age(*taken, now) <= limit })
 }
 
 /// The larger of two readings if both are fresh, with the age of the older: neither sees everything.
@@ -178,7 +175,7 @@ fn either(a: Reading, b: Reading) -> Reading {
                 add_rate: a.stats.add_rate.or(b.stats.add_rate),
                 dispatch_rate: a.stats.dispatch_rate.or(b.stats.dispatch_rate),
                 rate_limiting: a.stats.rate_limiting || b.stats.rate_limiting,
-                rate_limit: None,
+                ..LaneStats::default()
             };
             Reading { stats, taken: a.taken.min(b.taken), fresh: true }
         }
@@ -197,43 +194,54 @@ fn both(live: Reading, stats: Reading) -> Reading {
 
 fn deployment(fleet: &Fleet, pace: &Pace, now: Instant) -> Observation<Option<DeploymentInfo>> {
     let Some((reading, taken)) = &fleet.deployment else { return Observation::Unknown };
-    let planned = [Class::Routing, Class::Steady].map(|class| pace.interval(class) * INTERVALS_OF_ROUTING);
-    let fresh = planned.into_iter().fold(DEPLOYMENT_FRESH, Duration::max);
+    let class = fleet.deployment_class(now).unwrap_or(Class::Routing);
+    let fresh = longest(pace, &[class, Class::Routing, Class::Steady]);
     let Some(reading) = reading else {
         return Observation::aged(None, age(*taken, now), fresh);
     };
-    let mut oldest = *taken;
-    let mut complete = true;
-    let mut versions = BTreeMap::new();
-    for (build_id, version) in &fleet.versions {
-        match &version.reading {
-            None => complete = false,
-            Some((reading, taken)) => {
-                oldest = oldest.min(*taken);
-                if let Some(reading) = reading {
-                    versions.insert(build_id.clone(), version_info(version, reading, now));
-                }
-            }
-        }
-    }
-    let value = Some(DeploymentInfo {
+    let since = fleet.ramp_since.map(|since| age(since, now));
+    let value = DeploymentInfo {
         current_build_id: reading.current_build_id.clone(),
-        versions,
+        ramp: reading.ramp.clone().map(|ramp| Ramp { unchanged_for: since, ..ramp }),
+        versions: versions(fleet, pace, now),
+        summaries: reading.summaries.clone(),
         conflict_token: reading.conflict_token.clone(),
         manager_identity: reading.manager_identity.clone(),
         last_modifier_identity: reading.last_modifier_identity.clone(),
-        version_count: reading.version_count,
-    });
-    let age = age(oldest, now);
-    // A version that was not asked for yet is not one that was not found.
-    if complete { Observation::aged(value, age, fresh) } else { Observation::Stale { value, age } }
+    };
+    Observation::aged(Some(value), age(*taken, now), fresh)
 }
 
-fn version_info(version: &Version, reading: &crate::temporal::api::VersionReading, now: Instant) -> VersionInfo {
+/// A version that was not asked for yet is not in it: that is not one that was not found.
+fn versions(fleet: &Fleet, pace: &Pace, now: Instant) -> BTreeMap<String, Observation<Option<VersionInfo>>> {
+    let limit = |build_id: &String| {
+        let class = fleet.version_class(build_id, now).unwrap_or(Class::Routing);
+        longest(pace, &[class, Class::Steady])
+    };
+    let read = fleet.versions.iter().filter_map(|(build_id, version)| {
+        let (reading, taken) = version.reading.as_ref()?;
+        let info = reading.as_ref().map(|reading| version_info(version, reading, now));
+        Some((build_id.clone(), Observation::aged(info, age(*taken, now), limit(build_id))))
+    });
+    read.collect()
+}
+
+/// Age up to which a reading of a deployment or version tells what is.
+fn longest(pace: &Pace, classes: &[Class]) -> Duration {
+    let planned = classes.iter().map(|class| pace.interval(*class) * INTERVALS_OF_ROUTING);
+    planned.fold(DEPLOYMENT_FRESH, Duration::max)
+}
+
+fn version_info(version: &Version, reading: &VersionReading, now: Instant) -> VersionInfo {
+    let drains = matches!(reading.status, VersionStatus::Draining | VersionStatus::Drained);
     VersionInfo {
         status: reading.status,
         lanes: reading.lanes.clone(),
         lanes_unchanged_for: age(version.lanes_since, now),
+        stats: reading.stats.clone(),
+        last_current_at: reading.last_current_at,
+        drainage_changed_at: reading.drainage_changed_at.filter(|_| drains),
+        status_unchanged_for: version.status_since.map(|since| age(since, now)),
     }
 }
 

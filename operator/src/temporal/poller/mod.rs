@@ -8,7 +8,8 @@
 //! | live backlog of each partition | each 0.5 s, or as the budget allows | - | - |
 //! | version with statistics | each 10 s (pinned backlog is in no live reading) | each 5 s; 25 s while free slots prove that nothing waits | each second |
 //! | statistics of a Task Queue | beyond the budget, instead of the live reading | as the version, where none tells of it lately; for the rate limit each 10 minutes, 25 s while it holds tasks back | same |
-//! | deployment | each 30 s | each 30 s | each second |
+//! | deployment | each 30 s | each 30 s; each minute, and no version, where only somebody else changes anything | each second |
+//! | test Workflow of a gate, until it ended | each 2 s, or as the budget allows | same | same |
 //!
 //! Versions and deployments are 25 reads a second for all fleets of a Temporal namespace, Task Queues have the rest of the
 //! budget. What does not fit is read less often, see `pace`; in between, the statistics of their Task Queues tell of
@@ -75,9 +76,11 @@ pub struct Watch {
     pub connection: Arc<Connection>,
     /// Name of the Worker Deployment; none with versioning disabled.
     pub deployment_name: Option<String>,
-    /// Build IDs of the versions to read: the target first, then the current one.
+    /// Build IDs of the versions to read: the target first.
     pub build_ids: Vec<String>,
-    /// Lanes that are declared or known.
+    /// Build ID of the version whose statistics count for [`Watch::lanes`]; none with versioning disabled.
+    pub main: Option<String>,
+    /// Lanes of that version that are declared or known.
     pub lanes: BTreeSet<LaneKey>,
     /// What the fleet is going through.
     pub phase: Phase,
@@ -145,6 +148,20 @@ impl Poller {
     pub fn hint(&self, fleet: &FleetId) {
         if let Some(poller) = self.inner.lock().fleets.get(fleet) {
             poller.hint(fleet);
+        }
+    }
+
+    /// Reads these test Workflows of a fleet until each has ended, and no others.
+    pub fn follow_tests(&self, fleet: &FleetId, workflow_ids: &BTreeSet<String>) {
+        if let Some(poller) = self.inner.lock().fleets.get(fleet) {
+            poller.follow_tests(fleet, workflow_ids);
+        }
+    }
+
+    /// A test Workflow of a fleet was started just now, as this run; none: there was one before, which is read.
+    pub fn test_started(&self, fleet: &FleetId, workflow_id: &str, run_id: Option<String>) {
+        if let Some(poller) = self.inner.lock().fleets.get(fleet) {
+            poller.test_started(fleet, workflow_id, run_id);
         }
     }
 

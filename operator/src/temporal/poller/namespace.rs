@@ -1,5 +1,6 @@
 //! The task that reads one Temporal namespace through one connection.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -19,6 +20,7 @@ use crate::temporal::api;
 use crate::temporal::budget::Budget;
 use crate::temporal::connection::Connection;
 use crate::temporal::errors::CallError;
+use crate::temporal::gates;
 use crate::temporal::metrics::Metrics;
 
 /// Calls under way at a time. Ten would do for 120 calls a second at 80 ms each.
@@ -81,6 +83,17 @@ impl NamespacePoller {
         self.wake.notify_one();
     }
 
+    pub(super) fn follow_tests(&self, fleet: &FleetId, wanted: &BTreeSet<String>) {
+        if self.state.lock().follow_tests(fleet, wanted, Instant::now()) {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn test_started(&self, fleet: &FleetId, workflow_id: &str, run_id: Option<String>) {
+        self.state.lock().test_started(fleet, workflow_id, run_id, Instant::now());
+        self.wake.notify_one();
+    }
+
     pub(super) fn snapshot(&self, fleet: &FleetId, now: Instant) -> TemporalState {
         self.state.lock().snapshot(fleet, now)
     }
@@ -111,6 +124,7 @@ impl NamespacePoller {
     }
 
     async fn read(&self, job: Job) -> Done {
+        let _room = self.budget.room(job.kind()).await;
         let asked = Instant::now();
         let (connection, namespace) = (&*self.connection, self.namespace.as_str());
         let outcome = match &job {
@@ -123,6 +137,7 @@ impl NamespacePoller {
             Job::Version { name, build_id, .. } => {
                 api::version(connection, namespace, name, build_id).await.map(Answer::Version)
             }
+            Job::Test { workflow_id, .. } => gates::read(connection, namespace, workflow_id).await.map(Answer::Test),
         };
         (job, asked, outcome)
     }

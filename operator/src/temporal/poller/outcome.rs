@@ -1,6 +1,6 @@
 //! What an answer, or a failure, changes, and which fleets need to know.
 
-use operator_core::observed::{FailureClass, LaneKey, LaneStats};
+use operator_core::observed::{FailureClass, LaneKey, LaneStats, TestRun};
 use rand::RngExt as _;
 use tokio::time::Instant;
 
@@ -26,6 +26,7 @@ pub(super) enum Answer {
     Stats(LaneStats),
     Deployment(Option<DeploymentReading>),
     Version(Option<VersionReading>),
+    Test(Option<TestRun>),
 }
 
 impl State {
@@ -73,6 +74,9 @@ impl State {
             (Job::Version { fleet, name, build_id }, Answer::Version(reading)) => {
                 changed.extend(self.take_version(fleet, name, build_id, reading, asked));
             }
+            (Job::Test { fleet, workflow_id }, Answer::Test(run)) => {
+                changed.extend(self.take_test(fleet, workflow_id, run, asked));
+            }
             (job, answer) => debug_assert!(false, "{answer:?} is no answer to {job:?}"),
         }
         changed
@@ -112,7 +116,7 @@ impl State {
             Job::Live { lane, .. } | Job::Stats { lane } => {
                 self.lanes.get(lane).map(|lane| lane.watchers.clone()).unwrap_or_default()
             }
-            Job::Deployment { fleet, .. } | Job::Version { fleet, .. } => vec![fleet.clone()],
+            Job::Deployment { fleet, .. } | Job::Version { fleet, .. } | Job::Test { fleet, .. } => vec![fleet.clone()],
         }
     }
 
@@ -189,6 +193,11 @@ impl State {
         }
         let before = fleet.deployment.replace((reading, asked));
         let read = fleet.deployment.as_ref().map(|(reading, _)| reading);
+        if let Some((before, _)) = &before
+            && share(before) != read.and_then(share)
+        {
+            fleet.ramp_since = Some(asked);
+        }
         if before.as_ref().map(|(reading, _)| reading) == read {
             return None;
         }
@@ -231,6 +240,26 @@ impl State {
         }
         (news || (running && waiting)).then(|| id.clone())
     }
+
+    /// What was asked for before the Workflow was started does not count.
+    fn take_test(&mut self, id: &FleetId, workflow_id: &str, run: Option<TestRun>, asked: Instant) -> Option<FleetId> {
+        let test = self.fleets.get_mut(id)?.tests.get_mut(workflow_id)?;
+        if test.reading.as_ref().is_some_and(|(_, taken)| *taken > asked) {
+            return None;
+        }
+        let before = test.reading.replace((run, asked));
+        let news = before.map(|(before, _)| before) != test.reading.as_ref().map(|(run, _)| run.clone());
+        if news {
+            self.replan();
+        }
+        news.then(|| id.clone())
+    }
+}
+
+/// Who ramps, at how much.
+fn share(reading: &Option<DeploymentReading>) -> Option<(&str, f32)> {
+    let ramp = reading.as_ref()?.ramp.as_ref()?;
+    Some((ramp.build_id.as_str(), ramp.percent))
 }
 
 impl Lane {
@@ -243,6 +272,10 @@ impl Lane {
 fn note_lanes(version: &mut Version, before: Option<&Option<VersionReading>>, asked: Instant) -> bool {
     let Some((reading, _)) = &version.reading else { return false };
     let lanes = reading.as_ref().map(|reading| &reading.lanes);
+    let status = |reading: &Option<VersionReading>| reading.as_ref().map(|reading| reading.status);
+    if before.is_some_and(|before| status(before) != status(reading)) {
+        version.status_since = Some(asked);
+    }
     let same_lanes = before.is_some_and(|before| before.as_ref().map(|before| &before.lanes) == lanes);
     if !same_lanes {
         version.lanes_since = asked;

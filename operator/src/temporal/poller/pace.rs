@@ -32,10 +32,14 @@ pub(super) enum Class {
     Pinned,
     /// A Worker Deployment: who has the traffic.
     Routing,
+    /// A Worker Deployment whose only version has the traffic, of a fleet that is not scaled: only somebody else changes it.
+    Settled,
     /// A Task Queue at zero that had a task lately.
     Warm,
     /// A Task Queue at zero that had none for long.
     Cold,
+    /// A test Workflow of a gate that has not ended.
+    Test,
     /// The rate limit of a Task Queue, and its partitions: they are configured.
     Configured,
 }
@@ -48,15 +52,17 @@ struct Span {
 }
 
 impl Class {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Registering,
         Self::Hot,
         Self::Steady,
         Self::Draining,
         Self::Pinned,
         Self::Routing,
+        Self::Settled,
         Self::Warm,
         Self::Cold,
+        Self::Test,
         Self::Configured,
     ];
 
@@ -69,8 +75,10 @@ impl Class {
             Self::Draining => "draining",
             Self::Pinned => "pinned",
             Self::Routing => "routing",
+            Self::Settled => "settled",
             Self::Warm => "warm",
             Self::Cold => "cold",
+            Self::Test => "test",
             Self::Configured => "configured",
         }
     }
@@ -92,8 +100,11 @@ impl Class {
             Self::Draining => (30.0, 30.0, 120.0),
             Self::Pinned => (10.2, 10.2, 180.0),
             Self::Routing => (30.0, 30.0, 120.0),
+            Self::Settled => (60.0, 60.0, 240.0),
             Self::Warm => (5.0, 0.5, 60.0),
             Self::Cold => (20.0, 0.5, 180.0),
+            // A rollout waits for it, for minutes as a rule.
+            Self::Test => (5.0, 2.0, 60.0),
             Self::Configured => (600.0, 600.0, 1800.0),
         };
         Span { base, shortest, longest }

@@ -78,6 +78,8 @@ impl State {
             self.sweeping = true;
         }
         self.queues.values().for_each(|_| demand.add(Class::Configured));
+        let tests = self.fleets.values().flat_map(|fleet| fleet.tests.values());
+        tests.filter(|test| test.is_open()).for_each(|_| demand.add(Class::Test));
         demand
     }
 }

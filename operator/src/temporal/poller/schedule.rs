@@ -26,12 +26,13 @@ pub(super) enum Job {
     Stats { lane: LaneKey },
     Deployment { fleet: FleetId, name: String },
     Version { fleet: FleetId, name: String, build_id: String },
+    Test { fleet: FleetId, workflow_id: String },
 }
 
 impl Job {
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Self::Partitions { .. } | Self::Live { .. } | Self::Stats { .. } => Kind::Queue,
+            Self::Partitions { .. } | Self::Live { .. } | Self::Stats { .. } | Self::Test { .. } => Kind::Queue,
             Self::Deployment { .. } | Self::Version { .. } => Kind::Deployment,
         }
     }
@@ -155,7 +156,17 @@ impl State {
                 earliest.offer(&queue.timer, configured, Candidate::Partitions(name));
             }
         }
+        self.offer_tests(&mut earliest);
         earliest.first.map(|(order, class, candidate)| Planned { order, class, job: candidate.job() })
+    }
+
+    fn offer_tests<'a>(&'a self, earliest: &mut Earliest<Candidate<'a>>) {
+        let every = (Class::Test, self.queue_pace.interval(Class::Test));
+        for (id, fleet) in &self.fleets {
+            for (workflow_id, test) in fleet.tests.iter().filter(|(_, test)| test.is_open()) {
+                earliest.offer(&test.timer, every, Candidate::Test(id, workflow_id));
+            }
+        }
     }
 
     fn first_deployment_read(&self, now: Instant) -> Option<Planned> {
@@ -165,7 +176,8 @@ impl State {
             if let Some(class) = fleet.deployment_class(now) {
                 earliest.offer(&fleet.deployment_timer, every(class), (fleet, None));
             }
-            for (build_id, version) in &fleet.versions {
+            // Which versions matter is in the description of their deployment.
+            for (build_id, version) in fleet.versions.iter().filter(|_| fleet.deployment.is_some()) {
                 if let Some(class) = fleet.version_class(build_id, now) {
                     earliest.offer(&version.timer, every(class), (fleet, Some(build_id)));
                 }
@@ -185,6 +197,7 @@ enum Candidate<'a> {
     Partitions(&'a str),
     Live(&'a LaneKey, &'a Lane),
     Stats(&'a LaneKey),
+    Test(&'a FleetId, &'a str),
 }
 
 impl Candidate<'_> {
@@ -193,6 +206,7 @@ impl Candidate<'_> {
             Self::Partitions(queue) => Job::Partitions { queue: queue.to_owned() },
             Self::Live(key, lane) => Job::Live { lane: key.clone(), partition: lane.next_partition },
             Self::Stats(key) => Job::Stats { lane: key.clone() },
+            Self::Test(fleet, workflow_id) => Job::Test { fleet: fleet.clone(), workflow_id: workflow_id.to_owned() },
         }
     }
 }

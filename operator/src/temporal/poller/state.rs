@@ -1,9 +1,9 @@
 //! Everything that is known and scheduled in one Temporal namespace. No call is made here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use operator_core::observed::LaneKey;
+use operator_core::observed::{LaneKey, TestRun, TestStatus};
 use tokio::time::Instant;
 
 use super::Watch;
@@ -126,6 +126,23 @@ impl State {
         }
     }
 
+    /// Reads these test Workflows of a fleet, and no others. Says whether that is a change.
+    pub(super) fn follow_tests(&mut self, id: &FleetId, wanted: &BTreeSet<String>, now: Instant) -> bool {
+        let changed = self.fleets.get_mut(id).is_some_and(|fleet| fleet.follow_tests(wanted, now));
+        if changed {
+            self.replan();
+        }
+        changed
+    }
+
+    /// A test Workflow was started just now, as this run, or was there before.
+    pub(super) fn test_started(&mut self, id: &FleetId, workflow_id: &str, run_id: Option<String>, now: Instant) {
+        let Some(test) = self.fleets.get_mut(id).and_then(|fleet| fleet.tests.get_mut(workflow_id)) else { return };
+        let run = run_id.map(|run_id| TestRun { run_id, status: TestStatus::Running, failure: None });
+        test.reading = run.map(|run| (Some(run), now));
+        test.timer.hurry(now);
+    }
+
     /// When the partition of a live read was read before.
     pub(super) fn last_live(&self, job: &Job) -> Option<Instant> {
         let Job::Live { lane, partition } = job else { return None };
@@ -147,6 +164,7 @@ impl State {
         for fleet in self.fleets.values_mut() {
             fleet.deployment_timer.forgive(now);
             fleet.versions.values_mut().for_each(|version| version.timer.forgive(now));
+            fleet.tests.values_mut().for_each(|test| test.timer.forgive(now));
         }
         for lane in self.lanes.values_mut() {
             lane.live_timer.forgive(now);
@@ -165,6 +183,9 @@ impl State {
             Job::Version { fleet, build_id, .. } => {
                 Some(&mut self.fleets.get_mut(fleet)?.versions.get_mut(build_id)?.timer)
             }
+            Job::Test { fleet, workflow_id } => {
+                Some(&mut self.fleets.get_mut(fleet)?.tests.get_mut(workflow_id)?.timer)
+            }
         }
     }
 
@@ -180,6 +201,7 @@ fn same(a: &Watch, b: &Watch) -> bool {
         && a.gated == b.gated
         && a.deployment_name == b.deployment_name
         && a.build_ids == b.build_ids
+        && a.main == b.main
         && a.lanes == b.lanes
         && a.namespace == b.namespace
 }

@@ -131,6 +131,7 @@ async fn start_poller(
         connection: Pool::new(Limits::default(), metrics).connect(key, &spec)?,
         deployment_name: None,
         build_ids: Vec::new(),
+        main: None,
         lanes: (0..queues).map(lane).collect(),
         phase: Phase::AtZero,
         gated: false,

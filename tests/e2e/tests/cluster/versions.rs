@@ -6,15 +6,20 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::ground::{replicas_of, runtime_fleet};
 use e2e::tasks::Order;
-use e2e::{ClusterBed, eventually};
-use jiff::Timestamp;
+use e2e::{ClusterBed, Ground, eventually};
 use kube::ResourceExt as _;
+use operator_core::api::VersionStatus;
 use serde_json::json;
 
-pub async fn a_changed_fleet_is_a_new_version_and_the_old_one_is_left_alone(bed: Arc<ClusterBed>) -> Result<()> {
-    const FLEET: &str = "orders";
+const FLEET: &str = "orders";
+/// Pause of the only step.
+const PAUSE: i64 = 30;
+
+pub async fn a_changed_fleet_ramps_to_its_new_version_and_the_old_one_ends_its_work(
+    bed: Arc<ClusterBed>,
+) -> Result<()> {
     const QUEUE: &str = "changed";
-    let ground = bed.ground("a_changed_fleet_is_a_new_version_and_the_old_one_is_left_alone").await?;
+    let ground = bed.ground("a_changed_fleet_ramps_to_its_new_version").await?;
     let mut fleet = runtime_fleet(FLEET, QUEUE, 2);
     fleet["spec"]["scaling"] = json!({"minReplicas": 2, "maxReplicas": 4});
     ground.apply(&fleet).await?;
@@ -26,44 +31,58 @@ pub async fn a_changed_fleet_is_a_new_version_and_the_old_one_is_left_alone(bed:
     let old = ground.child(FLEET).await?;
     let old_build_id = ground.status(FLEET).await?.current_version.context("no current version")?.build_id;
 
-    let changed_at = Timestamp::now();
     fleet["spec"]["runtime"]["handlers"][0]["exec"]["env"] = json!({"RELEASE": "two"});
-    fleet["spec"]["scaling"] = json!({"minReplicas": 0, "maxReplicas": 4, "idleWindow": "600s"});
+    fleet["spec"]["scaling"] = json!({"minReplicas": 1, "maxReplicas": 4, "idleWindow": "10s"});
+    fleet["spec"]["rollout"] = json!({"strategy": "Progressive",
+        "steps": [{"rampPercentage": 25, "pauseDuration": format!("{PAUSE}s")}]});
     ground.apply(&fleet).await?;
-    let new = eventually("the new version has a Deployment", async || {
-        let mut children = ground.children(FLEET).await?;
-        children.remove(&old.name_any());
-        children.pop_first().map(|(_, child)| child).context("there is no other Deployment")
-    })
-    .await?;
-    ensure!(replicas_of(&new) == 1, "a new version begins with {} pods", replicas_of(&new));
-    let current = eventually("the new version is current", async || {
-        ground.has_condition(FLEET, ("Ready", "True", "RolloutComplete")).await?;
-        let status = ground.status(FLEET).await?;
-        let (current, target) = (status.current_version.unwrap_or_default(), status.target_version.version);
-        ensure!(current.build_id == target.build_id, "{} is current", current.build_id);
-        Ok(current.build_id)
-    })
-    .await?;
-    ensure!(current != old_build_id, "the Build ID is the same");
-    let message = ground.has_condition(FLEET, ("OldVersionsKept", "True", "SunsetNotSupported")).await?;
-    ensure!(message.contains(&old.name_any()) && message.contains("left as they are"), "{message}");
-
-    // The new version does the work now.
     let tasks = bed.tasks()?;
+    let (build_id, began) = ramps(&ground).await?;
+    ensure!(build_id != old_build_id, "the Build ID is the same");
+    let while_it_ramps = tasks.start(&Order::work(QUEUE, 6, 1.0)).await?;
+    tasks.finish_once_each(&while_it_ramps, Duration::from_secs(90)).await?;
+
+    eventually("the new version is current", async || {
+        ground.has_condition(FLEET, ("Ready", "True", "RolloutComplete")).await?;
+        let current = ground.status(FLEET).await?.current_version.unwrap_or_default();
+        ensure!(current.build_id == build_id && current.status == VersionStatus::Current, "{current:?}");
+        Ok(())
+    })
+    .await?;
+    let held = jiff::Timestamp::now().duration_since(began);
+    ensure!(held.as_secs() >= PAUSE, "it was made current after {held:?}");
+    let events = ground.events(FLEET).await?;
+    let told = [
+        format!("Ramping version (none) → {build_id} at 25 %."),
+        format!("Current version {old_build_id} → {build_id}."),
+    ];
+    ensure!(told.iter().all(|told| events.iter().any(|(_, note)| note == told)), "no {told:?} in {events:?}");
+
+    // The new version does the work now, and the old one goes to zero by itself.
     let burst = tasks.start(&Order::work(QUEUE, 6, 1.0)).await?;
     tasks.finish_once_each(&burst, Duration::from_secs(90)).await?;
-    let is = ground.children(FLEET).await?.remove(&old.name_any()).context("the old Deployment is gone")?;
-    ensure!(is.metadata.generation == old.metadata.generation, "the old Deployment was changed: {:?}", is.spec);
-    ensure!(replicas_of(&is) == 2 && is.status.and_then(|status| status.ready_replicas) == Some(2), "its pods went");
-    let writes = bed.writes_in(&ground.namespace)?;
-    let touched = |write: &&harness::AuditEvent| {
-        write.name == old.name_any() && write.time > changed_at && write.resource != "deployments/status"
-    };
-    let touched: Vec<_> = writes.iter().filter(touched).collect();
-    ensure!(touched.is_empty(), "somebody wrote the old Deployment: {touched:?}");
-    let promoted = format!("Current version {old_build_id} → {current}.");
-    let events = ground.events(FLEET).await?;
-    ensure!(events.iter().any(|(_, note)| *note == promoted), "no {promoted:?} in {events:?}");
+    eventually("the old version has no pods, and is there", async || {
+        let is = ground.children(FLEET).await?.remove(&old.name_any()).context("the old Deployment is gone")?;
+        ensure!(replicas_of(&is) == 0, "it has {}", replicas_of(&is));
+        Ok(())
+    })
+    .await?;
+    let status = ground.status(FLEET).await?;
+    let [deprecated] = &status.deprecated_versions[..] else { anyhow::bail!("{:?}", status.deprecated_versions) };
+    let state = deprecated.version.status;
+    ensure!(matches!(state, VersionStatus::Draining | VersionStatus::Drained), "{deprecated:?}");
     Ok(())
+}
+
+/// The target, once it has its share, and since when by the server's clock.
+async fn ramps(ground: &Ground) -> Result<(String, jiff::Timestamp)> {
+    eventually("the new version has its share", async || {
+        ground.has_condition(FLEET, ("Ready", "False", "Ramping")).await?;
+        ground.has_condition(FLEET, ("Progressing", "True", "Ramping")).await?;
+        let target = ground.status(FLEET).await?.target_version;
+        ensure!(target.ramp_percentage == Some(25.0), "{target:?}");
+        let since = target.ramp_last_modified_at.context("it does not say since when")?;
+        Ok((target.version.build_id, since.0))
+    })
+    .await
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{ORDERS_CHILD, fails, orders, runs};
 
 /// A client certificate as a Secret.
-fn certificate() -> Result<Value> {
+pub fn certificate() -> Result<Value> {
     let folder = tempfile::tempdir()?;
     let authority = harness::pki::Authority::create(folder.path(), "test")?;
     let user = harness::pki::User { name: "client", group: "clients" };

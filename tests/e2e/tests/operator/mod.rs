@@ -1,10 +1,16 @@
 //! The scenarios, a file a subject, and the manifests that they share.
 
+pub mod adoption;
+pub mod attach;
 pub mod child;
 pub mod connections;
 pub mod cordon;
+pub mod deletion;
+pub mod gates;
+pub mod holding;
 pub mod leader;
 pub mod manifests;
+pub mod plan;
 pub mod push;
 pub mod scaling;
 pub mod server;

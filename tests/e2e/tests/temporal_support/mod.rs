@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use harness::{TemporalOptions, TemporalServer};
-use operator_core::observed::{LaneKey, LaneStats, Observation, TaskType, TemporalState};
+use operator_core::observed::{DeploymentInfo, LaneKey, LaneStats, Observation, TaskType, TemporalState};
 use prometheus::Registry;
 use temporal_worker_operator::changes::{Changes, FleetId};
 use temporal_worker_operator::temporal::{
@@ -95,6 +95,7 @@ impl Bed {
             connection: self.connection("main")?,
             deployment_name: None,
             build_ids: Vec::new(),
+            main: None,
             lanes: queues.iter().map(|queue| workflow_lane(queue)).collect(),
             phase,
             gated: false,
@@ -112,7 +113,15 @@ impl Bed {
     ) -> Result<Watch> {
         let queues: Vec<String> = queues.iter().map(|queue| (*queue).to_owned()).collect();
         let watch = self.watch(fleet, &queues, phase)?;
-        Ok(Watch { deployment_name: Some(deployment.into()), build_ids: vec![build_id.into()], ..watch })
+        let (build_ids, main) = (vec![build_id.into()], Some(build_id.into()));
+        Ok(Watch { deployment_name: Some(deployment.into()), build_ids, main, ..watch })
+    }
+
+    /// What a fleet's Worker Deployment is, once it is as `holds` says and fresh.
+    pub async fn info_when(&self, fleet: &str, holds: impl Fn(&DeploymentInfo) -> bool) -> Result<DeploymentInfo> {
+        let info = |state: &TemporalState| state.deployment.known().cloned().flatten();
+        let state = self.when(fleet, Duration::from_secs(15), |state| info(state).is_some_and(|info| holds(&info)));
+        info(&state.await?).context("it was there")
     }
 
     /// Starts a Workflow: its first task waits on the queue. Ends once the server has accepted it.
@@ -132,7 +141,7 @@ impl Bed {
         let request = StartWorkflowExecutionRequest {
             namespace: NAMESPACE.into(),
             workflow_id: format!("test-{number}"),
-            request_id: format!("test-{number}"),
+            request_id: format!("request-{number}"),
             workflow_type: Some(WorkflowType { name: "Test".into() }),
             task_queue: Some(TaskQueue { name: queue.into(), ..Default::default() }),
             versioning_override,

@@ -98,7 +98,7 @@ impl<'w> Ours<'w> {
                 add_rate: Some(queue.stats.add_rate),
                 dispatch_rate: Some(queue.stats.dispatch_rate),
                 rate_limiting: queue.stats.rate_limited,
-                rate_limit: None,
+                ..LaneStats::default()
             },
         };
         if !seen.queues.is_empty() {

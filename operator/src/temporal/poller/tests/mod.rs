@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use operator_core::observed::{FailureClass, LaneKey, LaneStats, Observation, TaskType, TemporalState, VersionStatus};
+use operator_core::observed::{
+    DeploymentInfo, FailureClass, LaneKey, LaneStats, Observation, Ramp, TaskType, TemporalState, VersionStatus,
+};
 use tokio::time::Instant;
 
 use super::outcome::Answer;
@@ -17,8 +19,10 @@ use crate::temporal::budget::Budget;
 use crate::temporal::errors::CallError;
 use crate::temporal::{Connection, ConnectionSpec, Credentials, Limits, Metrics, Pool, PoolKey};
 
+mod gates;
 mod hints;
 mod pacing;
+mod settled;
 
 const PARTITIONS: Partitions = Partitions { workflow: 2, activity: 2 };
 
@@ -58,6 +62,7 @@ impl Bed {
             connection: self.connection.clone(),
             deployment_name: deployment.map(str::to_owned),
             build_ids: build_ids.iter().map(|id| (*id).to_owned()).collect(),
+            main: build_ids.first().map(|id| (*id).to_owned()),
             lanes: BTreeSet::from([lane()]),
             phase,
             gated: false,
@@ -106,6 +111,11 @@ impl Bed {
         made
     }
 
+    /// The Worker Deployment, read lately.
+    fn info(&self) -> DeploymentInfo {
+        self.snapshot().deployment.known().cloned().flatten().expect("known")
+    }
+
     fn snapshot(&self) -> TemporalState {
         self.state.snapshot(&fleet(), self.now)
     }
@@ -133,7 +143,8 @@ fn waiting(backlog: u64) -> Option<LiveStatus> {
 
 fn version(backlog: u64) -> VersionReading {
     let lanes = BTreeSet::from([lane()]);
-    VersionReading { status: VersionStatus::Current, lanes, stats: BTreeMap::from([(lane(), stats(backlog))]) }
+    let stats = BTreeMap::from([(lane(), stats(backlog))]);
+    VersionReading { status: VersionStatus::Current, lanes, stats, ..VersionReading::default() }
 }
 
 fn usual(job: &Job) -> Answer {
@@ -142,6 +153,7 @@ fn usual(job: &Job) -> Answer {
         Job::Live { .. } => Answer::Live(waiting(0)),
         Job::Stats { .. } => Answer::Stats(stats(0)),
         Job::Deployment { .. } => Answer::Deployment(Some(DeploymentReading::default())),
+        Job::Test { .. } => Answer::Test(None),
         Job::Version { .. } => Answer::Version(Some(version(0))),
     }
 }
@@ -218,14 +230,13 @@ async fn a_version_that_was_not_asked_for_is_not_one_that_is_missing() {
     bed.run(Duration::from_secs(1), |_| None);
     assert!(bed.snapshot().deployment.known().is_some());
     bed.set(Some("d"), &["b2", "b1"], Phase::Registering);
-    assert!(matches!(bed.snapshot().deployment, Observation::Stale { .. }));
+    assert_eq!(bed.info().known_version("b2"), None);
     bed.run(Duration::from_secs(1), |job| match job {
         Job::Version { build_id, .. } if build_id == "b2" => Some(Answer::Version(None)),
         _ => None,
     });
-    let state = bed.snapshot();
-    let info = state.deployment.known().and_then(Option::as_ref).expect("known");
-    assert_eq!(info.versions.keys().collect::<Vec<_>>(), ["b1"]);
+    assert_eq!(bed.info().known_version("b2"), Some(None));
+    assert!(matches!(bed.info().known_version("b1"), Some(Some(_))));
 }
 
 #[tokio::test]
@@ -246,15 +257,19 @@ async fn versions_of_a_missing_deployment_are_not_asked_for_until_it_is_there() 
 }
 
 #[tokio::test]
-async fn the_backlog_of_a_fleet_is_that_of_all_its_versions_and_fresh_only_if_all_are() {
+async fn the_backlog_of_a_fleet_is_that_of_the_version_that_does_the_work_and_each_has_its_own() {
     let mut bed = Bed::new();
-    bed.set(Some("d"), &["b2", "b1"], Phase::Running);
+    let watch = bed.watch(Some("d"), &["b2", "b1"], Phase::Running);
+    bed.state.set(Watch { main: Some("b1".into()), ..watch }, None, bed.now);
     let answer = |job: &Job| match job {
         Job::Version { build_id, .. } => Some(Answer::Version(Some(version(if build_id == "b1" { 30 } else { 4 })))),
         _ => None,
     };
     bed.run(Duration::from_secs(1), answer);
-    assert_eq!(backlog(bed.lane()), Some(34));
+    assert_eq!(backlog(bed.lane()), Some(30));
+    let info = bed.info();
+    let own = |id: &str| info.version(id).map(|version| version.stats[&lane()].backlog);
+    assert_eq!((own("b1"), own("b2")), (Some(30), Some(4)));
     let failing = Job::Version { fleet: fleet(), name: "d".into(), build_id: "b1".into() };
     let mut doubted = false;
     let end = bed.now + STATS_FRESH + Duration::from_secs(10);
@@ -307,20 +322,21 @@ async fn a_version_that_does_not_register_is_asked_for_less_and_less() {
 }
 
 #[tokio::test]
-async fn a_version_that_could_not_be_read_lately_leaves_doubt_even_if_it_had_no_such_lane() {
+async fn an_old_version_that_could_not_be_read_lately_leaves_no_doubt_of_the_one_that_does_the_work() {
     let mut bed = Bed::new();
     bed.set(Some("d"), &["b2", "b1"], Phase::Running);
-    bed.run(Duration::from_secs(1), |job| match job {
-        Job::Version { build_id, .. } if build_id == "b1" => Some(Answer::Version(Some(VersionReading::default()))),
-        _ => None,
-    });
-    assert_eq!(backlog(bed.lane()), Some(0));
-    let taken = bed.now;
+    bed.run(Duration::from_secs(1), |_| None);
     bed.now += STATS_FRESH * 2;
-    let fresh = Job::Version { fleet: fleet(), name: "d".into(), build_id: "b2".into() };
-    bed.in_flight += 1;
-    bed.finish(&fresh, Ok(usual(&fresh)));
-    assert!(matches!(bed.lane(), Some(Observation::Stale { .. })), "b1 was last read {:?} ago", bed.now - taken);
+    let read = |bed: &mut Bed, build_id: &str| {
+        let job = Job::Version { fleet: fleet(), name: "d".into(), build_id: build_id.into() };
+        bed.in_flight += 1;
+        bed.finish(&job, Ok(usual(&job)));
+    };
+    read(&mut bed, "b1");
+    assert!(matches!(bed.lane(), Some(Observation::Stale { .. })), "the other's reading does not stand in for its own");
+    read(&mut bed, "b2");
+    bed.now += STATS_FRESH / 2;
+    assert!(matches!(bed.lane(), Some(Observation::Known { .. })), "{:?}", bed.lane());
 }
 
 #[tokio::test]
@@ -521,4 +537,23 @@ async fn a_fleet_that_nobody_scales_costs_next_to_nothing() {
     bed.state.set(watch, None, bed.now);
     let made = bed.run(Duration::from_secs(300), |_| None);
     assert!(made.len() <= 22, "{} reads in 5 minutes", made.len());
+}
+
+#[tokio::test]
+async fn a_share_that_was_there_before_was_not_seen_to_change_and_one_that_came_was() {
+    let mut bed = Bed::new();
+    bed.set(Some("d"), &["b1"], Phase::Running);
+    let ramping = |percent: f32| {
+        move |job: &Job| {
+            let ramp = Some(Ramp { build_id: "b1".into(), percent, ..Ramp::default() });
+            let reading = DeploymentReading { ramp, ..DeploymentReading::default() };
+            matches!(job, Job::Deployment { .. }).then_some(Answer::Deployment(Some(reading)))
+        }
+    };
+    let unchanged_for = |bed: &Bed| bed.info().ramp.and_then(|ramp| ramp.unchanged_for);
+    bed.run(Duration::from_secs(200), ramping(10.0));
+    assert_eq!(unchanged_for(&bed), None);
+    bed.run(Duration::from_secs(200), ramping(50.0));
+    let seen = unchanged_for(&bed).unwrap();
+    assert!((Duration::from_secs(120)..Duration::from_secs(200)).contains(&seen), "{seen:?}");
 }
