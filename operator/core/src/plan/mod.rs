@@ -279,11 +279,13 @@ fn rollout_of(input: &PlanInput<'_>, build_id: &str) -> Rollout {
     let fleet = input.fleet;
     let label = names::build_id_label(build_id);
     let own = |pod: &&crate::observed::PodState| pod.build_id.as_deref() == Some(&label);
+    // Pods of a Deployment without replicas are about to go, however ready.
+    let runs = input.kube.children.iter().any(|child| child.name == fleet.child_name && child.spec_replicas > 0);
     let target = rollout::Target {
         build_id,
         declared_lanes: &fleet.declared.lanes,
         declared_queues: &fleet.declared.task_queues,
-        has_ready_pod: input.kube.pods.iter().filter(own).any(|pod| pod.ready && !pod.terminating),
+        has_ready_pod: runs && input.kube.pods.iter().filter(own).any(|pod| pod.ready && !pod.terminating),
         policy: &fleet.rollout,
         order: input.order,
         deployment_name: &fleet.deployment_name,

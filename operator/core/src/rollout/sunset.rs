@@ -63,6 +63,8 @@ pub enum Sunset {
 #[must_use]
 pub fn decide(old: &Old<'_>, delays: Delays, clock: &Clock) -> Sunset {
     let elapsed = match old.info {
+        // The note is of a time when there was no record: with it, the next answer without one would count from then.
+        Some(info) if info.status == VersionStatus::Drained && old.superseded_at.is_some() => return Sunset::Unmark,
         Some(info) if info.status == VersionStatus::Drained => drained_for(info, clock),
         Some(VersionInfo { status: VersionStatus::Inactive, .. }) | None => match old.superseded_at {
             Some(at) => clock.since(at),
@@ -110,7 +112,9 @@ mod tests {
     }
 
     fn old(info: Option<&VersionInfo>, replicas: u32) -> Old<'_> {
-        Old { info, superseded_at: Some(hours(10)), replicas, has_pods: replicas > 0, is_busy: false }
+        let is_drained = info.is_some_and(|info| info.status == VersionStatus::Drained);
+        let superseded_at = (!is_drained).then(|| hours(10));
+        Old { info, superseded_at, replicas, has_pods: replicas > 0, is_busy: false }
     }
 
     fn at(old: Old<'_>, now: i64) -> Sunset {
@@ -146,6 +150,13 @@ mod tests {
             assert_eq!(at(unmarked, 9_999), Sunset::Keep(None), "{status:?}");
             assert_eq!(at(old(Some(&info), 2), 9_999), Sunset::Unmark, "{status:?}");
         }
+    }
+
+    #[test]
+    fn a_note_of_an_answer_without_a_record_is_taken_back_once_there_is_one() {
+        let drained = info(VersionStatus::Drained);
+        let noted = Old { superseded_at: Some(hours(10)), ..old(Some(&drained), 2) };
+        assert_eq!(at(noted, 99), Sunset::Unmark);
     }
 
     #[test]

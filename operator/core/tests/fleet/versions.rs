@@ -268,6 +268,14 @@ fn fixed_replicas_are_those_of_target_and_current_and_revive_a_draining_version(
 }
 
 #[test]
+fn a_target_whose_pods_are_about_to_go_gets_no_traffic_before_others_run() {
+    let mut world = World::new(json!({"runtime": runtime()}), 1);
+    assert!(matches!(routing(&world.plan())[..], [Action::SetCurrent { .. }]), "the control");
+    world.kube.children[0].spec_replicas = 0;
+    assert_eq!(routing(&world.plan()), Vec::<&Action>::new());
+}
+
+#[test]
 fn a_new_version_at_zero_is_started_though_somebody_else_owns_replicas() {
     let mut world = World::new(json!({"runtime": runtime()}), 0);
     let target = world.target_name();

@@ -71,7 +71,8 @@ fn s8_a_version_gets_traffic_only_once_it_polls_and_has_passed_its_steps() {
         if given(plan) == 0 {
             return Ok(());
         }
-        let polls = world.has_target_child && world.target.pods > 0 && matches!(world.target.answer, Answer::Is(_));
+        let runs = world.has_target_child && world.target.pods > 0 && world.target.replicas > 0;
+        let polls = runs && matches!(world.target.answer, Answer::Is(_));
         prop_assert!(polls, "routes to what does not poll");
         let policy = &world.fleet().rollout;
         let promoted = world.order == Order::Promote;
@@ -100,7 +101,7 @@ fn s9_nothing_but_the_user_or_another_manager_keeps_a_fleet_from_going_back() {
             && !policy.paused
             && policy.strategy != Strategy::Manual
             && world.manager != 2;
-        let may = world.fresh && world.has_target_child && world.target.pods > 0;
+        let may = world.fresh && world.has_target_child && world.target.pods > 0 && world.target.replicas > 0;
         let is_known = matches!(world.target.answer, Answer::Is(_));
         let back = world.target.last_current_hours_ago == Some(0) && world.ahead == 0 && world.current != Some(0);
         if free && may && is_known && back {
