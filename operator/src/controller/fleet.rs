@@ -9,7 +9,7 @@ use operator_core::api::WorkerDeployment;
 use operator_core::backoff::RetryClass;
 use operator_core::fleet::Fleet;
 use operator_core::observed::{FailureClass, KubeState, Observation, TemporalState};
-use operator_core::plan::Plan;
+use operator_core::plan::{Action, Plan};
 use operator_core::rollout::{Hold, Stage};
 use operator_core::scaling::{DecisionRecord, State};
 use operator_core::status::{self, Blocked};
@@ -150,7 +150,10 @@ impl Reconcile<'_> {
         let pending = self.report(&seen, &outcome, memory).await?;
         // A command counts once it is written down, and so does a test that failed: then it is planned for.
         let ordered = (self.order(fleet, memory), self.gates(fleet, memory)) != obeyed;
-        let again = if ordered { Some(AGAIN) } else { pending.then_some(status::QUIET_WRITE_INTERVAL) };
+        // What somebody else owns of a template is mended once it was applied, and an apply that changes nothing wakes nobody.
+        let applied = plan.actions.iter().any(|action| matches!(action, Action::Apply { .. }));
+        let later = (pending || applied).then_some(status::QUIET_WRITE_INTERVAL);
+        let again = if ordered { Some(AGAIN) } else { later };
         let again = again.into_iter().chain(gates::next_start(&memory.unstarted)).min();
         checkpoint::save(&self.ctx.client, &self.ctx.leadership, self.id, memory).await;
         self.next(fleet, plan, outcome, again)

@@ -39,7 +39,21 @@ impl Drop for Ground {
     fn drop(&mut self) {
         let (client, name) = (self.client.clone(), self.namespace.clone());
         // In the background: the next scenario has another namespace.
-        tokio::spawn(async move { Api::<Namespace>::all(client).delete(&name, &DeleteParams::default()).await });
+        tokio::spawn(async move {
+            abandon(&client, &name).await;
+            Api::<Namespace>::all(client).delete(&name, &DeleteParams::default()).await
+        });
+    }
+}
+
+/// Lets the fleets of a namespace go at once: else the operator has them to clean up for five minutes, beside other scenarios.
+async fn abandon(client: &Client, namespace: &str) {
+    let fleets =
+        Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &ApiResource::erase::<WorkerDeployment>(&()));
+    let orphan = Patch::Merge(json!({"spec": {"deletionPolicy": "Orphan"}}));
+    for fleet in fleets.list(&ListParams::default()).await.into_iter().flatten() {
+        // One that can't be read, or is gone, is none of the operator's.
+        _ = fleets.patch(&fleet.name_any(), &PatchParams::default(), &orphan).await;
     }
 }
 

@@ -282,12 +282,13 @@ fn on_the_way(
         return Rollout { change, urgent: back, ..at(Hold::Gate(GateHold::Failed(test))) };
     }
     if let Some(missing) = missing(target, version, info) {
-        return at(Hold::Missing(missing));
+        return Rollout { due_in: settles_in(version), ..at(Hold::Missing(missing)) };
     }
     match next(keeper, (info, temporal), (target, version), clock) {
         Err(hold) => {
             let due_in = match &hold {
                 Hold::Gate(GateHold::Settling(left)) => Some(*left),
+                Hold::Missing(_) => settles_in(version),
                 _ => None,
             };
             Rollout { due_in, ..at(hold) }
@@ -344,6 +345,12 @@ fn next(
         keeper.pass(GateId::Step(percent), step.and_then(|step| step.gate.as_ref()))?;
     }
     Ok(next)
+}
+
+/// Time until something follows from Task Queues that have not changed: no reading tells of it.
+fn settles_in(version: &VersionInfo) -> Option<Duration> {
+    let waits = [LANES_SETTLE, unversioned::LONGEST].into_iter();
+    waits.filter_map(|wait| wait.checked_sub(version.lanes_unchanged_for)).find(|left| !left.is_zero())
 }
 
 fn is_paused(target: &Target<'_>) -> bool {

@@ -135,6 +135,7 @@ fn without_declared_queues_those_of_the_current_version_count() {
 fn the_first_version_waits_until_its_reported_queues_have_settled() {
     let case = |settled| Case::new(deployment(&[("b2", version(&["q"], settled))], None)).decide();
     assert!(matches!(case(29), Rollout { stage: Stage::Registering { .. }, change: None, .. }));
+    assert_eq!(case(10).due_in, Some(Duration::from_secs(20)), "no reading tells of it");
     assert_eq!(case(30).change, Some(Move::Current));
 }
 
@@ -227,6 +228,7 @@ fn a_target_that_is_current_again_in_mid_ramp_takes_the_share_away() {
 fn the_first_version_needs_no_steps_unless_unversioned_workers_poll_its_queues() {
     let mut case = Case::by(progressive(), deployment(&[("b2", version(&["q"], 99))], None));
     assert!(matches!(case.stage(), Stage::Registering { missing } if missing.contains("not known yet")));
+    assert_eq!(case.decide().due_in, Some(Duration::from_secs(21)));
     assert_eq!(
         Case::by(Strategy::AllAtOnce, deployment(&[("b2", version(&["q"], 99))], None)).change(),
         Some(Move::Current)

@@ -10,7 +10,7 @@ pub(super) const NOT_KNOWN: &str = "whether Workers without Worker Versioning po
 
 /// Time after which a server that does not tell who polls is taken to have told that nobody else does: else the first version
 /// would never get traffic.
-const LONGEST: Duration = Duration::from_secs(120);
+pub(super) const LONGEST: Duration = Duration::from_secs(120);
 
 /// Whether Workers without Worker Versioning poll every lane of a version; none while that is not known.
 pub(super) fn poll_all(version: &VersionInfo, lanes: &BTreeMap<LaneKey, Observation<bool>>) -> Option<bool> {

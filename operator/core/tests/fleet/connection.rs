@@ -75,7 +75,7 @@ impl World {
             uid: format!("c-{at}"),
             build_id: Some(id(at)),
             spec_replicas: 1,
-            superseded_at: NOW.checked_sub(Duration::from_secs(400_000)).ok(),
+            superseded_at: if self.known[at] { None } else { NOW.checked_sub(Duration::from_secs(400_000)).ok() },
             attached: self.places[at].clone(),
             ..ChildState::default()
         }));

@@ -56,6 +56,8 @@ pub async fn from_one_to_zero_to_many_and_back(bed: Arc<ClusterBed>) -> Result<(
     let from_zero = events.iter().find(|(word, _)| word == "ScaledFromZero").map(|(_, note)| note.as_str());
     let from_zero = from_zero.unwrap_or_default();
     ensure!(from_zero.starts_with("0 → ") && from_zero.contains(QUEUE), "{from_zero}");
+    let to_zero = events.iter().find(|(word, _)| word == "ScaledToZero").map(|(_, note)| note.as_str());
+    ensure!(to_zero.is_some_and(|note| note.contains("for 10s")), "{to_zero:?}");
     let table = bed.cluster.run("kubectl", &["get", "wd", FLEET, "--namespace", &ground.namespace])?;
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     let build_id = ground.status(FLEET).await?.target_version.version.build_id;
@@ -64,8 +66,7 @@ pub async fn from_one_to_zero_to_many_and_back(bed: Arc<ClusterBed>) -> Result<(
     let row = &lines[1];
     ensure!(row[..3] == [FLEET, &build_id, &build_id] && row[4..6] == ["0", "0"] && row.len() == 7, "{table}");
     let scaling = ground.scaling(FLEET).await?;
-    let reason = scaling.reason.clone().unwrap_or_default();
     ensure!((scaling.desired, scaling.current) == (Some(0), Some(0)), "{scaling:?}");
-    ensure!(scaling.last_scale_time.is_some() && reason.contains("10s"), "{scaling:?}");
+    ensure!(scaling.last_scale_time.is_some() && scaling.reason.is_some(), "{scaling:?}");
     Ok(())
 }
