@@ -1,0 +1,6 @@
+//! The checks.
+
+mod exhaustive;
+mod kills;
+mod mutants;
+mod table;
