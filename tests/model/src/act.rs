@@ -109,6 +109,7 @@ fn on_the_server(action: &Action, fleets: &Fleets) -> Option<Act> {
 pub(crate) fn of_deletion(steps: &[Step], fleets: &Fleets) -> Vec<Act> {
     let act = |step: &Step| match step {
         Step::ScaleToZero { child, .. } => Some(Act::Scale(fleets.of_child(child)?, 0)),
+        Step::ClaimManager { .. } => Some(Act::Claim),
         Step::ClearRamp { .. } => Some(Act::ClearRamp),
         Step::ClearCurrent { .. } => Some(Act::ClearCurrent),
         Step::DeleteVersion { build_id } => Some(Act::ForceDeleteRecord(fleets.of_build_id(build_id)?)),

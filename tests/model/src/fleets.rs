@@ -188,6 +188,7 @@ impl<'a> Input<'a> {
             deployment: Observation::Unknown,
             lanes: BTreeMap::new(),
             unversioned: BTreeMap::new(),
+            test_workflows: BTreeMap::new(),
             failure: None,
             degraded: None,
         };
@@ -215,6 +216,8 @@ impl<'a> Input<'a> {
             now: HOUR,
             clock: self.clock,
             identity: IDENTITY,
+            former_identities: &BTreeSet::new(),
+            gates: &Default::default(),
             protected: self.protected,
             order: order(self.order),
             since_marked: None,

@@ -222,7 +222,8 @@ impl Write<'_> {
         let is_target = self.world.cluster.spec.target == version;
         S::S1.unless(self.world.work[usize::from(version)] == Work::None)
             | S::S2.unless(!is_target && !self.world.has_traffic(version))
-            | S::S4.unless(!self.was_misled(version) || self.never_had_traffic(version) && self.over_for(version) >= delay)
+            | S::S4
+                .unless(!self.was_misled(version) || self.never_had_traffic(version) && self.over_for(version) >= delay)
             | S::S25.unless(self.over_for(version) >= delay)
     }
 

@@ -179,6 +179,7 @@ impl Looker {
             kube: read.kube,
             temporal: Some(read.temporal),
             identity: IDENTITY,
+            former_identities: &BTreeSet::new(),
             deployment_name: &names::temporal_deployment_name("prod", "orders"),
             resting: read.resting,
             since,
