@@ -246,7 +246,8 @@ impl Write<'_> {
             return 0;
         }
         let child = self.world.child(version);
-        let is_others = self.world.server.manager == Manager::Somebody && child.is_none();
+        let is_others =
+            self.by == By::Leader && self.world.server.manager == Manager::Somebody && child.is_none();
         let follows = |act: &Act| matches!(act, Act::DeleteChild(id) | Act::DeleteConfigMap(id) if *id == version);
         let unseen = self.by == By::Leader
             && child.is_some()

@@ -153,6 +153,9 @@ impl Operators {
         if let (Act::DeleteRecord(version), Reply::Done, true) = (act, reply, is_over) {
             world.buried |= 1 << version;
         }
+        if matches!(act, Act::DeleteRecord(_)) && by == By::Frozen {
+            world.leader.surprise |= ROUTING;
+        }
         reply
     }
 
