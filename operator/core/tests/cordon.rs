@@ -119,6 +119,7 @@ fn plan_of(fleet: &Fleet, kube: &KubeState) -> Plan {
         clock: operator_core::clock::Clock::at(jiff::Timestamp::UNIX_EPOCH),
         identity: "me",
         former_identities: &Default::default(),
+        outdated: false,
         since_marked: None,
         resting: &Default::default(),
         max_versions: 75,

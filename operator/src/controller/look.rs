@@ -234,6 +234,7 @@ impl Reconcile<'_> {
             protected: apply::is_protected(&self.wd.metadata),
             order: self.order(fleet, memory),
             gates: &self.gates(fleet, memory),
+            outdated: outdated(temporal, memory),
             since_marked: memory.marked.map(|marked| marked.elapsed()),
             resting: &memory.resting(),
             max_versions: self.ctx.shared.max_versions,
@@ -298,4 +299,10 @@ impl Reconcile<'_> {
         let written = memory.written.as_ref().map(|(status, _)| status.clone());
         written.or_else(|| self.wd.status.clone()).unwrap_or_default()
     }
+}
+
+/// Whether the last change of the routing is not yet in what was read.
+fn outdated(temporal: &TemporalState, memory: &Memory) -> bool {
+    let read = temporal.deployment.last().and_then(Option::as_ref);
+    memory.routed.is_some() && memory.routed.as_ref() == read.map(|read| &read.conflict_token)
 }

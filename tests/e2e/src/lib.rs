@@ -20,6 +20,7 @@
 
 pub mod bed;
 pub mod codec;
+pub mod crossing;
 pub mod double;
 pub mod echo;
 pub mod endpoint;
@@ -27,6 +28,7 @@ pub mod ground;
 pub mod history;
 pub mod holds;
 pub mod host;
+pub mod kubelet;
 pub mod load;
 pub mod process;
 pub mod push;

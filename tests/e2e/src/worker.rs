@@ -1,5 +1,6 @@
 //! A Worker with Worker Versioning, played call by call, where no pods run.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -104,6 +105,19 @@ impl Worker {
         let routing = info.routing_config.context("no routing")?;
         let current = routing.current_deployment_version.map(|version| version.build_id).unwrap_or_default();
         Ok((answer.conflict_token, current, info.manager_identity))
+    }
+
+    /// Build IDs of the versions that the server knows of a Worker Deployment.
+    ///
+    /// # Errors
+    /// It does not know of it.
+    pub async fn versions_of(&self, deployment: &str) -> Result<BTreeSet<String>> {
+        let (namespace, deployment_name) = (self.namespace.clone(), deployment.to_owned());
+        let request = wire::DescribeWorkerDeploymentRequest { namespace, deployment_name };
+        let answer = self.client.clone().describe_worker_deployment(timed(request, CALL_LIMIT)).await?.into_inner();
+        let versions = answer.worker_deployment_info.context("no description")?.version_summaries;
+        let build_ids = versions.into_iter().filter_map(|version| version.deployment_version);
+        Ok(build_ids.map(|version| version.build_id).collect())
     }
 
     /// Sends a request that was printed in the JSON form of its message: the first scaling group of it.

@@ -8,12 +8,16 @@ use std::process::ExitCode;
 
 use e2e::{HostBed, scenario, suite};
 use operator::{
-    adoption, attach, child, connections, cordon, deletion, gates, holding, leader, manifests, plan, push, scaling,
-    server,
+    adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, manifests, plan, push,
+    scaling, server,
 };
 
 fn main() -> ExitCode {
     suite::main::<HostBed>(vec![
+        scenario!(
+            kills::long_a_kill_before_and_after_each_write_changes_nothing_of_where_a_rollout_ends,
+            minutes 20
+        ),
         scenario!(scaling::what_was_learned_survives_a_restart),
         scenario!(scaling::a_dry_run_is_explained_and_changes_no_replicas),
         scenario!(plan::it_says_what_the_operator_then_does_and_writes_nothing),

@@ -176,6 +176,7 @@ pub(crate) struct Input<'a> {
     pub protected: bool,
     pub order: Order,
     pub resting: &'a BTreeSet<String>,
+    pub outdated: bool,
 }
 
 impl<'a> Input<'a> {
@@ -201,6 +202,7 @@ impl<'a> Input<'a> {
             protected: false,
             order: Order::None,
             resting: NONE_RESTS,
+            outdated: false,
         }
     }
 
@@ -220,6 +222,7 @@ impl<'a> Input<'a> {
             gates: &Default::default(),
             protected: self.protected,
             order: order(self.order),
+            outdated: self.outdated,
             since_marked: None,
             max_versions: 75,
             resting: self.resting,

@@ -189,8 +189,18 @@ impl Write<'_> {
         self.world.cluster.spec.deleting.is_some()
     }
 
+    /// The version about which the writer was told something wrong, and whether its reading of the server was an old one.
+    fn errs(&self) -> (Option<Id>, bool) {
+        let (leader, frozen) = (&self.world.leader, self.world.frozen.as_ref());
+        match (self.by, frozen) {
+            (By::Leader, _) => (leader.misled, leader.old_reading),
+            (By::Frozen, Some(frozen)) => (frozen.misled, frozen.old_reading),
+            _ => (None, false),
+        }
+    }
+
     fn was_misled(&self, version: Id) -> bool {
-        self.by == By::Leader && self.world.leader.misled == Some(version)
+        self.errs().0 == Some(version)
     }
 
     fn never_had_traffic(&self, version: Id) -> bool {
@@ -220,11 +230,13 @@ impl Write<'_> {
             return 0;
         }
         let is_target = self.world.cluster.spec.target == version;
+        // Nothing is lost with one that is newer than what was read of it: it never had traffic.
+        let is_newer = self.errs().1 && self.never_had_traffic(version);
         S::S1.unless(self.world.work[usize::from(version)] == Work::None)
             | S::S2.unless(!is_target && !self.world.has_traffic(version))
             | S::S4
                 .unless(!self.was_misled(version) || self.never_had_traffic(version) && self.over_for(version) >= delay)
-            | S::S25.unless(self.over_for(version) >= delay)
+            | S::S25.unless(self.over_for(version) >= delay || is_newer)
     }
 
     fn scale_to_zero(&self, version: Id) -> u32 {
@@ -235,19 +247,17 @@ impl Write<'_> {
     fn delete_child(&self, version: Id) -> u32 {
         let has_pod = self.world.cluster.pods[usize::from(version)] != Pod::None;
         let knows = self.knows(ROUTING | child_bit(version)) || self.was_refused(version);
-        // One that the server denied, or that is newer than what was read of it, is deleted later by itself.
-        let seen = self.by == By::Frozen || !self.was_misled(version) && !self.world.leader.old_reading;
-        let has_record = self.world.record(version).is_some() && knows && seen;
+        let has_record = self.world.record(version).is_some() && knows;
         self.takes_away(version, 2) | S::S1.unless(!has_pod || self.is_going()) | S::S19.unless(!has_record)
     }
 
     fn delete_record(&self, version: Id) -> u32 {
-        if self.is_going() {
+        // Without a record the server does nothing.
+        if self.is_going() || self.world.record(version).is_none() {
             return 0;
         }
         let child = self.world.child(version);
-        let is_others =
-            self.by == By::Leader && self.world.server.manager == Manager::Somebody && child.is_none();
+        let is_others = self.by == By::Leader && self.world.server.manager == Manager::Somebody && child.is_none();
         let follows = |act: &Act| matches!(act, Act::DeleteChild(id) | Act::DeleteConfigMap(id) if *id == version);
         let unseen = self.by == By::Leader
             && child.is_some()
@@ -258,7 +268,7 @@ impl Write<'_> {
         S::S12.unless(!is_others || !self.knows(ROUTING))
             | S::S24.unless(!unseen)
             | S::S25.unless(drained || !self.knows(ROUTING))
-            | S::S4.unless(!self.was_misled(version))
+            | S::S4.unless(!self.was_misled(version) || self.over_for(version) >= OLD)
     }
 
     /// Whether a version that gets more traffic has a pod that can do the work, and polled.
@@ -310,7 +320,7 @@ impl Write<'_> {
     /// Whether nothing of the fleet is left on the server, but a record that is newer than what was read of it.
     fn is_clean(&self) -> bool {
         let server = &self.world.server;
-        let has_records = ids().any(|id| self.world.record(id).is_some()) && !self.world.leader.old_reading;
+        let has_records = ids().any(|id| self.world.record(id).is_some()) && !self.errs().1;
         let is_empty = server.current.is_none() && server.share.is_none() && !has_records;
         is_empty || !self.knows(ROUTING | OBJECT | child_bit(0) | child_bit(1) | child_bit(2))
     }

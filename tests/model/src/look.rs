@@ -39,6 +39,8 @@ pub struct View {
     pub resting: u8,
     /// Whether its wall clock is far ahead.
     pub ahead: bool,
+    /// Whether its own last change of the routing is not in what it read.
+    pub outdated: bool,
 }
 
 /// What follows: writes, the next one last, and the invariants that they break already.
@@ -136,6 +138,7 @@ impl Looker {
             order: spec.order,
             clock: self.clock(view.ahead),
             resting: read.resting,
+            outdated: view.outdated,
             ..Input::new(fleet)
         };
         let mut plan = input.plan();

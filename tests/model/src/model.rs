@@ -122,7 +122,8 @@ impl Rollouts {
             return;
         }
         events.push(Event::Look(Some(Wrong::Blind)));
-        for version in ids().filter(|id| world.record(*id).is_some() && world.child(*id).is_some()) {
+        let may_lie = world.left.answers > 0;
+        for version in ids().filter(|id| may_lie && world.record(*id).is_some() && world.child(*id).is_some()) {
             events.extend([Wrong::NoRecord(version), Wrong::Unlisted(version)].map(|wrong| Event::Look(Some(wrong))));
         }
     }
@@ -218,6 +219,9 @@ pub(crate) fn happens_by_people(world: &mut World, event: Event) {
 
 /// What an event takes of what may still happen.
 fn take(left: &mut Left, event: Event) {
+    if matches!(event, Event::Look(Some(Wrong::NoRecord(_) | Wrong::Unlisted(_)))) {
+        left.answers -= 1;
+    }
     match event {
         Event::Look(Some(_)) | Event::LoseReply | Event::Crash | Event::Freeze | Event::SetClock => left.faults -= 1,
         Event::Retarget(_) | Event::Command(_) | Event::Delete => left.edits -= 1,

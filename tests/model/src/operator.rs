@@ -60,8 +60,8 @@ impl Operators {
             (Some(Wrong::OldCluster), Some(seen)) => &seen.cluster,
             _ => &world.cluster,
         };
-        let server = match (wrong, seen.and_then(|seen| seen.server.as_ref())) {
-            (Some(Wrong::OldServer), Some(server)) => server,
+        let server = match (wrong, seen) {
+            (Some(Wrong::OldServer), Some(seen)) => &seen.server,
             _ => &world.server,
         };
         let mut cluster = cluster.clone();
@@ -78,6 +78,7 @@ impl Operators {
             hidden: None,
             resting: leader.resting,
             ahead: leader.ahead,
+            outdated: leader.routed && wrong == Some(Wrong::OldServer),
         }
     }
 
@@ -97,9 +98,10 @@ impl Operators {
         };
         let old = leader.seen.take();
         if world.left.faults > 0 {
-            let (last, before) = old.map_or((None, None), |seen| (Some(seen.cluster), seen.server));
-            let cluster = if old_cluster { last.unwrap_or(cluster) } else { cluster };
-            let server = if old_server { before } else { Some(server) };
+            let now = Seen { cluster, server };
+            let last = old.map_or_else(|| now.clone(), |seen| *seen);
+            let cluster = if old_cluster { last.cluster } else { now.cluster };
+            let server = if old_server { last.server } else { now.server };
             leader.seen = Some(Box::new(Seen { cluster, server }));
         }
         if leader.applied.is_some_and(|applied| applied != world.cluster.spec.target) {
@@ -173,11 +175,11 @@ impl Operators {
         if world.leader.plan.is_empty() {
             return;
         }
-        let Leader { mut plan, changed, surprise, .. } = std::mem::take(&mut world.leader);
+        let Leader { mut plan, changed, surprise, old_reading, misled, .. } = std::mem::take(&mut world.leader);
         if self.mutant != Some(Mutant::NoLeaseCheck) {
             plan.drain(..plan.len().saturating_sub(1));
         }
-        world.frozen = Some(Frozen { plan, changed, surprise });
+        world.frozen = Some(Frozen { plan, changed, surprise, old_reading, misled });
     }
 
     /// The write that was under way arrives. The process then sees that it may not write any more, and ends.
@@ -197,7 +199,7 @@ impl Operators {
     pub(crate) fn may_see_old(world: &World) -> (bool, bool) {
         let Some(seen) = &world.leader.seen else { return (false, false) };
         let cluster = world.leader.changed & !ROUTING != 0 && seen.cluster != world.cluster;
-        (cluster, seen.server.as_ref().is_some_and(|server| *server != world.server))
+        (cluster, seen.server != world.server)
     }
 
     /// Whether the object is there to be looked at.

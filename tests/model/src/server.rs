@@ -154,10 +154,8 @@ impl World {
         self.cluster.pass();
         self.server.pass(&self.cluster.pods);
         self.leader.resting = 0;
-        if let Some(seen) = &mut self.leader.seen {
-            seen.cluster.pass();
-            seen.server = None;
-        }
+        // Nothing that was read an hour ago is taken for what is.
+        self.leader.seen = None;
     }
 
     /// A fleet whose first version has all of the traffic.

@@ -183,8 +183,8 @@ pub struct Server {
 pub struct Seen {
     /// The cluster.
     pub cluster: Cluster,
-    /// The server; none once that is too long ago to count.
-    pub server: Option<Server>,
+    /// The server.
+    pub server: Server,
 }
 
 /// The operator that holds the Lease.
@@ -221,6 +221,10 @@ pub struct Frozen {
     pub changed: Changes,
     /// What somebody else has changed since.
     pub surprise: Changes,
+    /// Whether its reading of the server was that of the look before.
+    pub old_reading: bool,
+    /// The version about which it was told something wrong when it looked last.
+    pub misled: Option<Id>,
 }
 
 /// What may still happen.
@@ -228,6 +232,8 @@ pub struct Frozen {
 pub struct Left {
     /// Crashes, lost replies, stale reads, pauses, wrong answers, clocks that are set.
     pub faults: u8,
+    /// How many of these may be wrong answers about a version.
+    pub answers: u8,
     /// Changes of the object by the user.
     pub edits: u8,
     /// Changes of the routing by somebody else.

@@ -186,6 +186,8 @@ pub struct PlanInput<'a> {
     pub order: Order,
     /// What is known of the target's gates beside the server's word.
     pub gates: &'a Record,
+    /// Whether the operator changed the routing after the server was read: what is old by that reading may have traffic again.
+    pub outdated: bool,
     /// Time since victims were last marked; none when this process never did.
     pub since_marked: Option<Duration>,
     /// Most old versions that have work or pods beside which a new one is begun.

@@ -12,8 +12,11 @@ use crate::rollout::sunset::{Old, Sunset, decide};
 use crate::versions::{Version, versions};
 
 /// What is to become of each old version, by the name of its Deployment. Nothing without a fresh answer of the server, for
-/// the Worker Deployment and for the version.
+/// the Worker Deployment and for the version, that has the operator's own changes of the routing in it.
 pub(super) fn sunsets(input: &PlanInput<'_>) -> BTreeMap<String, Sunset> {
+    if input.outdated {
+        return BTreeMap::new();
+    }
     let Some(Some(info)) = input.temporal.deployment.known() else { return BTreeMap::new() };
     let all = versions(input.fleet, input.kube, input.temporal);
     let named = all.iter().filter(|version| version.child.build_id.is_some() && input.fleet.build_id.is_some());
@@ -38,7 +41,7 @@ fn sunset(input: &PlanInput<'_>, info: &DeploymentInfo, version: &Version<'_>) -
         is_busy: own().any(is_busy),
     };
     match decide(&old, input.fleet.sunset, &input.clock) {
-        Sunset::Delete { .. } if input.resting.contains(build_id) => Sunset::Keep(None),
+        Sunset::Delete if input.resting.contains(build_id) => Sunset::Keep(None),
         decided => decided,
     }
 }
@@ -58,9 +61,10 @@ pub(super) fn carry_out(input: &PlanInput<'_>, planned: &mut Plan) {
             // The later of the two clocks: the delay counts from no earlier than now.
             Sunset::Mark => planned.actions.push(note(Some(input.clock.wall.max(input.clock.steady)))),
             Sunset::Unmark => planned.actions.push(note(None)),
-            Sunset::Delete { has_record } => {
+            Sunset::Delete => {
                 let build_id = child.build_id.clone().unwrap_or_default();
-                planned.actions.extend(has_record.then(|| Action::DeleteVersion { build_id: build_id.clone() }));
+                // Also of what the server denies: one answer may be wrong, and it refuses to delete what has work.
+                planned.actions.push(Action::DeleteVersion { build_id: build_id.clone() });
                 planned.actions.push(Action::DeleteChild {
                     build_id,
                     child: child.name.clone(),

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Drained | `scaledownDelay` from when it drained | both delays, with no pod left |
 //! | Inactive: it never had traffic | `scaledownDelay` from when another one was wanted | both delays, with no pod left |
-//! | no record of it: it never polled | the same | the same, and there is no record |
+//! | no record of it: it never polled | the same, at least [`ABSENT`] | the same |
 //! | anything else, or not read lately | never | never |
 
 use std::time::Duration;
@@ -52,11 +52,8 @@ pub enum Sunset {
     Unmark,
     /// Take its pods away.
     ScaleDown,
-    /// Delete its record, if there is one, and then its Deployment.
-    Delete {
-        /// Whether there is a record.
-        has_record: bool,
-    },
+    /// Delete its record, and then its Deployment.
+    Delete,
 }
 
 /// Decides.
@@ -85,7 +82,7 @@ pub fn decide(old: &Old<'_>, delays: Delays, clock: &Clock) -> Sunset {
     match deletion.checked_sub(elapsed) {
         Some(left) if !left.is_zero() => Sunset::Keep(Some(left)),
         _ if old.has_pods => Sunset::Keep(None),
-        _ => Sunset::Delete { has_record: old.info.is_some() },
+        _ => Sunset::Delete,
     }
 }
 
@@ -129,7 +126,7 @@ mod tests {
             assert_eq!(at(old(info, 2), 10), Sunset::Keep(Some(Duration::from_secs(3600))), "{info:?}");
             assert_eq!(at(old(info, 2), 11), Sunset::ScaleDown, "{info:?}");
             assert_eq!(at(old(info, 0), 12), Sunset::Keep(Some(Duration::from_secs(3600))), "{info:?}");
-            assert_eq!(at(old(info, 0), 13), Sunset::Delete { has_record: info.is_some() }, "{info:?}");
+            assert_eq!(at(old(info, 0), 13), Sunset::Delete, "{info:?}");
             assert_eq!(at(old(info, 2), 99), Sunset::ScaleDown, "pods first: {info:?}");
         }
     }

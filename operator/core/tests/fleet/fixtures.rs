@@ -149,6 +149,7 @@ pub fn plan_input<'a>(
         clock: Clock::at(NOW),
         identity: "me",
         former_identities: NONE_RESTS,
+        outdated: false,
         since_marked: None,
         resting: NONE_RESTS,
         max_versions: 75,

@@ -341,6 +341,12 @@ fn a_drained_version_loses_its_pods_then_its_record_and_then_its_deployment() {
     assert_eq!(deletions(&world), Vec::<String>::new(), "a pod is there still");
     world.kube.pods.retain(|pod| pod.build_id.as_deref() != Some("old"));
     assert_eq!(deletions(&world), ["old", "orders-old u-old orders-old-runtime"]);
+    let outdated = |world: &World, outdated| {
+        let state = State::default();
+        let input = plan_input(&world.fleet, &world.kube, &world.temporal, &state);
+        operator_core::plan::plan(&operator_core::plan::PlanInput { outdated, ..input }).sunsets.len()
+    };
+    assert_eq!((outdated(&world, false), outdated(&world, true)), (2, 0), "it may have got traffic since");
     let resting = ["old".to_owned()].into();
     let state = State::default();
     let input = plan_input(&world.fleet, &world.kube, &world.temporal, &state);

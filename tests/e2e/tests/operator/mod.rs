@@ -8,6 +8,7 @@ pub mod cordon;
 pub mod deletion;
 pub mod gates;
 pub mod holding;
+pub mod kills;
 pub mod leader;
 pub mod manifests;
 pub mod plan;

@@ -1,5 +1,6 @@
-//! Every world of a scope.
+//! Every world of some scopes.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use stateright::{Checker, Model};
@@ -7,15 +8,30 @@ use stateright::{Checker, Model};
 use crate::dangers;
 use crate::fleets::Kind;
 use crate::model::{Rollouts, Scope};
-use crate::world::{Left, World};
+use crate::world::{Left, VERSIONS, World};
 
 /// Fewest worlds of a check that proves anything.
 const FEWEST: usize = 100_000;
+/// One of so many worlds is brought to rest.
+const SETTLE_EVERY: u64 = 64;
+
+/// Faults, edits by the user, and changes of the routing by somebody else.
+type Bounds = (u8, u8, u8);
+
+fn scope((faults, edits, outside): Bounds) -> Scope {
+    Scope {
+        kind: Kind::Progressive,
+        begin: vec![World::settled(), World::default(), World::with_a_forgotten_record(), World::with_an_old_version()],
+        left: Left { faults, answers: 1, edits, outside },
+        versions: VERSIONS as u8,
+        settle_every: SETTLE_EVERY,
+    }
+}
 
 /// Tries everything, and gives the number of worlds and the dangers that were met.
-fn try_all(scope: Scope) -> (usize, Vec<&'static str>) {
+fn try_all(bounds: Bounds) -> (usize, BTreeSet<&'static str>) {
     let began = Instant::now();
-    let checker = Rollouts::new(scope, None).checker().threads(2).spawn_bfs().join();
+    let checker = Rollouts::new(scope(bounds), None).checker().threads(2).spawn_bfs().join();
     let (found, model) = (checker.discoveries(), checker.model());
     let broken: Vec<_> = found.iter().filter(|(name, _)| name.starts_with('S')).collect();
     for (name, path) in &broken {
@@ -23,10 +39,10 @@ fn try_all(scope: Scope) -> (usize, Vec<&'static str>) {
     }
     assert!(broken.is_empty(), "{:?} broken", broken.iter().map(|(name, _)| name).collect::<Vec<_>>());
     let events = dangers::EVENTS.iter().enumerate().filter(|(bit, _)| model.events() & (1 << bit) != 0);
-    let met: Vec<_> = found.keys().copied().chain(events.map(|(_, name)| *name)).collect();
+    let met = found.keys().copied().chain(events.map(|(_, name)| *name)).collect();
     let unique = checker.unique_state_count();
     println!(
-        "{} worlds, {unique} unique, {} views, depth {}, {:?}",
+        "{bounds:?}: {} worlds, {unique} unique, {} views, depth {}, {:?}",
         checker.state_count(),
         model.views(),
         checker.max_depth(),
@@ -35,25 +51,25 @@ fn try_all(scope: Scope) -> (usize, Vec<&'static str>) {
     (unique, met)
 }
 
-fn dangers_but(met: &[&'static str]) -> Vec<&'static str> {
-    let all = dangers::STATES.iter().map(|(name, _)| *name).chain(dangers::EVENTS);
-    all.filter(|name| !met.contains(name)).collect()
-}
-
-fn number(name: &str, default: u8) -> u8 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+fn all_dangers() -> BTreeSet<&'static str> {
+    dangers::STATES.iter().map(|(name, _)| *name).chain(dangers::EVENTS).collect()
 }
 
 #[test]
 fn no_order_of_events_breaks_an_invariant() {
-    let scope = Scope {
-        kind: Kind::Progressive,
-        begin: vec![World::settled(), World::default(), World::with_a_forgotten_record(), World::with_an_old_version()],
-        left: Left { faults: number("F", 1), edits: number("E", 1), outside: number("O", 0) },
-        versions: number("V", 3),
-        settle_every: u64::from(number("SE", 64)),
-    };
-    let (unique, met) = try_all(scope);
-    println!("not met: {:?}", dangers_but(&met));
-    assert!(unique >= FEWEST, "{unique} worlds are too few");
+    let tried = [(2, 1, 0), (1, 1, 1), (0, 2, 0)].map(try_all);
+    let unique: usize = tried.iter().map(|(unique, _)| unique).sum();
+    println!("{unique} unique worlds");
+    assert!(tried.iter().all(|(unique, _)| *unique >= FEWEST), "{unique} worlds are too few");
+    let met = tried.into_iter().flat_map(|(_, met)| met).collect();
+    let missed: Vec<_> = all_dangers().difference(&met).copied().collect();
+    assert!(missed.is_empty(), "not met: {missed:?}");
+}
+
+#[test]
+fn long_no_order_of_more_events_breaks_an_invariant() {
+    for bounds in [(1, 2, 0), (2, 0, 1)] {
+        let (unique, _) = try_all(bounds);
+        assert!(unique >= FEWEST, "{unique} worlds are too few");
+    }
 }

@@ -24,7 +24,8 @@ pub(super) struct Case {
 }
 
 fn case(mutant: Mutant, begin: fn() -> World, (faults, edits, outside): (u8, u8, u8), found_by: S) -> Case {
-    Case { mutant, kind: Kind::Progressive, begin, left: Left { faults, edits, outside }, found_by }
+    let left = Left { faults, answers: 1, edits, outside };
+    Case { mutant, kind: Kind::Progressive, begin, left, found_by }
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -364,6 +364,7 @@ impl World {
             protected,
             order: self.order,
             gates: &self.gates,
+            outdated: false,
             since_marked: None,
             resting: &BTreeSet::new(),
         })
