@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     suite::main::<HostBed>(vec![
         scenario!(
             kills::long_a_kill_before_and_after_each_write_changes_nothing_of_where_a_rollout_ends,
-            minutes 20
+            minutes 30
         ),
         scenario!(scaling::what_was_learned_survives_a_restart),
         scenario!(scaling::a_dry_run_is_explained_and_changes_no_replicas),
