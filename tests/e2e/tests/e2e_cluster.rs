@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         scenario!(faults::the_server_is_cut_off_in_a_burst, minutes 8),
         scenario!(shrink::without_cordon_no_busy_pod_is_removed),
         scenario!(moves::a_fleet_moves_to_versions_and_back_with_tasks_running, minutes 8),
-        scenario!(rollouts::workflows_keep_to_their_versions_through_a_rollout_and_a_way_back, minutes 8),
+        scenario!(rollouts::workflows_keep_to_their_versions_through_a_rollout_and_a_way_back, minutes 12),
         scenario!(futile::a_rate_limited_queue_gets_no_useless_pods),
         scenario!(changes::running_pods_take_a_change_over_and_a_killed_one_loses_nothing, minutes 6),
         scenario!(rotation::a_new_certificate_is_taken_under_load_and_the_old_one_is_not_missed, minutes 6),

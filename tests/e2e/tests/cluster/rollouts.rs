@@ -1,21 +1,27 @@
-//! Workflows of a Worker on the Go SDK, through a rollout and a way back in mid-ramp.
+//! Workflows of a Worker on the Go SDK, through a rollout, a way back in mid-ramp, the end of old versions and of the fleet.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::bed::GO_WORKER_IMAGE;
 use e2e::ground::{CONNECTION, TEMPORAL_NAMESPACE};
 use e2e::holds::{Behavior, Hold, Holds};
+use e2e::wait::within;
 use e2e::{ClusterBed, Ground, eventually};
 use harness::{TemporalOptions, TemporalServer};
-use operator_core::api::VersionStatus;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::DeleteParams;
+use operator_core::api::{VersionStatus, WorkerDeployment};
 use serde_json::{Value, json};
 
 const FLEET: &str = "orders";
 const QUEUE: &str = "holds";
 /// Workflows of each kind that are started at a time.
 const EACH: usize = 4;
+/// Time in which the server lets go of what nobody polls any more, and the operator has asked it again after a refusal.
+const SUNSET: Duration = Duration::from_secs(300);
 
 /// The fleet at a release, which stays at its only step for as long as `pause`.
 fn release(name: &str, pause: &str) -> Value {
@@ -29,7 +35,7 @@ fn release(name: &str, pause: &str) -> Value {
             "replicas": 1,
             "template": {"spec": {"containers": [{"name": "worker", "image": GO_WORKER_IMAGE, "env": environment}]}},
             "rollout": {"strategy": "Progressive", "steps": [{"rampPercentage": 50, "pauseDuration": pause}]},
-            "sunset": {"scaledownDelay": "5s"},
+            "sunset": {"scaledownDelay": "5s", "deleteDelay": "40s"},
         },
     })
 }
@@ -141,17 +147,35 @@ pub async fn workflows_keep_to_their_versions_through_a_rollout_and_a_way_back(b
         end(&holds, &held, &two).await?;
     }
 
-    no_old_version_has_pods(&ground).await
+    only_is_left(&ground, &two).await?;
+    is_deleted(&ground).await
 }
 
-/// What nothing runs on any more gives its pods up, once the server says that it is drained.
-async fn no_old_version_has_pods(ground: &Ground) -> Result<()> {
-    eventually("old versions are drained, and have no pods", async || {
-        for old in ground.status(FLEET).await?.deprecated_versions {
-            let is = (old.version.status, old.version.replicas);
-            ensure!(is == (VersionStatus::Drained, Some(0)), "{old:?}");
-        }
+/// Old versions end once no Workflow is pinned to them: pods, records, Deployments.
+async fn only_is_left(ground: &Ground, version: &str) -> Result<()> {
+    within(SUNSET, "only the current version is left", async || {
+        let children: Vec<String> = ground.children(FLEET).await?.into_keys().collect();
+        let status = ground.status(FLEET).await?;
+        ensure!(children.len() == 1 && status.deprecated_versions.is_empty(), "{children:?}, {status:?}");
+        ensure!(status.version_count == Some(1), "the server has {:?}", status.version_count);
+        ensure!(status.current_version.is_some_and(|current| current.build_id == version), "another is current");
         Ok(())
     })
     .await
+}
+
+/// The fleet ends whole: no Deployment, and nothing that holds the object.
+async fn is_deleted(ground: &Ground) -> Result<()> {
+    let fleets = ground.api::<WorkerDeployment>();
+    fleets.delete(FLEET, &DeleteParams::default()).await?;
+    within(SUNSET, "the fleet is gone", async || {
+        ensure!(fleets.get_opt(FLEET).await?.is_none(), "it is there");
+        let left = ground.api::<Deployment>().list(&Default::default()).await?.items;
+        ensure!(left.is_empty(), "{} Deployments are left", left.len());
+        Ok(())
+    })
+    .await?;
+    let gone = ground.events(FLEET).await?;
+    ensure!(!gone.iter().any(|(reason, _)| reason == "DeletionIncomplete"), "{gone:?}");
+    Ok(())
 }
