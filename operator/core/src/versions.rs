@@ -49,7 +49,7 @@ pub fn last_info(temporal: &TemporalState) -> Option<&DeploymentInfo> {
     temporal.deployment.last().and_then(Option::as_ref)
 }
 
-/// The versions that have a Deployment; first the one that does the work ([`main`]).
+/// The versions that have a Deployment; first the one that does the work ([`main_child`]).
 #[must_use]
 pub fn versions<'a>(fleet: &Fleet, kube: &'a KubeState, temporal: &'a TemporalState) -> Vec<Version<'a>> {
     let info = last_info(temporal);

@@ -1,7 +1,7 @@
 //! What must hold of every plan and every write, by what is true at that moment, which the operator can't see.
 //!
 //! Where somebody else changed the routing, a Deployment or the object between the look and the write, and no precondition can
-//! span the two systems, the write is not judged by that change: it has to heal instead (see [`crate::settle`]).
+//! span the two systems, the write is not judged by that change: it has to heal instead (`settle.rs`).
 
 use crate::act::Act;
 use crate::look::View;

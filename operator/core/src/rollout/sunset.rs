@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Drained | `scaledownDelay` from when it drained | both delays, with no pod left |
 //! | Inactive: it never had traffic | `scaledownDelay` from when another one was wanted | both delays, with no pod left |
-//! | no record of it: it never polled | the same, at least [`ABSENT`] | the same |
+//! | no record of it: it never polled | the same, and at least five minutes | the same |
 //! | anything else, or not read lately | never | never |
 
 use std::time::Duration;
