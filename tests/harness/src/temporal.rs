@@ -35,6 +35,20 @@ pub struct TemporalOptions {
     pub ui: bool,
 }
 
+impl TemporalOptions {
+    /// A server that finds out within seconds what others find out within minutes: that a version is drained, or not polled.
+    #[must_use]
+    pub fn quick_to_drain() -> Self {
+        let seconds = |key: &str, seconds: u32| (format!("matching.{key}"), format!("\"{seconds}s\""));
+        let dynamic_config = vec![
+            seconds("PollerHistoryTTL", 20),
+            seconds("wv.VersionDrainageStatusRefreshInterval", 5),
+            seconds("wv.VersionDrainageStatusVisibilityGracePeriod", 5),
+        ];
+        Self { dynamic_config, ..Self::default() }
+    }
+}
+
 /// A running server. It ends with this value; its data too.
 pub struct TemporalServer {
     options: TemporalOptions,

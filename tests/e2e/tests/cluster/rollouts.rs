@@ -40,17 +40,6 @@ fn release(name: &str, pause: &str) -> Value {
     })
 }
 
-/// A server that finds out within seconds what others find out within minutes: that a version is drained, or not polled.
-async fn server(bed: &ClusterBed) -> Result<TemporalServer> {
-    let seconds = |key: &str, seconds: u32| (format!("matching.{key}"), format!("\"{seconds}s\""));
-    let dynamic_config = vec![
-        seconds("PollerHistoryTTL", 20),
-        seconds("wv.VersionDrainageStatusRefreshInterval", 5),
-        seconds("wv.VersionDrainageStatusVisibilityGracePeriod", 5),
-    ];
-    TemporalServer::start_in(&bed.cluster, TemporalOptions { dynamic_config, ..TemporalOptions::default() }).await
-}
-
 /// The Build ID of the version that is current, once that is another than those.
 async fn current(ground: &Ground, before: &[&str]) -> Result<String> {
     eventually("a new version is current", async || {
@@ -111,7 +100,7 @@ async fn start_on(holds: &Holds, version: &str) -> Result<Vec<Hold>> {
 }
 
 pub async fn workflows_keep_to_their_versions_through_a_rollout_and_a_way_back(bed: Arc<ClusterBed>) -> Result<()> {
-    let server = server(&bed).await?;
+    let server = TemporalServer::start_in(&bed.cluster, TemporalOptions::quick_to_drain()).await?;
     let namespace = "workflows-keep-to-their-versions";
     let ground = Ground::with_connection(bed.client.clone(), namespace, &server.host_port()).await?;
     let holds = Holds::on(&server.host_port(), TEMPORAL_NAMESPACE, QUEUE)?;

@@ -47,17 +47,6 @@ fn release(name: &str) -> Value {
     })
 }
 
-/// A server that finds out within seconds what others find out within minutes: that a version is drained, or not polled.
-async fn server() -> Result<TemporalServer> {
-    let seconds = |key: &str, seconds: u32| (format!("matching.{key}"), format!("\"{seconds}s\""));
-    let dynamic_config = vec![
-        seconds("PollerHistoryTTL", 20),
-        seconds("wv.VersionDrainageStatusRefreshInterval", 5),
-        seconds("wv.VersionDrainageStatusVisibilityGracePeriod", 5),
-    ];
-    TemporalServer::start(TemporalOptions { dynamic_config, ..TemporalOptions::default() }).await
-}
-
 /// Starts the operator anew whenever it was killed.
 async fn keep_alive(bed: &HostBed, crossing: &Crossing) -> Result<()> {
     loop {
@@ -143,7 +132,8 @@ impl Story {
 pub async fn long_a_kill_before_and_after_each_write_changes_nothing_of_where_a_rollout_ends(
     bed: Arc<HostBed>,
 ) -> Result<()> {
-    let (control_plane, server) = tokio::try_join!(ControlPlane::start(), server())?;
+    let (control_plane, server) =
+        tokio::try_join!(ControlPlane::start(), TemporalServer::start(TemporalOptions::quick_to_drain()))?;
     install_kinds(&control_plane.client()).await?;
     let crossing = Crossing::start(control_plane.client(), &server.host_port()).await?;
     let ground = Ground::with_connection(control_plane.client(), NAMESPACE, &crossing.host_port()).await?;
