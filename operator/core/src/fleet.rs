@@ -12,7 +12,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::api::{
-    DeletionPolicy, GoDuration, RuntimeMode, TaskQueueType, Versioning, WorkerDeployment, unsupported_fields,
+    DeletionPolicy, GoDuration, PodTemplate, RuntimeMode, TaskQueueType, Versioning, WorkerDeployment,
+    unsupported_fields,
 };
 use crate::build;
 use crate::build::deployment::{self, Child, ChildInput, Owner};
@@ -117,7 +118,7 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
     let meta = &object.metadata;
     let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
     let uid = meta.uid.clone().unwrap_or_default();
-    let template = spec.template.as_ref().map_or(Value::Null, |template| template.0.clone());
+    let template = spec.template.as_ref().map_or(Value::Null, PodTemplate::value);
     check_names(&name, spec.versioning, &mut wrong);
     check_template(&template, spec.runs_shared_runtime(), &mut wrong);
     let scaling = spec.scaling.as_ref().map(|scaling| policy::scaling(scaling, &mut wrong));

@@ -243,7 +243,7 @@ spec:
             object["spec"]["workerOptions"]["temporalNamespace"] = "default".into();
             defaults::apply(&schema().unwrap(), &mut object);
             let object: operator_core::api::WorkerDeployment = serde_json::from_value(object).unwrap();
-            let template = object.spec.template.as_ref().map(|template| template.0.clone()).unwrap_or_default();
+            let template = object.spec.template.as_ref().map(|template| template.value()).unwrap_or_default();
             let computed = operator_core::fleet::build_id_of(&object, &template).unwrap();
             assert_eq!(printed(manifest, false).unwrap().trim(), computed);
         }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
-use futures::stream::{BoxStream, select};
+use futures::stream::select;
+use futures::{Stream, StreamExt, future};
 use kube::Client;
 use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::ObjectRef;
 use operator_core::api::WorkerDeployment;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::fleet::{self, Error};
@@ -17,10 +17,6 @@ use super::{Context, Shared, connections};
 use crate::changes::{Changes, FleetId};
 use crate::kube::lease::Leadership;
 use crate::kube::watches::{self, FleetRef, Guarded};
-
-/// Fleets that a channel between the poller and a scope may hold before the oldest is dropped: all of them are looked at
-/// again at the resync.
-const BACKLOG: usize = 65_536;
 
 /// What every scope is started with.
 #[derive(Clone)]
@@ -41,29 +37,28 @@ pub struct Start {
 
 /// Runs the scopes; all namespaces when none is named.
 pub async fn run(start: Start, namespaces: Vec<String>, changes: Arc<Changes>) {
-    let scopes: Vec<Option<String>> =
+    let names: Vec<Option<String>> =
         if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
-    let (fleets, _) = broadcast::channel(BACKLOG);
-    let route = route(changes, start.shared.clone(), fleets.clone());
-    let scopes = scopes.into_iter().map(|namespace| scope(start.clone(), namespace, fleets.subscribe()));
+    let own: Vec<_> = names.into_iter().map(|namespace| (namespace, Changes::new())).collect();
+    let route = route(changes, start.shared.clone(), own.clone());
+    let scopes = own.into_iter().map(|(namespace, changes)| scope(start.clone(), namespace, changes));
     tokio::select! {
         () = route => {}
         _ = futures::future::join_all(scopes) => {}
     }
 }
 
-/// Turns the fleets of the poller and the scraper into references.
-async fn route(changes: Arc<Changes>, shared: Arc<Shared>, fleets: broadcast::Sender<FleetRef>) {
+/// Gives the fleets of the poller and the scraper to the scopes that they are in.
+async fn route(changes: Arc<Changes>, shared: Arc<Shared>, scopes: Vec<(Option<String>, Arc<Changes>)>) {
     loop {
         let fleet = changes.next().await;
-        if let Some((namespace, name)) = shared.memories.key(&fleet) {
-            // No receiver: every scope has ended, and so does the process.
-            let _ = fleets.send(ObjectRef::new(&name).within(&namespace));
-        }
+        let Some((namespace, _)) = shared.memories.key(&fleet) else { continue };
+        let of_scope = scopes.iter().filter(|(own, _)| own.as_ref().is_none_or(|own| *own == namespace));
+        of_scope.for_each(|(_, changes)| changes.send(&fleet));
     }
 }
 
-async fn scope(start: Start, namespace: Option<String>, fleets: broadcast::Receiver<FleetRef>) {
+async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
     let shared = start.shared.clone();
     let scope = watches::start(&start.client, namespace.as_deref(), move |uid| {
         let fleet = FleetId::from(uid);
@@ -81,7 +76,7 @@ async fn scope(start: Start, namespace: Option<String>, fleets: broadcast::Recei
         caches: caches.clone(),
         shared: start.shared.clone(),
     });
-    let touched = select(scope.touched, only(namespace, fleets));
+    let touched = select(scope.touched, references(changes, start.shared.clone()).boxed());
     let ready = start.ready.clone();
     tokio::spawn(async move {
         caches.wait_until_ready().await;
@@ -118,19 +113,12 @@ async fn scope(start: Start, namespace: Option<String>, fleets: broadcast::Recei
     }
 }
 
-fn only(namespace: Option<String>, fleets: broadcast::Receiver<FleetRef>) -> BoxStream<'static, FleetRef> {
-    futures::stream::unfold((fleets, namespace), |(mut fleets, namespace)| async move {
-        loop {
-            match fleets.recv().await {
-                Ok(fleet) if namespace.is_none() || fleet.namespace == namespace => {
-                    return Some((fleet, (fleets, namespace)));
-                }
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
+/// References to fleets that wait to be looked at.
+fn references(changes: Arc<Changes>, shared: Arc<Shared>) -> impl Stream<Item = FleetRef> + Send {
+    changes.stream().filter_map(move |fleet| {
+        let key = shared.memories.key(&fleet);
+        future::ready(key.map(|(namespace, name)| ObjectRef::new(&name).within(&namespace)))
     })
-    .boxed()
 }
 
 /// Each fleet has a backoff of its own.

@@ -86,6 +86,18 @@ impl Programs {
         Ok(Self { executables: executables(&String::from_utf8_lossy(&output.stdout)) })
     }
 
+    /// A program that was built in profile `dist`, as images have it, beside the program that runs now.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn of_image(name: &str) -> Result<Self> {
+        let own = env::current_exe()?;
+        let program =
+            own.ancestors().nth(2).context("this program lies in no folder of cargo's")?.join("dist").join(name);
+        ensure!(program.is_file(), "{} is not there; build it in profile dist", program.display());
+        Ok(Self { executables: [(name.to_owned(), program)].into() })
+    }
+
     /// Path of a program: `temporal-worker-operator`, `worker-runtime`, `pictures` or `thumbnail`.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 /// The schema of `spec.template`: the contract's. Its defaults change the stored object and so
 /// the build id.
@@ -13,34 +13,29 @@ const SCHEMA: &str = include_str!("pod_template_schema.json");
 /// A pod template as the user wrote it and the API server stored it.
 ///
 /// It is not read into a typed pod: a field that this program's Kubernetes version does not know must reach the pods,
-/// and the build id is computed over the template's own values.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct PodTemplate(pub Value);
+/// and the build id is computed over the template's own values. It is kept as text: caches hold one for each fleet, and as a tree
+/// of maps it takes many times as much.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodTemplate(Box<str>);
 
 impl PodTemplate {
-    /// `metadata.labels`; entries that are not text are left out (the schema refuses them).
-    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        texts(self.0.pointer("/metadata/labels"))
-    }
-
-    /// `metadata.annotations`, as [`Self::labels`].
-    pub fn annotations(&self) -> impl Iterator<Item = (&str, &str)> {
-        texts(self.0.pointer("/metadata/annotations"))
-    }
-
-    /// `spec.containers`, empty when there are none.
+    /// The template itself.
     #[must_use]
-    pub fn containers(&self) -> &[Value] {
-        self.0.pointer("/spec/containers").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.0).unwrap_or_default()
     }
 }
 
-fn texts(map: Option<&Value>) -> impl Iterator<Item = (&str, &str)> {
-    map.and_then(Value::as_object)
-        .into_iter()
-        .flat_map(Map::iter)
-        .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+impl<'de> Deserialize<'de> for PodTemplate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(|value| Self(value.to_string().into()))
+    }
+}
+
+impl Serialize for PodTemplate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value().serialize(serializer)
+    }
 }
 
 impl JsonSchema for PodTemplate {

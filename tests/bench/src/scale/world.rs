@@ -7,7 +7,7 @@ use e2e::Ground;
 use e2e::host::{Operator, install_kinds};
 use e2e::wait::within;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use harness::programs::{Profile, Programs};
+use harness::programs::Programs;
 use harness::{ControlPlane, TemporalOptions, TemporalServer};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::{Api, Client};
@@ -50,7 +50,7 @@ impl World {
     /// # Errors
     /// A part can't be built or started, or the fleets don't become right in time.
     pub async fn build(fleets: usize, options: TemporalOptions) -> Result<Self> {
-        let programs = Programs::build(Profile::own()).await?;
+        let programs = Programs::of_image("temporal-worker-operator")?;
         let (control_plane, server) = tokio::try_join!(ControlPlane::start(), TemporalServer::start(options))?;
         let client = control_plane.client();
         install_kinds(&client).await?;
