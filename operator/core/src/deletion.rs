@@ -127,8 +127,8 @@ fn clean(input: &Deletion<'_>) -> (Vec<Step>, String) {
     };
     match &temporal.deployment {
         Observation::Known { value: None, .. } => (vec![Step::Release { left: None }], "Nothing is left.".into()),
-        Observation::Known { value: Some(info), .. } => on_the_server(input, info),
-        Observation::Stale { .. } | Observation::Unknown => {
+        Observation::Known { value: Some(info), .. } if !info.remembered => on_the_server(input, info),
+        Observation::Known { .. } | Observation::Stale { .. } | Observation::Unknown => {
             (Vec::new(), "It waits for the Temporal server to answer.".into())
         }
     }

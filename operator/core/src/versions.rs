@@ -1,5 +1,6 @@
 //! The versions of a fleet that have a Deployment, each with its role.
 
+use crate::api::{VersionStatus, WorkerDeploymentStatus};
 use crate::connection::Attached;
 use crate::fleet::Fleet;
 use crate::names;
@@ -47,6 +48,28 @@ impl Version<'_> {
 #[must_use]
 pub fn last_info(temporal: &TemporalState) -> Option<&DeploymentInfo> {
     temporal.deployment.last().and_then(Option::as_ref)
+}
+
+/// What was last read of the Worker Deployment as the status has it, if the target had all of the traffic then and there was no
+/// other version: whoever starts anew need not ask for all that again where the server says that the traffic is still so.
+#[must_use]
+pub fn remembered(fleet: &Fleet, status: &WorkerDeploymentStatus) -> Option<DeploymentInfo> {
+    let (build_id, target) = (fleet.build_id.as_ref()?, &status.target_version);
+    let current = status.current_version.as_ref()?;
+    let settled = target.version.build_id == *build_id
+        && current.build_id == *build_id
+        && target.version.status == VersionStatus::Current
+        && target.ramp_percentage.is_none()
+        && status.deprecated_versions.is_empty();
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    settled.then_some(DeploymentInfo {
+        current_build_id: Some(build_id.clone()),
+        conflict_token: status.version_conflict_token.as_ref()?.0.clone(),
+        manager_identity: text(&status.manager_identity),
+        last_modifier_identity: text(&status.last_modifier_identity),
+        remembered: true,
+        ..DeploymentInfo::default()
+    })
 }
 
 /// The versions that have a Deployment; first the one that does the work ([`main_child`]).

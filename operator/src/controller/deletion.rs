@@ -105,6 +105,7 @@ fn look(fleet: &Reconcile<'_>, connection: &Arc<Connection>) -> TemporalState {
         deployment_name: Some(names::temporal_deployment_name(fleet.key.namespace, fleet.key.name)),
         build_ids: Vec::new(),
         main: None,
+        remembered: None,
         lanes: Default::default(),
         phase: Phase::Registering,
         gated: false,

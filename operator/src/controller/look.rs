@@ -10,7 +10,7 @@ use operator_core::api::{WorkerDeployment, WorkerDeploymentStatus};
 use operator_core::commands;
 use operator_core::cordon::OrderKey;
 use operator_core::fleet::{self, Fleet, Surroundings};
-use operator_core::observed::{KubeState, TemporalState};
+use operator_core::observed::{KubeState, Observation, TemporalState};
 use operator_core::plan::{self, Plan, PlanInput, object_key};
 use operator_core::rollout::{Order, Strategy};
 use operator_core::standing::stands;
@@ -212,6 +212,10 @@ impl Reconcile<'_> {
             deployment_name: fleet.build_id.is_some().then(|| fleet.deployment_name.clone()),
             build_ids: versions::build_ids(fleet, kube, temporal),
             main: versions::main_build_id(fleet, kube, temporal).map(str::to_owned),
+            remembered: match temporal.deployment {
+                Observation::Unknown => versions::remembered(fleet, &self.previous_status(memory)),
+                _ => None,
+            },
             lanes,
             phase,
             gated,

@@ -26,12 +26,16 @@ use super::readings::{
 /// Time that a call gets.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
+/// Worker Deployments that a list asks for: as many as the server gives out at once.
+const LIST_PAGE: i32 = 1000;
+
 /// The calls that are made, by the server's own names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Method {
     DescribeTaskQueue,
     ListTaskQueuePartitions,
+    ListWorkerDeployments,
     DescribeWorkerDeployment,
     DescribeWorkerDeploymentVersion,
     ListWorkers,
@@ -54,6 +58,7 @@ impl Method {
         match self {
             Self::DescribeTaskQueue => "DescribeTaskQueue",
             Self::ListTaskQueuePartitions => "ListTaskQueuePartitions",
+            Self::ListWorkerDeployments => "ListWorkerDeployments",
             Self::DescribeWorkerDeployment => "DescribeWorkerDeployment",
             Self::DescribeWorkerDeploymentVersion => "DescribeWorkerDeploymentVersion",
             Self::ListWorkers => "ListWorkers",
@@ -76,6 +81,7 @@ impl Method {
             self,
             Self::DescribeTaskQueue
                 | Self::ListTaskQueuePartitions
+                | Self::ListWorkerDeployments
                 | Self::DescribeWorkerDeployment
                 | Self::DescribeWorkerDeploymentVersion
                 | Self::ListWorkers
@@ -101,7 +107,12 @@ pub struct DeploymentReading {
     pub manager_identity: String,
     /// Identity that changed it last.
     pub last_modifier_identity: String,
+    /// Whether it is what the fleet's status had, of which a list said that the traffic is still so: then `summaries` are missing.
+    pub remembered: bool,
 }
+
+/// Build ID of the current version by the name of the Worker Deployment: those whose current version has all of the traffic.
+pub type Settled = BTreeMap<String, String>;
 
 /// What a version's description says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -161,7 +172,27 @@ pub async fn deployment(
         conflict_token: answer.conflict_token,
         manager_identity: info.manager_identity,
         last_modifier_identity: info.last_modifier_identity,
+        remembered: false,
     }))
+}
+
+/// Lists Worker Deployments, one page of them: one that is missing may be there all the same. The server's list follows what
+/// happens after a moment.
+pub async fn settled_deployments(connection: &Connection, namespace: &str) -> Result<Settled, CallError> {
+    let message = wire::ListWorkerDeploymentsRequest {
+        namespace: namespace.to_owned(),
+        page_size: LIST_PAGE,
+        ..Default::default()
+    };
+    let answer = call(connection, Method::ListWorkerDeployments, namespace, message, async |mut client, request| {
+        client.list_worker_deployments(request).await
+    });
+    let settled = |deployment: wire::list_worker_deployments_response::WorkerDeploymentSummary| {
+        let routing = deployment.routing_config?;
+        let current = current_build_id(&routing).filter(|_| ramp(&routing).is_none());
+        Some((deployment.name, current?))
+    };
+    Ok(answer.await?.worker_deployments.into_iter().filter_map(settled).collect())
 }
 
 /// Describes a version with the statistics of its queues; `None` when the server says that there is none.

@@ -24,6 +24,8 @@ use super::pool::Limits;
 const DEPLOYMENT_READS: f64 = 25.0;
 /// Changes of the routing: the server allows one a second.
 const ROUTING_WRITES: (f64, f64) = (1.0, 2.0);
+/// Lists of Worker Deployments: the server allows ten queries to its index of Workflows a second.
+const LISTS: (f64, f64) = (1.0, 2.0);
 /// Share of a second's calls that may come at once.
 const BURST_SECONDS: f64 = 0.25;
 /// Calls a second that no plan of reads counts on: for changes of the routing, and readings out of turn.
@@ -44,6 +46,8 @@ pub enum Kind {
     Deployment,
     /// Changes of the routing.
     Routing,
+    /// Lists of Worker Deployments: queries to the server's index of Workflows.
+    List,
 }
 
 impl Kind {
@@ -52,6 +56,7 @@ impl Kind {
             Self::Queue => "queue",
             Self::Deployment => "deployment",
             Self::Routing => "routing",
+            Self::List => "list",
         }
     }
 }
@@ -122,6 +127,7 @@ struct Buckets {
     queue: Bucket,
     deployment: Bucket,
     routing: Bucket,
+    list: Bucket,
     used: u32,
     used_since: Instant,
 }
@@ -139,6 +145,7 @@ impl Buckets {
             Kind::Queue => &mut self.queue,
             Kind::Deployment => &mut self.deployment,
             Kind::Routing => &mut self.routing,
+            Kind::List => &mut self.list,
         }
     }
 
@@ -166,6 +173,7 @@ impl Budget {
             queue: Bucket::new(full, burst, now),
             deployment: Bucket::new(deployment, deployment.max(1.0), now),
             routing: Bucket::new(ROUTING_WRITES.0, ROUTING_WRITES.1, now),
+            list: Bucket::new(LISTS.0, LISTS.1, now),
             used: 0,
             used_since: now,
         };
@@ -173,12 +181,12 @@ impl Budget {
     }
 
     /// Waits until the server has room for one more read; there is room again when the value is dropped. Changes of the routing
-    /// wait for nothing.
+    /// wait for nothing, nor do lists, of which there is one at a time.
     pub(super) async fn room(&self, kind: Kind) -> Option<SemaphorePermit<'_>> {
         let room = match kind {
             Kind::Queue => &self.room.queue,
             Kind::Deployment => &self.room.deployment,
-            Kind::Routing => return None,
+            Kind::Routing | Kind::List => return None,
         };
         room.acquire().await.ok()
     }

@@ -81,8 +81,10 @@ pub struct DeploymentInfo {
     /// Versions by Build ID, those that are asked for. `Known` with `None`: the server was asked for this version and has no
     /// record of it.
     pub versions: BTreeMap<String, Observation<Option<VersionInfo>>>,
-    /// Every version by Build ID, in a word.
+    /// Every version by Build ID, in a word; missing where it is remembered.
     pub summaries: BTreeMap<String, VersionSummary>,
+    /// Whether it is what the fleet's status had, of which a list of the server said that the traffic is still so.
+    pub remembered: bool,
     /// Token that a change of the routing must carry.
     pub conflict_token: Vec<u8>,
     /// Identity that alone may change the routing; empty when anybody may.

@@ -46,7 +46,10 @@ pub(super) fn fill(status: &mut WorkerDeploymentStatus, input: &StatusInput<'_>,
             (!info.conflict_token.is_empty()).then(|| ByteString(info.conflict_token.clone()));
         status.manager_identity = some(&info.manager_identity);
         status.last_modifier_identity = some(&info.last_modifier_identity);
-        status.version_count = i32::try_from(info.summaries.len()).ok();
+        status.version_count = match info.remembered {
+            true => input.previous.version_count,
+            false => i32::try_from(info.summaries.len()).ok(),
+        };
     }
 }
 

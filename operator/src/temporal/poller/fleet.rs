@@ -6,6 +6,7 @@ use std::time::Duration;
 use operator_core::observed::{LaneKey, TestRun, VersionStatus};
 use tokio::time::Instant;
 
+use super::list::Confirmation;
 use super::pace::Class;
 use super::timer::Timer;
 use super::{GATED_FRESH, Phase, STATS_FRESH, Watch};
@@ -52,6 +53,10 @@ pub(super) struct Fleet {
     pub watch: Watch,
     pub deployment_timer: Timer,
     pub deployment: Read<Option<DeploymentReading>>,
+    /// When a list last said the same.
+    pub confirmed: Option<Confirmation>,
+    /// Whether it is described only if the list does not confirm what the status has.
+    pub awaits_list: bool,
     /// When the share of a version that ramps changed, if it was seen to.
     pub ramp_since: Option<Instant>,
     pub versions: BTreeMap<String, Version>,
@@ -65,9 +70,11 @@ pub(super) struct Fleet {
 impl Fleet {
     pub(super) fn new(watch: Watch, now: Instant) -> Self {
         let mut fleet = Self {
+            awaits_list: watch.remembered.is_some(),
             watch,
             deployment_timer: Timer::new(now),
             deployment: None,
+            confirmed: None,
             ramp_since: None,
             versions: BTreeMap::new(),
             tests: BTreeMap::new(),
@@ -89,27 +96,36 @@ impl Fleet {
             return;
         }
         let phase_changed = watch.phase != self.watch.phase;
+        let registered = self.watch.phase == Phase::Registering && watch.phase == Phase::Running;
         let opened = self.watch.gated && !watch.gated;
         if phase_changed {
             self.phase_since = now;
             self.woke = (self.watch.phase == Phase::AtZero).then_some(now);
         }
+        self.awaits_list &= watch.remembered.is_some();
         self.watch = watch;
         self.follow_build_ids(now);
-        if phase_changed {
+        // While it registered it was read all the time.
+        if phase_changed && !(registered && self.is_settled()) {
             self.hurry(now);
         } else if opened {
             self.versions.values_mut().for_each(|version| version.timer.hurry(now));
         }
+        if self.is_remembered() && !self.is_settled() {
+            self.deployment_timer.hurry(now);
+        }
     }
 
     pub(super) fn hurry(&mut self, now: Instant) {
+        self.awaits_list = false;
         self.deployment_timer.hurry(now);
         self.versions.values_mut().for_each(|version| version.timer.hurry(now));
     }
 
     /// No read of it is under way any more: it moves to another poller.
     pub(super) fn detach(mut self, now: Instant) -> Self {
+        self.awaits_list = false;
+        self.confirmed = None;
         self.deployment_timer = Timer::new(now);
         self.versions.values_mut().for_each(|version| version.timer = Timer::new(now));
         self.tests.values_mut().for_each(|test| test.timer = Timer::new(now));
@@ -187,28 +203,34 @@ impl Fleet {
 
     /// How urgently its deployment is read, if it has one.
     pub(super) fn deployment_class(&self, now: Instant) -> Option<Class> {
-        self.watch.deployment_name.as_ref()?;
+        self.watch.deployment_name.as_ref().filter(|_| !self.awaits_list)?;
         Some(match self.watch.phase {
-            Phase::Registering => self.registering(now),
+            _ if self.is_settled() && self.confirmed.is_some_and(|confirmed| confirmed.holds(now)) => Class::Confirmed,
             _ if self.is_settled() => Class::Settled,
+            Phase::Registering => self.registering(now),
             _ => Class::Routing,
         })
     }
 
     /// Whether its only version is current, has all of the traffic, and is not scaled by what is read of it: only somebody else
     /// can change anything.
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         let [target] = &self.watch.build_ids[..] else { return false };
         let Some((Some(reading), _)) = &self.deployment else { return false };
         let is_current = reading.current_build_id.as_ref() == Some(target) && reading.ramp.is_none();
-        is_current && self.watch.phase == Phase::Running && self.watch.lanes.is_empty()
+        is_current && self.watch.phase != Phase::AtZero && self.watch.lanes.is_empty()
+    }
+
+    /// Whether nothing but the status and a list tells of its deployment.
+    fn is_remembered(&self) -> bool {
+        matches!(&self.deployment, Some((Some(reading), _)) if reading.remembered)
     }
 
     /// How urgently a version is read, if it may be there.
     pub(super) fn version_class(&self, build_id: &str, now: Instant) -> Option<Class> {
         self.watch.deployment_name.as_ref()?;
         // The server says that there is no such deployment, so there is no version of it either.
-        if matches!(self.deployment, Some((None, _))) || self.is_settled() {
+        if matches!(self.deployment, Some((None, _))) || self.is_settled() || self.awaits_list {
             return None;
         }
         let is_target = self.watch.build_ids.first().is_some_and(|target| target == build_id);

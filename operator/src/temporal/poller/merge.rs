@@ -194,10 +194,15 @@ fn both(live: Reading, stats: Reading) -> Reading {
 
 fn deployment(fleet: &Fleet, pace: &Pace, now: Instant) -> Observation<Option<DeploymentInfo>> {
     let Some((reading, taken)) = &fleet.deployment else { return Observation::Unknown };
-    let class = fleet.deployment_class(now).unwrap_or(Class::Routing);
+    let class = match fleet.deployment_class(now) {
+        // The list is what tells of it.
+        Some(Class::Confirmed) => Class::Settled,
+        class => class.unwrap_or(Class::Routing),
+    };
     let fresh = longest(pace, &[class, Class::Routing, Class::Steady]);
+    let taken = fleet.confirmed.map_or(*taken, |confirmed| confirmed.asked.max(*taken));
     let Some(reading) = reading else {
-        return Observation::aged(None, age(*taken, now), fresh);
+        return Observation::aged(None, age(taken, now), fresh);
     };
     let since = fleet.ramp_since.map(|since| age(since, now));
     let value = DeploymentInfo {
@@ -208,8 +213,9 @@ fn deployment(fleet: &Fleet, pace: &Pace, now: Instant) -> Observation<Option<De
         conflict_token: reading.conflict_token.clone(),
         manager_identity: reading.manager_identity.clone(),
         last_modifier_identity: reading.last_modifier_identity.clone(),
+        remembered: reading.remembered,
     };
-    Observation::aged(Some(value), age(*taken, now), fresh)
+    Observation::aged(Some(value), age(taken, now), fresh)
 }
 
 /// A version that was not asked for yet is not in it: that is not one that was not found.

@@ -9,6 +9,7 @@
 //! | version with statistics | each 10 s (pinned backlog is in no live reading) | each 5 s; 25 s while free slots prove that nothing waits | each second |
 //! | statistics of a Task Queue | beyond the budget, instead of the live reading | as the version, where none tells of it lately; for the rate limit each 10 minutes, 25 s while it holds tasks back | same |
 //! | deployment | each 30 s | each 30 s; each minute, and no version, where only somebody else changes anything | each second |
+//! | list of the namespace's deployments | - | each minute, in place of those where only somebody else changes anything: these are read each 10 minutes then | once, where the status says that the version is current |
 //! | test Workflow of a gate, until it ended | each 2 s, or as the budget allows | same | same |
 //!
 //! Versions and deployments are 25 reads a second for all fleets of a Temporal namespace, Task Queues have the rest of the
@@ -18,6 +19,7 @@
 mod fleet;
 mod health;
 mod lane;
+mod list;
 mod merge;
 mod namespace;
 mod outcome;
@@ -33,7 +35,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use operator_core::observed::{LaneKey, TemporalState};
+use operator_core::observed::{DeploymentInfo, LaneKey, TemporalState};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -80,6 +82,9 @@ pub struct Watch {
     pub build_ids: Vec<String>,
     /// Build ID of the version whose statistics count for [`Watch::lanes`]; none with versioning disabled.
     pub main: Option<String>,
+    /// What the fleet's status says of the Worker Deployment, until something is read of it: a list of the server may say that it
+    /// is still so.
+    pub remembered: Option<DeploymentInfo>,
     /// Lanes of that version that are declared or known.
     pub lanes: BTreeSet<LaneKey>,
     /// What the fleet is going through.

@@ -11,7 +11,7 @@ use super::schedule::Job;
 use super::state::State;
 use super::{LIVE_FRESH, Phase, STATS_FRESH};
 use crate::changes::FleetId;
-use crate::temporal::api::{DeploymentReading, LiveStatus, Partitions, VersionReading};
+use crate::temporal::api::{DeploymentReading, LiveStatus, Partitions, Settled, VersionReading};
 use crate::temporal::budget::Budget;
 use crate::temporal::errors::CallError;
 
@@ -24,6 +24,7 @@ pub(super) enum Answer {
     Partitions(Partitions),
     Live(Option<LiveStatus>),
     Stats(LaneStats),
+    List(Settled),
     Deployment(Option<DeploymentReading>),
     Version(Option<VersionReading>),
     Test(Option<TestRun>),
@@ -68,6 +69,7 @@ impl State {
                 changed.extend(self.take_live(lane, *partition, status, (asked, now)));
             }
             (Job::Stats { lane }, Answer::Stats(stats)) => changed.extend(self.take_stats(lane, stats, asked)),
+            (Job::List, Answer::List(settled)) => changed.extend(self.take_list(settled, asked)),
             (Job::Deployment { fleet, name }, Answer::Deployment(reading)) => {
                 changed.extend(self.take_deployment(fleet, name, reading, asked, now));
             }
@@ -89,6 +91,10 @@ impl State {
             }
             self.live_unsupported(now);
             return Vec::new();
+        }
+        if matches!(job, Job::List) {
+            let passes = is_general(error.failure.class) || error.failure.class == FailureClass::ResourceExhausted;
+            self.list_failed(!passes, now);
         }
         let mut changed = Vec::new();
         let is_down = self.health.failure.is_some();
@@ -116,6 +122,7 @@ impl State {
             Job::Live { lane, .. } | Job::Stats { lane } => {
                 self.lanes.get(lane).map(|lane| lane.watchers.clone()).unwrap_or_default()
             }
+            Job::List => Vec::new(),
             Job::Deployment { fleet, .. } | Job::Version { fleet, .. } | Job::Test { fleet, .. } => vec![fleet.clone()],
         }
     }
@@ -201,6 +208,7 @@ impl State {
         if before.as_ref().map(|(reading, _)| reading) == read {
             return None;
         }
+        fleet.confirmed = None;
         if matches!(before, Some((None, _))) {
             fleet.versions.values_mut().for_each(|version| version.timer.hurry(now));
         }

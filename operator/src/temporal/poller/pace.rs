@@ -34,6 +34,8 @@ pub(super) enum Class {
     Routing,
     /// A Worker Deployment whose only version has the traffic, of a fleet that is not scaled: only somebody else changes it.
     Settled,
+    /// The same of a fleet of which a list says that nothing changed.
+    Confirmed,
     /// A Task Queue at zero that had a task lately.
     Warm,
     /// A Task Queue at zero that had none for long.
@@ -52,7 +54,7 @@ struct Span {
 }
 
 impl Class {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Registering,
         Self::Hot,
         Self::Steady,
@@ -60,6 +62,7 @@ impl Class {
         Self::Pinned,
         Self::Routing,
         Self::Settled,
+        Self::Confirmed,
         Self::Warm,
         Self::Cold,
         Self::Test,
@@ -76,6 +79,7 @@ impl Class {
             Self::Pinned => "pinned",
             Self::Routing => "routing",
             Self::Settled => "settled",
+            Self::Confirmed => "confirmed",
             Self::Warm => "warm",
             Self::Cold => "cold",
             Self::Test => "test",
@@ -105,7 +109,7 @@ impl Class {
             Self::Cold => (20.0, 0.5, 180.0),
             // A rollout waits for it, for minutes as a rule.
             Self::Test => (5.0, 2.0, 60.0),
-            Self::Configured => (600.0, 600.0, 1800.0),
+            Self::Confirmed | Self::Configured => (600.0, 600.0, 1800.0),
         };
         Span { base, shortest, longest }
     }

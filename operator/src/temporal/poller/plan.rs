@@ -26,6 +26,7 @@ impl State {
     /// Shares the calls that there are out.
     pub(super) fn plan(&mut self, now: Instant, budget: &Budget) {
         self.planned_at = Some(now);
+        self.plan_list(now);
         let deployments = self.deployment_demand(now);
         let queues = self.queue_demand(now);
         let owner = *self.owner.get_or_insert_with(|| budget.join());

@@ -24,6 +24,7 @@ pub(super) enum Job {
     Partitions { queue: String },
     Live { lane: LaneKey, partition: usize },
     Stats { lane: LaneKey },
+    List,
     Deployment { fleet: FleetId, name: String },
     Version { fleet: FleetId, name: String, build_id: String },
     Test { fleet: FleetId, workflow_id: String },
@@ -34,6 +35,7 @@ impl Job {
         match self {
             Self::Partitions { .. } | Self::Live { .. } | Self::Stats { .. } | Self::Test { .. } => Kind::Queue,
             Self::Deployment { .. } | Self::Version { .. } => Kind::Deployment,
+            Self::List => Kind::List,
         }
     }
 }
@@ -90,8 +92,8 @@ impl State {
             self.plan(now, budget);
         }
         let far = now + FAR;
-        let mut reads: Vec<Planned> =
-            self.first_queue_read(now).into_iter().chain(self.first_deployment_read(now)).collect();
+        let firsts = [self.first_queue_read(now), self.first_deployment_read(now), self.first_list(now)];
+        let mut reads: Vec<Planned> = firsts.into_iter().flatten().collect();
         reads.sort_by_key(|read| read.order);
         if let Some(probe_at) = self.health.probe_at {
             // One call at a time finds out whether the server is back, whatever is due.
@@ -167,6 +169,13 @@ impl State {
                 earliest.offer(&test.timer, every, Candidate::Test(id, workflow_id));
             }
         }
+    }
+
+    fn first_list(&self, now: Instant) -> Option<Planned> {
+        let mut earliest = Earliest::new(now);
+        let every = (Class::Settled, self.deployment_pace.interval(Class::Settled));
+        earliest.offer(self.wanted_list()?, every, Job::List);
+        earliest.first.map(|(order, class, job)| Planned { order, class, job })
     }
 
     fn first_deployment_read(&self, now: Instant) -> Option<Planned> {

@@ -10,6 +10,7 @@ use super::Watch;
 use super::fleet::Fleet;
 use super::health::Health;
 use super::lane::{Lane, Queue};
+use super::list::List;
 use super::pace::Pace;
 use super::schedule::Job;
 use super::timer::Timer;
@@ -25,6 +26,7 @@ pub(super) struct State {
     pub fleets: HashMap<FleetId, Fleet>,
     pub lanes: HashMap<LaneKey, Lane>,
     pub queues: HashMap<String, Queue>,
+    pub list: List,
     pub health: Health,
     /// Until when the server is not asked for the live status.
     pub live_off_until: Option<Instant>,
@@ -58,6 +60,7 @@ impl State {
                 self.fleets.insert(id.clone(), Fleet::new(watch, now));
             }
         }
+        self.await_list(&id, now);
         self.follow_lanes(&id, now);
         true
     }
@@ -171,6 +174,7 @@ impl State {
             lane.stats_timer.forgive(now);
         }
         self.queues.values_mut().for_each(|queue| queue.timer.forgive(now));
+        self.list.timer.iter_mut().for_each(|timer| timer.forgive(now));
     }
 
     /// The timer of a read; none when what it reads is not watched any more.
@@ -179,6 +183,7 @@ impl State {
             Job::Partitions { queue } => self.queues.get_mut(queue).map(|queue| &mut queue.timer),
             Job::Live { lane, .. } => self.lanes.get_mut(lane).map(|lane| &mut lane.live_timer),
             Job::Stats { lane } => self.lanes.get_mut(lane).map(|lane| &mut lane.stats_timer),
+            Job::List => self.list.timer.as_mut(),
             Job::Deployment { fleet, .. } => self.fleets.get_mut(fleet).map(|fleet| &mut fleet.deployment_timer),
             Job::Version { fleet, build_id, .. } => {
                 Some(&mut self.fleets.get_mut(fleet)?.versions.get_mut(build_id)?.timer)

@@ -135,6 +135,7 @@ async fn start_poller(
         lanes: (0..queues).map(lane).collect(),
         phase: Phase::AtZero,
         gated: false,
+        remembered: None,
     });
     let state = || poller.snapshot(&fleet, tokio::time::Instant::now());
     let all_read = async {

@@ -99,6 +99,7 @@ impl Bed {
             lanes: queues.iter().map(|queue| workflow_lane(queue)).collect(),
             phase,
             gated: false,
+            remembered: None,
         })
     }
 

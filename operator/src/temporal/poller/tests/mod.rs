@@ -66,6 +66,7 @@ impl Bed {
             lanes: BTreeSet::from([lane()]),
             phase,
             gated: false,
+            remembered: None,
         }
     }
 
