@@ -250,6 +250,9 @@ mod tests {
         let info = world.info.as_mut().unwrap();
         info.ramp = None;
         assert!(matches!(world.steps()[..], [Step::ClearCurrent { .. }]));
+        world.info.as_mut().unwrap().remembered = true;
+        assert_eq!(world.steps(), [], "a list does not tell all of it");
+        world.info.as_mut().unwrap().remembered = false;
         world.info.as_mut().unwrap().current_build_id = None;
         assert!(matches!(world.steps()[..], [Step::DeleteVersion { .. }, Step::DeleteVersion { .. }]));
         assert_eq!(world.plan(false, &["b1"]).0, [Step::DeleteVersion { build_id: "b2".into() }]);

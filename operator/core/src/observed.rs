@@ -298,6 +298,8 @@ pub struct ChildState {
     pub available_since: Option<jiff::Timestamp>,
     /// What a write must be based on.
     pub resource_version: String,
+    /// `metadata.generation`: another one means that somebody changed its spec.
+    pub generation: i64,
     /// Image of the runtime that it was created with.
     pub runtime_image: Option<String>,
     /// Whether its pods know their uid, so that they can be cordoned.

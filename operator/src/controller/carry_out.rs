@@ -10,7 +10,7 @@ use operator_core::build::attach;
 use operator_core::build::environment::WorkerIdentity;
 use operator_core::events::{self, EventData};
 use operator_core::fleet::Fleet;
-use operator_core::observed::{FailureClass, TemporalFailure};
+use operator_core::observed::{ChildState, FailureClass, TemporalFailure};
 use operator_core::plan::{Action, object_key};
 use serde_json::Value;
 
@@ -95,8 +95,15 @@ pub struct Work<'a> {
     pub meta: &'a ObjectMeta,
     /// The channel to its server.
     pub connection: &'a Connection,
-    /// Names of the Deployments that the cache shows as the fleet's own.
-    pub known: Vec<String>,
+    /// The fleet's own Deployments, as the plan was made on them.
+    pub children: &'a [ChildState],
+}
+
+impl Work<'_> {
+    /// Whether an object, by its key, is a Deployment that there is.
+    fn knows(&self, key: &str) -> bool {
+        key.strip_prefix("Deployment/").is_some_and(|name| self.children.iter().any(|child| child.name == name))
+    }
 }
 
 /// Carries out a plan.
@@ -125,7 +132,7 @@ fn tell(work: &Work<'_>, action: &Action, failure: &Failure, memory: &mut Memory
         return;
     }
     let note = format!("{failure}.");
-    let is_new = matches!(action, Action::Apply { object, .. } if !work.known.contains(&object_key(object)));
+    let is_new = matches!(action, Action::Apply { object, .. } if !work.knows(&object_key(object)));
     if memory.told_failure.as_ref() != Some(&note) {
         outcome.events.extend(events::failed(action, is_new, &note));
         memory.told_failure = Some(note);
@@ -149,6 +156,7 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
         Action::Scale { child, from, to, resource_version, reason } => {
             let scaled = apply::scale(client, namespace, child, resource_version, *to).await;
             scaled.map_err(failed(|| format!("scale of Deployment {child}")))?;
+            work.children.iter().filter(|known| known.name == *child).for_each(|known| memory.scaled(known));
             outcome.scaled_to.insert(child.clone(), *to);
             outcome.events.push(events::scaled(*from, *to, reason));
         }
@@ -190,7 +198,7 @@ async fn apply_object(
 ) -> Result<(), Failure> {
     let client = &work.ctx.client;
     let key = object_key(object);
-    let known = work.known.contains(&key) || memory.applied.contains_key(&key);
+    let known = work.knows(&key) || memory.applied.contains_key(&key);
     if memory.only_aged(&key, digest)
         && apply::stands(client, object).await.map_err(|error| Failure::Call { what: key.clone(), error })?
     {

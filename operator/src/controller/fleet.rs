@@ -94,7 +94,14 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
     let key = FleetKey { namespace: &namespace, name: &name, uid: &uid };
     let id = FleetId::from(uid.as_str());
     let mut memory = ctx.shared.memories.get(&id);
-    memory.key = (namespace.clone(), name.clone());
+    if memory.key.1.is_empty() {
+        memory.key = (namespace.clone(), name.clone());
+        // What is news while this runs must find its fleet.
+        ctx.shared.memories.put(&id, memory.clone());
+    }
+    if memory.written.as_deref() == wd.status.as_ref() {
+        memory.written = None;
+    }
     let reconcile = Reconcile { wd, ctx, key, id: &id };
     let result = match &wd.metadata.deletion_timestamp {
         Some(since) => deletion::run(&reconcile, since.0, &mut memory).await,
@@ -186,7 +193,7 @@ impl Reconcile<'_> {
             fleet: &seen.fleet,
             meta: &self.wd.metadata,
             connection: &seen.connection,
-            known: seen.kube.children.iter().map(|child| format!("Deployment/{}", child.name)).collect(),
+            children: &seen.kube.children,
         };
         carry_out(&work, &seen.plan.actions, memory).await
     }

@@ -223,7 +223,7 @@ impl Reconcile<'_> {
     }
 
     fn plan(&self, fleet: &Fleet, kube: &KubeState, temporal: &TemporalState, memory: &Memory) -> Plan {
-        let applied = memory.standing(&observe::generations(&self.ctx.caches, &self.key));
+        let applied = memory.standing(&kube.children);
         plan::plan(&PlanInput {
             fleet,
             kube,
@@ -300,8 +300,7 @@ impl Reconcile<'_> {
     }
 
     pub(crate) fn previous_status(&self, memory: &Memory) -> WorkerDeploymentStatus {
-        let written = memory.written.as_ref().map(|(status, _)| status.clone());
-        written.or_else(|| self.wd.status.clone()).unwrap_or_default()
+        memory.written.as_deref().or(self.wd.status.as_ref()).cloned().unwrap_or_default()
     }
 }
 

@@ -37,8 +37,10 @@ pub struct Memory {
     pub resting: BTreeMap<String, Rest>,
     /// Test Workflows that could not be started, by Workflow ID.
     pub unstarted: BTreeMap<String, Failed>,
-    /// The status as it was last written, and when.
-    pub written: Option<(WorkerDeploymentStatus, Instant)>,
+    /// The status as it was last written, until the cache shows it.
+    pub written: Option<Box<WorkerDeploymentStatus>>,
+    /// When it was last written.
+    pub written_at: Option<Instant>,
     /// Since when readings have been missing or old without a break.
     pub stale_since: Option<Instant>,
     /// When victims were last marked.
@@ -75,15 +77,32 @@ pub struct Applied {
 const UNWATCHED_STANDS: Duration = Duration::from_secs(600);
 
 impl Memory {
-    /// Digests of what stands as it was applied, given the generations that Deployments have now.
+    /// Digests of what stands as it was applied, given the Deployments that there are now.
     #[must_use]
-    pub fn standing(&self, generations: &BTreeMap<String, i64>) -> BTreeMap<String, String> {
+    pub fn standing(&self, children: &[ChildState]) -> BTreeMap<String, String> {
         let stands = |key: &String, applied: &Applied| match key.strip_prefix("Deployment/") {
-            Some(name) => applied.generation.is_some() && generations.get(name).copied() == applied.generation,
+            Some(name) => {
+                children.iter().any(|child| child.name == name && Some(child.generation) == applied.generation)
+            }
             None => applied.at.elapsed() < UNWATCHED_STANDS,
         };
         let standing = self.applied.iter().filter(|(key, applied)| stands(key, applied));
         standing.map(|(key, applied)| (key.clone(), applied.digest.clone())).collect()
+    }
+
+    /// Notes that the operator itself has changed the replicas of a Deployment that was as given: it stands as it did, though its
+    /// spec has changed once more.
+    pub fn scaled(&mut self, child: &ChildState) {
+        let applied = self.applied.get_mut(&format!("Deployment/{}", child.name));
+        if let Some(applied) = applied.filter(|applied| applied.generation == Some(child.generation)) {
+            applied.generation = Some(child.generation + 1);
+        }
+    }
+
+    /// Notes that a status was written.
+    pub fn wrote(&mut self, status: WorkerDeploymentStatus) {
+        self.written = Some(Box::new(status));
+        self.written_at = Some(Instant::now());
     }
 
     /// Makes [`Memory::scaling`] that of the version that does the work now. A version that was not scaled before begins with
@@ -125,24 +144,24 @@ impl Memory {
     }
 }
 
-/// Memories of all fleets.
+/// Memories of all fleets. Boxed, as a table has room for twice as many as it holds.
 #[derive(Default)]
-pub struct Memories(Mutex<HashMap<FleetId, Memory>>);
+pub struct Memories(Mutex<HashMap<FleetId, Box<Memory>>>);
 
 impl Memories {
     /// A copy of a fleet's memory; empty for a new fleet.
     pub fn get(&self, fleet: &FleetId) -> Memory {
-        self.0.lock().get(fleet).cloned().unwrap_or_default()
+        self.0.lock().get(fleet).map(|memory| (**memory).clone()).unwrap_or_default()
     }
 
     /// Copies of all memories.
     pub fn all(&self) -> Vec<(FleetId, Memory)> {
-        self.0.lock().iter().map(|(fleet, memory)| (fleet.clone(), memory.clone())).collect()
+        self.0.lock().iter().map(|(fleet, memory)| (fleet.clone(), (**memory).clone())).collect()
     }
 
     /// Keeps a fleet's memory.
     pub fn put(&self, fleet: &FleetId, memory: Memory) {
-        self.0.lock().insert(fleet.clone(), memory);
+        self.0.lock().insert(fleet.clone(), Box::new(memory));
     }
 
     /// Forgets a fleet.
@@ -177,7 +196,7 @@ mod tests {
     #[test]
     fn a_deployment_that_somebody_changed_does_not_stand() {
         let applied = |generation| Applied { digest: "d".into(), generation, at: Instant::now() };
-        let memory = Memory {
+        let mut memory = Memory {
             applied: BTreeMap::from([
                 ("Deployment/a".into(), applied(Some(1))),
                 ("Deployment/b".into(), applied(Some(1))),
@@ -185,7 +204,18 @@ mod tests {
             ]),
             ..Memory::default()
         };
-        let standing = memory.standing(&BTreeMap::from([("a".into(), 1), ("b".into(), 2)]));
-        assert_eq!(standing.keys().collect::<Vec<_>>(), ["ConfigMap/a", "Deployment/a"]);
+        let child = |name: &str, generation| ChildState { name: name.into(), generation, ..ChildState::default() };
+        let standing = |memory: &Memory, a, b| {
+            memory.standing(&[child("a", a), child("b", b)]).into_keys().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(standing(&memory, 1, 2), "ConfigMap/a Deployment/a");
+        memory.scaled(&child("a", 1));
+        memory.scaled(&child("b", 2));
+        assert_eq!(
+            standing(&memory, 2, 3),
+            "ConfigMap/a Deployment/a",
+            "scaling one makes up for no change of another hand"
+        );
+        assert_eq!(standing(&memory, 3, 3), "ConfigMap/a", "another change after that is one");
     }
 }

@@ -28,7 +28,7 @@ pub async fn report(
     if let Some(ready) = new.condition(ConditionType::Ready) {
         ctx.shared.metrics.judged(&key.uid.into(), &ready.status);
     }
-    let since = memory.written.as_ref().map_or(status::QUIET_WRITE_INTERVAL, |(_, at)| at.elapsed());
+    let since = memory.written_at.map_or(status::QUIET_WRITE_INTERVAL, |at| at.elapsed());
     let permit = ctx.leadership.permit().await;
     let due = status::must_write(input.previous, &new, since) && !status::says_more_already(input);
     let write = due && permit.is_some();
@@ -43,7 +43,7 @@ pub async fn report(
             memory.slo_missed = Some(Instant::now());
         }
         crate::kube::status::write(&ctx.client, key.namespace, key.name, &new).await?;
-        memory.written = Some((new, Instant::now()));
+        memory.wrote(new);
     }
     let about = Regarding { namespace: key.namespace, name: key.name, uid: key.uid };
     for event in &events {
@@ -70,7 +70,7 @@ pub async fn write(
         Err(error) if error.is_not_found() => return Ok(()),
         result => result?,
     }
-    memory.written = Some((new, Instant::now()));
+    memory.wrote(new);
     Ok(())
 }
 

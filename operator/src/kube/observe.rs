@@ -1,7 +1,5 @@
 //! Reads of the Kubernetes side: a fleet's children and pods from the caches, its Connection and Secrets.
 
-use std::collections::BTreeMap;
-
 use kube::runtime::reflector::ObjectRef;
 use operator_core::api::{Connection, ConnectionKind, Reason, WorkerDeployment};
 use operator_core::connection::{Auth, ConnectionFacts, SecretKey};
@@ -94,13 +92,6 @@ fn pod_state(pod: &PodView, known: &impl Knowledge) -> PodState {
         load,
         unreadable,
     }
-}
-
-/// Generations of the fleet's Deployments, by name.
-pub fn generations(caches: &Caches, fleet: &FleetKey<'_>) -> BTreeMap<String, i64> {
-    let label = names::deployment_name_label(fleet.name);
-    let deployments = caches.deployments.group(fleet.namespace, &label);
-    deployments.iter().map(|deployment| (deployment.child.name.clone(), deployment.generation)).collect()
 }
 
 /// Why a Connection can't be used.

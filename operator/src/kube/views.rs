@@ -34,8 +34,6 @@ pub struct DeploymentView {
     label: String,
     /// UID of the controlling owner.
     pub owner_uid: Option<String>,
-    /// `metadata.generation`: a change of the spec by anybody.
-    pub generation: i64,
     /// What the core needs.
     pub child: ChildState,
 }
@@ -99,6 +97,7 @@ impl View for DeploymentView {
             replicas: u32::try_from(exist).unwrap_or(0),
             available_since: available_since(object),
             resource_version: meta.resource_version.clone().unwrap_or_default(),
+            generation: meta.generation.unwrap_or(0),
             runtime_image: annotation(meta, names::RUNTIME_IMAGE_ANNOTATION),
             cordonable: annotation(meta, names::CORDONABLE_ANNOTATION).as_deref() == Some("true"),
             superseded_at: annotation(meta, names::SUPERSEDED_AT_ANNOTATION).and_then(|at| at.parse().ok()),
@@ -109,7 +108,6 @@ impl View for DeploymentView {
             namespace: meta.namespace.clone().unwrap_or_default(),
             label: label(meta, names::DEPLOYMENT_NAME_LABEL).unwrap_or_default(),
             owner_uid: owner.map(|owner| owner.uid.clone()),
-            generation: meta.generation.unwrap_or(0),
             child,
         }
     }

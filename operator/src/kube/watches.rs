@@ -18,6 +18,9 @@ use super::gate::Gate;
 use super::index::{Group, Index, View};
 use super::views::{DeploymentView, PodView};
 
+/// Objects of a first list that are read at a time.
+const PAGE: u32 = 100;
+
 /// A WorkerDeployment, or why what is stored under its name is none.
 pub type Guarded<K> = DeserializeGuard<K>;
 /// Reference to a WorkerDeployment.
@@ -119,7 +122,7 @@ pub fn start(client: &Client, namespace: Option<&str>, deleted: impl Fn(&str) + 
     let (fleets, fleet_writer) = kube::runtime::reflector::store();
     let (connections, connection_writer) = kube::runtime::reflector::store();
     let caches = Arc::new(Caches::new(fleets, connections));
-    let labelled = watcher::Config::default().labels(names::DEPLOYMENT_NAME_LABEL);
+    let labelled = config().labels(names::DEPLOYMENT_NAME_LABEL);
     let changed = fleets_stream(api(client, namespace), fleet_writer, caches.clone(), deleted);
     let connections = connections_stream(api(client, namespace), connection_writer, caches.clone());
     let deployments = watcher(api::<Deployment>(client, namespace), labelled.clone());
@@ -128,6 +131,11 @@ pub fn start(client: &Client, namespace: Option<&str>, deleted: impl Fn(&str) + 
     let pods = indexed(pods, caches.clone(), |caches| &caches.pods);
     let touched = futures::stream::select_all([connections.boxed(), deployments.boxed(), pods.boxed()]);
     Scope { caches, changed: changed.boxed(), touched: touched.boxed() }
+}
+
+/// In small pages: what a page takes while it is read is never given back whole.
+fn config() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -148,7 +156,7 @@ fn fleets_stream(
     caches: Arc<Caches>,
     deleted: impl Fn(&str) + Send + Sync + 'static,
 ) -> impl Stream<Item = Result<Guarded<WorkerDeployment>, watcher::Error>> + Send {
-    watcher(api, watcher::Config::default())
+    watcher(api, config())
         .default_backoff()
         .modify(|fleet| fleet.managed_fields_mut().clear())
         .inspect(move |event| match event {
@@ -174,7 +182,7 @@ fn connections_stream(
     caches: Arc<Caches>,
 ) -> impl Stream<Item = FleetRef> + Send {
     let (filled, changed) = (caches.clone(), caches.clone());
-    watcher(api, watcher::Config::default())
+    watcher(api, config())
         .default_backoff()
         .modify(|connection| connection.managed_fields_mut().clear())
         .inspect(log_errors("Connection"))

@@ -104,12 +104,13 @@ impl Operator {
             format!("--health-probe-bind-address=127.0.0.1:{probes_port}").into(),
         ];
         arguments.extend(flags.iter().map(OsString::from));
+        let (variable, value) = programs::OPERATOR_ENVIRONMENT;
         let mark = logs.path().display().to_string();
         let process = Place::Guarded { pause: tools.program("pause")?, mark: &mark }.launch(Launch {
             name: "operator",
             program: programs.program("temporal-worker-operator")?,
             arguments,
-            environment: vec![("KUBECONFIG", kubeconfig.into())],
+            environment: vec![("KUBECONFIG", kubeconfig.into()), (variable, value.into())],
             logs: logs.path(),
         })?;
         let operator = Self { process, metrics_port, logs };

@@ -77,6 +77,56 @@ async fn a_version_is_absent_until_it_polls_and_then_becomes_current() -> Result
 }
 
 #[tokio::test]
+async fn a_list_of_the_server_confirms_what_a_status_has_of_a_fleet_at_rest_and_of_no_other() -> Result<()> {
+    let bed = Bed::start().await?;
+    let _polls = ["settled", "ramps"].map(|name| bed.poll_as_worker("q", &format!("ns/{name}"), "b1"));
+    let connection = bed.connection("main")?;
+    let failed = |failure: TemporalFailure| anyhow::anyhow!(failure.message);
+    for name in ["settled", "ramps"] {
+        bed.poller.set(bed.versioned(name, &format!("ns/{name}"), "b1", &["q"], Phase::Registering)?);
+        let info = bed.info_when(name, |info| info.version("b1").is_some()).await?;
+        let routing = Routing {
+            namespace: NAMESPACE,
+            deployment: &format!("ns/{name}"),
+            conflict_token: &info.conflict_token,
+            identity: "operator/test",
+        };
+        match name {
+            "settled" => routing::set_current(&connection, routing, "b1").await.map_err(failed)?,
+            _ => routing::set_ramping(&connection, routing, ("b1", 10)).await.map_err(failed)?,
+        }
+        bed.poller.remove(&name.into());
+    }
+    let remembered = |build_id: &str| {
+        let current_build_id = Some(build_id.to_owned());
+        Some(DeploymentInfo { current_build_id, remembered: true, ..DeploymentInfo::default() })
+    };
+    let watch = |fleet: &str, name: &str, build_id: &str| -> Result<Watch> {
+        let watch = bed.versioned(fleet, &format!("ns/{name}"), build_id, &[], Phase::Registering)?;
+        Ok(Watch { remembered: remembered(build_id), ..watch })
+    };
+    // The server's list follows what happens after a moment.
+    let deadline = Instant::now() + SOON;
+    loop {
+        bed.poller.set(watch("a", "settled", "b1")?);
+        let info = bed.info_when("a", |_| true).await?;
+        if info.remembered {
+            assert_eq!(info.current_build_id.as_deref(), Some("b1"));
+            break;
+        }
+        anyhow::ensure!(Instant::now() < deadline, "the list never had it");
+        bed.poller.remove(&"a".into());
+    }
+    bed.poller.set(watch("b", "ramps", "b1")?);
+    let info = bed.info_when("b", |_| true).await?;
+    assert!(!info.remembered && info.ramp_of("b1").is_some(), "{info:?}");
+    bed.poller.set(watch("c", "settled", "b0")?);
+    let info = bed.info_when("c", |_| true).await?;
+    assert!(!info.remembered && info.current_build_id.as_deref() == Some("b1"), "{info:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_share_is_given_moved_and_taken_away_by_the_manager_alone() -> Result<()> {
     let bed = Bed::start().await?;
     let _polls = ["b1", "b2"].map(|build_id| bed.poll_as_worker("q", "ns/app", build_id));

@@ -13,6 +13,8 @@ use crate::images::{self, ImageSpec};
 
 /// Image of the operator, with the entry point `/temporal-worker-operator`.
 pub const OPERATOR_IMAGE: &str = "temporal-worker-operator:dev";
+/// Environment that the operator's image sets.
+pub const OPERATOR_ENVIRONMENT: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
 /// Image of the shared worker runtime, with the entry point `/worker-runtime`.
 pub const RUNTIME_IMAGE: &str = "temporal-worker-runtime:dev";
 /// The runtime's image with a team's program on top: `/thumbnail`, and the pictures that it reads.
@@ -113,7 +115,8 @@ impl Programs {
     pub fn operator_image(&self) -> Result<ImageSpec> {
         let name = "temporal-worker-operator";
         let image = ImageSpec::new(OPERATOR_IMAGE, ["/temporal-worker-operator"]);
-        Ok(image.program(self.program(name)?, "/temporal-worker-operator"))
+        let (variable, value) = OPERATOR_ENVIRONMENT;
+        Ok(image.env(variable, value).program(self.program(name)?, "/temporal-worker-operator"))
     }
 
     /// The image of the shared worker runtime, under a name of its own when more is added to it.

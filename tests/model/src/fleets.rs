@@ -160,6 +160,7 @@ impl Fleets {
                 Manager::Operator => IDENTITY.into(),
                 Manager::Somebody => "somebody".into(),
             },
+            remembered: false,
             last_modifier_identity: if server.by_operator { IDENTITY.into() } else { "somebody".into() },
         }
     }

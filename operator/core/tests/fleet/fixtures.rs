@@ -173,11 +173,18 @@ pub fn status(
     temporal: &TemporalState,
     blocked: Option<&Blocked>,
 ) -> WorkerDeploymentStatus {
+    status_after(&WorkerDeploymentStatus::default(), (fleet, kube, temporal), blocked)
+}
+
+pub fn status_after(
+    previous: &WorkerDeploymentStatus,
+    (fleet, kube, temporal): (&Fleet, &KubeState, &TemporalState),
+    blocked: Option<&Blocked>,
+) -> WorkerDeploymentStatus {
     let plan = plan_of(fleet, kube, temporal);
-    let previous = WorkerDeploymentStatus::default();
     compute(&StatusInput {
         generation: 3,
-        previous: &previous,
+        previous,
         blocked,
         planned: Some((fleet, &plan)),
         kube,

@@ -8,6 +8,7 @@ mod gates;
 mod objects;
 mod plan;
 mod properties;
+mod remembered;
 mod runtime;
 mod status;
 mod versions;

@@ -59,7 +59,8 @@ pub(super) struct Fleet {
     pub awaits_list: bool,
     /// When the share of a version that ramps changed, if it was seen to.
     pub ramp_since: Option<Instant>,
-    pub versions: BTreeMap<String, Version>,
+    /// By Build ID; boxed, as a node of the map has room for eleven.
+    pub versions: BTreeMap<String, Box<Version>>,
     /// Test Workflows by Workflow ID.
     pub tests: BTreeMap<String, Test>,
     /// When it left zero.
@@ -149,12 +150,14 @@ impl Fleet {
         let wanted = &self.watch.build_ids;
         self.versions.retain(|build_id, _| wanted.contains(build_id));
         for build_id in wanted {
-            self.versions.entry(build_id.clone()).or_insert_with(|| Version {
-                timer: Timer::new(now),
-                reading: None,
-                lanes_since: now,
-                status_since: None,
-                first_stats: BTreeMap::new(),
+            self.versions.entry(build_id.clone()).or_insert_with(|| {
+                Box::new(Version {
+                    timer: Timer::new(now),
+                    reading: None,
+                    lanes_since: now,
+                    status_since: None,
+                    first_stats: BTreeMap::new(),
+                })
             });
         }
     }
@@ -179,7 +182,7 @@ impl Fleet {
 
     /// The version whose statistics count for its lanes.
     pub(super) fn main_version(&self) -> Option<&Version> {
-        self.versions.get(self.watch.main.as_deref()?)
+        self.versions.get(self.watch.main.as_deref()?).map(Box::as_ref)
     }
 
     /// Whether the statistics of its versions tell of a lane, lately.

@@ -90,7 +90,7 @@ impl State {
     /// Takes a list that was asked for at `asked`. Gives the fleets whose situation changed.
     pub(super) fn take_list(&mut self, settled: Settled, asked: Instant) -> Vec<FleetId> {
         let until = asked + self.deployment_pace.interval(Class::Settled).mul_f64(CONFIRMED);
-        let take = |(id, fleet): (&FleetId, &mut Fleet)| {
+        let take = |(id, fleet): (&FleetId, &mut Box<Fleet>)| {
             fleet.take_list(&settled, Confirmation { asked, until }).then(|| id.clone())
         };
         let changed = self.fleets.iter_mut().filter_map(take).collect();

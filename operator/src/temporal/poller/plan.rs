@@ -39,7 +39,7 @@ impl State {
         self.degraded = (excess > said_from).then_some(excess);
         let State { lanes, fleets, queue_pace, .. } = self;
         for (key, lane) in lanes {
-            let wanted = wanted(key, lane, |id| fleets.get(id), now);
+            let wanted = wanted(key, lane, |id| fleets.get(id).map(Box::as_ref), now);
             (lane.live_read, lane.stats_read) = reads(&wanted, queue_pace);
             if lane.live_read.is_none() {
                 lane.live_timer.rest();
@@ -68,7 +68,7 @@ impl State {
             if watchers().any(|fleet| fleet.watch.phase != Phase::AtZero) {
                 lane.last_busy = now;
             }
-            let wanted = wanted(key, lane, |id| self.fleets.get(id), now);
+            let wanted = wanted(key, lane, |id| self.fleets.get(id).map(Box::as_ref), now);
             wanted.stats.into_iter().for_each(|class| demand.add(class));
             let partitions = self.queues.get(&key.task_queue).map_or(1, |queue| queue.partitions_of(key.task_type));
             match wanted.at_zero {

@@ -23,7 +23,8 @@ const LIVE_RETRY: Duration = Duration::from_secs(600);
 /// State of one Temporal namespace.
 #[derive(Default)]
 pub(super) struct State {
-    pub fleets: HashMap<FleetId, Fleet>,
+    /// Boxed, as a table has room for twice as many as it holds.
+    pub fleets: HashMap<FleetId, Box<Fleet>>,
     pub lanes: HashMap<LaneKey, Lane>,
     pub queues: HashMap<String, Queue>,
     pub list: List,
@@ -51,13 +52,13 @@ impl State {
         let id = watch.fleet.clone();
         let moved = carried.is_some();
         if let Some(carried) = carried {
-            self.fleets.insert(id.clone(), carried.detach(now));
+            self.fleets.insert(id.clone(), Box::new(carried.detach(now)));
         }
         match self.fleets.get_mut(&id) {
             Some(fleet) if !moved && same(&fleet.watch, &watch) => return false,
             Some(fleet) => fleet.rewatch(watch, now),
             None => {
-                self.fleets.insert(id.clone(), Fleet::new(watch, now));
+                self.fleets.insert(id.clone(), Box::new(Fleet::new(watch, now)));
             }
         }
         self.await_list(&id, now);
@@ -72,7 +73,7 @@ impl State {
         if let Some(owner) = self.owner.take_if(|_| self.fleets.is_empty()) {
             budget.leave(owner);
         }
-        Some(fleet)
+        Some(*fleet)
     }
 
     fn follow_lanes(&mut self, id: &FleetId, now: Instant) {

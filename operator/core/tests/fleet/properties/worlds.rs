@@ -305,6 +305,7 @@ impl World {
             }),
             versions: read.collect(),
             summaries: self.summaries(),
+            remembered: false,
             conflict_token: TOKEN.into(),
             manager_identity: ["", "me", "somebody"][self.manager].into(),
             last_modifier_identity: if self.ramp.as_ref().is_none_or(|share| share.by_operator) { "me" } else { "x" }

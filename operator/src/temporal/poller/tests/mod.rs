@@ -14,13 +14,14 @@ use super::schedule::{Job, Next};
 use super::state::State;
 use super::{LIVE_FRESH, Phase, STATS_FRESH, Watch};
 use crate::changes::FleetId;
-use crate::temporal::api::{DeploymentReading, LiveStatus, Partitions, VersionReading};
+use crate::temporal::api::{DeploymentReading, LiveStatus, Partitions, Settled, VersionReading};
 use crate::temporal::budget::Budget;
 use crate::temporal::errors::CallError;
 use crate::temporal::{Connection, ConnectionSpec, Credentials, Limits, Metrics, Pool, PoolKey};
 
 mod gates;
 mod hints;
+mod listed;
 mod pacing;
 mod settled;
 
@@ -153,6 +154,7 @@ fn usual(job: &Job) -> Answer {
         Job::Partitions { .. } => Answer::Partitions(PARTITIONS),
         Job::Live { .. } => Answer::Live(waiting(0)),
         Job::Stats { .. } => Answer::Stats(stats(0)),
+        Job::List => Answer::List(Settled::new()),
         Job::Deployment { .. } => Answer::Deployment(Some(DeploymentReading::default())),
         Job::Test { .. } => Answer::Test(None),
         Job::Version { .. } => Answer::Version(Some(version(0))),
