@@ -24,8 +24,8 @@ use super::pool::Limits;
 const DEPLOYMENT_READS: f64 = 25.0;
 /// Changes of the routing: the server allows one a second.
 const ROUTING_WRITES: (f64, f64) = (1.0, 2.0);
-/// Lists of Worker Deployments: the server allows ten queries to its index of Workflows a second.
-const LISTS: (f64, f64) = (1.0, 2.0);
+/// Queries to the server's index of Workflows, of which it allows ten a second.
+const LISTS: (f64, f64) = (3.0, 3.0);
 /// Share of a second's calls that may come at once.
 const BURST_SECONDS: f64 = 0.25;
 /// Calls a second that no plan of reads counts on: for changes of the routing, and readings out of turn.
@@ -46,7 +46,7 @@ pub enum Kind {
     Deployment,
     /// Changes of the routing.
     Routing,
-    /// Lists of Worker Deployments: queries to the server's index of Workflows.
+    /// Lists of Worker Deployments and of new Workflows: queries to the server's index of Workflows.
     List,
 }
 
@@ -181,7 +181,7 @@ impl Budget {
     }
 
     /// Waits until the server has room for one more read; there is room again when the value is dropped. Changes of the routing
-    /// wait for nothing, nor do lists, of which there is one at a time.
+    /// wait for nothing, nor do lists, of which there are two at a time.
     pub(super) async fn room(&self, kind: Kind) -> Option<SemaphorePermit<'_>> {
         let room = match kind {
             Kind::Queue => &self.room.queue,

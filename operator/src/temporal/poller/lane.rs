@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::fleet::Read;
 use super::pace::Class;
+use super::starts::Started;
 use super::timer::Timer;
 use crate::changes::FleetId;
 use crate::temporal::api::Partitions;
@@ -48,6 +49,10 @@ pub(super) struct Lane {
     pub stats: Read<LaneStats>,
     pub first_stats: Option<Instant>,
     pub last_busy: Instant,
+    /// Whether it is watched for its first task.
+    pub at_zero: bool,
+    /// The newest Workflow that was seen to be started on it.
+    pub started: Option<Started>,
     /// How its live status is read, if it is.
     pub live_read: Option<Every>,
     /// How its statistics are read, if they are.
@@ -79,6 +84,8 @@ impl Lane {
             stats: None,
             first_stats: None,
             last_busy: now,
+            at_zero: false,
+            started: None,
             live_read: None,
             stats_read: None,
             rate_limit: None,
@@ -100,6 +107,15 @@ impl Lane {
         let stands = |untold: Instant| asked.saturating_duration_since(untold) < LIMIT_STANDS;
         self.rate_limit = told.or(self.rate_limit.filter(|_| self.limit_untold.is_none_or(stands)));
         self.limit_in_doubt = told.is_none() && self.rate_limit.is_some();
+    }
+
+    /// A task may be waiting: it is read at once. The ordinary statistics would show what the server cached; they do where the
+    /// server does not tell the live status.
+    pub(super) fn hint(&mut self, live_on: bool, now: Instant) {
+        match live_on {
+            true => self.follow_hint(),
+            false => self.stats_timer.hurry(now),
+        }
     }
 
     /// Has each partition read live once more.

@@ -6,6 +6,7 @@
 //! | what | fleet at zero | fleet that runs | version that registers |
 //! | --- | --- | --- | --- |
 //! | live backlog of each partition | each 0.5 s, or as the budget allows | - | - |
+//! | new Workflows of its Task Queues, in the server's index | each 0.5 s for a hundred queues, where they are read live less than once a second: what it tells is a hint to read one now | - | - |
 //! | version with statistics | each 10 s (pinned backlog is in no live reading) | each 5 s; 25 s while free slots prove that nothing waits | each second |
 //! | statistics of a Task Queue | beyond the budget, instead of the live reading | as the version, where none tells of it lately; for the rate limit each 10 minutes, 25 s while it holds tasks back | same |
 //! | deployment | each 30 s | each 30 s; each minute, and no version, where only somebody else changes anything | each second |
@@ -26,6 +27,7 @@ mod outcome;
 mod pace;
 mod plan;
 mod schedule;
+mod starts;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -133,6 +133,7 @@ impl NamespacePoller {
                 api::partition_status(connection, namespace, lane, *partition).await.map(Answer::Live)
             }
             Job::Stats { lane } => api::lane_statistics(connection, namespace, lane).await.map(Answer::Stats),
+            Job::Starts { queues } => api::starts(connection, namespace, queues).await.map(Answer::Starts),
             Job::List => api::settled_deployments(connection, namespace).await.map(Answer::List),
             Job::Deployment { name, .. } => api::deployment(connection, namespace, name).await.map(Answer::Deployment),
             Job::Version { name, build_id, .. } => {

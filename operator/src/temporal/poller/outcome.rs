@@ -1,5 +1,8 @@
 //! What an answer, or a failure, changes, and which fleets need to know.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use operator_core::observed::{FailureClass, LaneKey, LaneStats, TestRun};
 use rand::RngExt as _;
 use tokio::time::Instant;
@@ -25,6 +28,7 @@ pub(super) enum Answer {
     Live(Option<LiveStatus>),
     Stats(LaneStats),
     List(Settled),
+    Starts(BTreeMap<String, Timestamp>),
     Deployment(Option<DeploymentReading>),
     Version(Option<VersionReading>),
     Test(Option<TestRun>),
@@ -69,6 +73,7 @@ impl State {
                 changed.extend(self.take_live(lane, *partition, status, (asked, now)));
             }
             (Job::Stats { lane }, Answer::Stats(stats)) => changed.extend(self.take_stats(lane, stats, asked)),
+            (Job::Starts { queues }, Answer::Starts(newest)) => self.take_starts(queues, newest, now),
             (Job::List, Answer::List(settled)) => changed.extend(self.take_list(settled, asked)),
             (Job::Deployment { fleet, name }, Answer::Deployment(reading)) => {
                 changed.extend(self.take_deployment(fleet, name, reading, asked, now));
@@ -92,9 +97,11 @@ impl State {
             self.live_unsupported(now);
             return Vec::new();
         }
-        if matches!(job, Job::List) {
-            let passes = is_general(error.failure.class) || error.failure.class == FailureClass::ResourceExhausted;
-            self.list_failed(!passes, now);
+        let passes = is_general(error.failure.class) || error.failure.class == FailureClass::ResourceExhausted;
+        match job {
+            Job::List => self.list_failed(!passes, now),
+            Job::Starts { .. } if !passes => self.starts_unsupported(now),
+            _ => {}
         }
         let mut changed = Vec::new();
         let is_down = self.health.failure.is_some();
@@ -122,7 +129,7 @@ impl State {
             Job::Live { lane, .. } | Job::Stats { lane } => {
                 self.lanes.get(lane).map(|lane| lane.watchers.clone()).unwrap_or_default()
             }
-            Job::List => Vec::new(),
+            Job::List | Job::Starts { .. } => Vec::new(),
             Job::Deployment { fleet, .. } | Job::Version { fleet, .. } | Job::Test { fleet, .. } => vec![fleet.clone()],
         }
     }

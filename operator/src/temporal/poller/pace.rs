@@ -40,6 +40,8 @@ pub(super) enum Class {
     Warm,
     /// A Task Queue at zero that had none for long.
     Cold,
+    /// New Workflows on Task Queues at zero.
+    Starts,
     /// A test Workflow of a gate that has not ended.
     Test,
     /// The rate limit of a Task Queue, and its partitions: they are configured.
@@ -54,7 +56,7 @@ struct Span {
 }
 
 impl Class {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Registering,
         Self::Hot,
         Self::Steady,
@@ -65,6 +67,7 @@ impl Class {
         Self::Confirmed,
         Self::Warm,
         Self::Cold,
+        Self::Starts,
         Self::Test,
         Self::Configured,
     ];
@@ -82,6 +85,7 @@ impl Class {
             Self::Confirmed => "confirmed",
             Self::Warm => "warm",
             Self::Cold => "cold",
+            Self::Starts => "starts",
             Self::Test => "test",
             Self::Configured => "configured",
         }
@@ -107,6 +111,7 @@ impl Class {
             Self::Settled => (60.0, 60.0, 240.0),
             Self::Warm => (5.0, 0.5, 60.0),
             Self::Cold => (20.0, 0.5, 180.0),
+            Self::Starts => (0.5, 0.5, 0.5),
             // A rollout waits for it, for minutes as a rule.
             Self::Test => (5.0, 2.0, 60.0),
             Self::Confirmed | Self::Configured => (600.0, 600.0, 1800.0),

@@ -41,6 +41,7 @@ impl State {
         for (key, lane) in lanes {
             let wanted = wanted(key, lane, |id| fleets.get(id).map(Box::as_ref), now);
             (lane.live_read, lane.stats_read) = reads(&wanted, queue_pace);
+            lane.at_zero = wanted.at_zero.is_some();
             if lane.live_read.is_none() {
                 lane.live_timer.rest();
             }
@@ -48,6 +49,7 @@ impl State {
                 lane.stats_timer.rest();
             }
         }
+        self.plan_starts(now);
     }
 
     fn deployment_demand(&self, now: Instant) -> Demand {

@@ -25,6 +25,7 @@ pub(super) enum Job {
     Live { lane: LaneKey, partition: usize },
     Stats { lane: LaneKey },
     List,
+    Starts { queues: Vec<String> },
     Deployment { fleet: FleetId, name: String },
     Version { fleet: FleetId, name: String, build_id: String },
     Test { fleet: FleetId, workflow_id: String },
@@ -35,7 +36,7 @@ impl Job {
         match self {
             Self::Partitions { .. } | Self::Live { .. } | Self::Stats { .. } | Self::Test { .. } => Kind::Queue,
             Self::Deployment { .. } | Self::Version { .. } => Kind::Deployment,
-            Self::List => Kind::List,
+            Self::List | Self::Starts { .. } => Kind::List,
         }
     }
 }
@@ -92,9 +93,11 @@ impl State {
             self.plan(now, budget);
         }
         let far = now + FAR;
-        let firsts = [self.first_queue_read(now), self.first_deployment_read(now), self.first_list(now)];
-        let mut reads: Vec<Planned> = firsts.into_iter().flatten().collect();
-        reads.sort_by_key(|read| read.order);
+        let lists = [self.first_list(now), self.first_starts(now)];
+        let firsts = [self.first_queue_read(now), self.first_deployment_read(now)].into_iter().chain(lists);
+        let mut reads: Vec<Planned> = firsts.flatten().collect();
+        // One call that tells of a hundred queues comes before those that tell of one partition.
+        reads.sort_by_key(|read| (read.class != Class::Starts, read.order));
         if let Some(probe_at) = self.health.probe_at {
             // One call at a time finds out whether the server is back, whatever is due.
             if in_flight > 0 {
@@ -176,6 +179,13 @@ impl State {
         let every = (Class::Settled, self.deployment_pace.interval(Class::Settled));
         earliest.offer(self.wanted_list()?, every, Job::List);
         earliest.first.map(|(order, class, job)| Planned { order, class, job })
+    }
+
+    fn first_starts(&self, now: Instant) -> Option<Planned> {
+        let mut earliest = Earliest::new(now);
+        earliest.offer(self.wanted_starts()?, (Class::Starts, self.queue_pace.interval(Class::Starts)), ());
+        let job = || Job::Starts { queues: self.queues_of_starts() };
+        earliest.first.map(|(order, class, ())| Planned { order, class, job: job() })
     }
 
     fn first_deployment_read(&self, now: Instant) -> Option<Planned> {

@@ -13,6 +13,7 @@ use super::lane::{Lane, Queue};
 use super::list::List;
 use super::pace::Pace;
 use super::schedule::Job;
+use super::starts::Starts;
 use super::timer::Timer;
 use crate::changes::FleetId;
 use crate::temporal::budget::Budget;
@@ -28,6 +29,7 @@ pub(super) struct State {
     pub lanes: HashMap<LaneKey, Lane>,
     pub queues: HashMap<String, Queue>,
     pub list: List,
+    pub starts: Starts,
     pub health: Health,
     /// Until when the server is not asked for the live status.
     pub live_off_until: Option<Instant>,
@@ -116,16 +118,13 @@ impl State {
         }
     }
 
-    /// A task of a fleet may be waiting: each partition of its lanes is read live once more, from now on. The ordinary
-    /// statistics would show what the server cached; they do where the server does not tell the live status.
+    /// A task of a fleet may be waiting: each partition of its lanes is read live once more, from now on.
     pub(super) fn hint(&mut self, id: &FleetId, now: Instant) {
         let Some(fleet) = self.fleets.get(id) else { return };
         let live_on = self.live_off_until.is_none_or(|until| until <= now);
         for key in &fleet.watch.lanes {
-            let Some(lane) = self.lanes.get_mut(key) else { continue };
-            match live_on {
-                true => lane.follow_hint(),
-                false => lane.stats_timer.hurry(now),
+            if let Some(lane) = self.lanes.get_mut(key) {
+                lane.hint(live_on, now);
             }
         }
     }
@@ -175,7 +174,7 @@ impl State {
             lane.stats_timer.forgive(now);
         }
         self.queues.values_mut().for_each(|queue| queue.timer.forgive(now));
-        self.list.timer.iter_mut().for_each(|timer| timer.forgive(now));
+        self.list.timer.iter_mut().chain(&mut self.starts.timer).for_each(|timer| timer.forgive(now));
     }
 
     /// The timer of a read; none when what it reads is not watched any more.
@@ -185,6 +184,7 @@ impl State {
             Job::Live { lane, .. } => self.lanes.get_mut(lane).map(|lane| &mut lane.live_timer),
             Job::Stats { lane } => self.lanes.get_mut(lane).map(|lane| &mut lane.stats_timer),
             Job::List => self.list.timer.as_mut(),
+            Job::Starts { .. } => self.starts.timer.as_mut(),
             Job::Deployment { fleet, .. } => self.fleets.get_mut(fleet).map(|fleet| &mut fleet.deployment_timer),
             Job::Version { fleet, build_id, .. } => {
                 Some(&mut self.fleets.get_mut(fleet)?.versions.get_mut(build_id)?.timer)

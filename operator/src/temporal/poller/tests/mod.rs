@@ -155,6 +155,7 @@ fn usual(job: &Job) -> Answer {
         Job::Live { .. } => Answer::Live(waiting(0)),
         Job::Stats { .. } => Answer::Stats(stats(0)),
         Job::List => Answer::List(Settled::new()),
+        Job::Starts { .. } => Answer::Starts(BTreeMap::new()),
         Job::Deployment { .. } => Answer::Deployment(Some(DeploymentReading::default())),
         Job::Test { .. } => Answer::Test(None),
         Job::Version { .. } => Answer::Version(Some(version(0))),
