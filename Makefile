@@ -97,7 +97,7 @@ bench-detection: build ## Measure how soon a task on an idle Task Queue is seen;
 
 .PHONY: bench-scale
 bench-scale: build ## Measure the operator with 1,000 fleets, at rest and after a restart; FLEETS=n, RESTARTS=n, TASKS=n (docs/benchmarks.md)
-	$(CARGO) build --locked --profile dist --package temporal-worker-operator --bins
+	$(CARGO) build --locked --profile small --package temporal-worker-operator --bins
 	TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) $(PROGRAMS)/bench scale $(if $(FLEETS),--fleets $(FLEETS)) $(if $(RESTARTS),--restarts $(RESTARTS)) $(if $(filter-out file,$(origin TASKS)),--tasks $(TASKS))
 
 .PHONY: bench-runtime

@@ -8,6 +8,7 @@
 //! * [`pool`]: the channels, one for each Connection and version of its Secret.
 //! * [`budget`]: one token bucket for each server and Temporal namespace.
 //! * [`api`]: the few calls that are used, each with a deadline, their errors sorted into classes.
+//! * [`lists`]: what the server's index of Workflows tells.
 //! * [`heartbeats`]: what Workers told the server of themselves, for pods that can't be read.
 //! * [`poller`]: what is read when, and what came of it.
 //! * [`routing`]: which version gets the traffic.
@@ -20,6 +21,7 @@ pub mod connection;
 mod errors;
 pub mod gates;
 pub mod heartbeats;
+pub mod lists;
 pub mod metrics;
 pub mod poller;
 pub mod pool;

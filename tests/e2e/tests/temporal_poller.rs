@@ -255,6 +255,29 @@ async fn a_version_that_never_polled_is_never_made_current() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_new_workflow_is_found_at_once_among_more_queues_at_zero_than_can_be_swept() -> Result<()> {
+    // By ten calls a second it takes more than ten to look at each of these once.
+    let bed = Bed::with(TemporalOptions::default(), Limits { calls_per_second: 10 }).await?;
+    let queues: Vec<_> = (0..120).map(|number| format!("q{number}")).collect();
+    for queue in &queues {
+        bed.poller.set(bed.watch(queue, std::slice::from_ref(queue), Phase::AtZero)?);
+    }
+    bed.when("q119", Duration::from_secs(60), |state| known(state, "q119").is_some()).await?;
+    let mut delays = Vec::new();
+    for queue in queues.iter().step_by(12) {
+        bed.start_workflow(queue).await?;
+        let accepted = Instant::now();
+        let seen = |state: &TemporalState| known(state, queue).is_some_and(|stats| stats.backlog == 1);
+        bed.when(queue, Duration::from_secs(60), seen).await?;
+        delays.push(accepted.elapsed());
+    }
+    let p50 = quantile(&mut delays, 0.5);
+    println!("accepted to signalled: p50 {p50:?}, longest {:?}", delays.last());
+    assert!(p50 < Duration::from_secs(3), "{delays:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn pinned_tasks_wake_a_fleet_at_zero() -> Result<()> {
     // The server remembers for minutes that a version was not in a Task Queue.
     let forgetful = ("history.versionMembershipCacheTTL".to_owned(), "\"1s\"".to_owned());

@@ -88,15 +88,15 @@ impl Programs {
         Ok(Self { executables: executables(&String::from_utf8_lossy(&output.stdout)) })
     }
 
-    /// A program that was built in profile `dist`, as images have it, beside the program that runs now.
+    /// A program that was built in the profile that images have it in, beside the program that runs now.
     ///
     /// # Errors
     /// It is not there.
-    pub fn of_image(name: &str) -> Result<Self> {
+    pub fn of_image(name: &str, profile: &str) -> Result<Self> {
         let own = env::current_exe()?;
         let program =
-            own.ancestors().nth(2).context("this program lies in no folder of cargo's")?.join("dist").join(name);
-        ensure!(program.is_file(), "{} is not there; build it in profile dist", program.display());
+            own.ancestors().nth(2).context("this program lies in no folder of cargo's")?.join(profile).join(name);
+        ensure!(program.is_file(), "{} is not there; build it in profile {profile}", program.display());
         Ok(Self { executables: [(name.to_owned(), program)].into() })
     }
 

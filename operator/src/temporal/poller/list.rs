@@ -13,7 +13,8 @@ use super::pace::Class;
 use super::state::State;
 use super::timer::Timer;
 use crate::changes::FleetId;
-use crate::temporal::api::{DeploymentReading, Settled};
+use crate::temporal::api::DeploymentReading;
+use crate::temporal::lists::Settled;
 
 /// So many fleets are rather confirmed by a list than described one by one.
 const WORTH_A_LIST: usize = 4;

@@ -21,6 +21,7 @@ use crate::temporal::budget::Budget;
 use crate::temporal::connection::Connection;
 use crate::temporal::errors::CallError;
 use crate::temporal::gates;
+use crate::temporal::lists;
 use crate::temporal::metrics::Metrics;
 
 /// Calls under way at a time. Ten would do for 120 calls a second at 80 ms each.
@@ -133,8 +134,8 @@ impl NamespacePoller {
                 api::partition_status(connection, namespace, lane, *partition).await.map(Answer::Live)
             }
             Job::Stats { lane } => api::lane_statistics(connection, namespace, lane).await.map(Answer::Stats),
-            Job::Starts { queues } => api::starts(connection, namespace, queues).await.map(Answer::Starts),
-            Job::List => api::settled_deployments(connection, namespace).await.map(Answer::List),
+            Job::Starts { queues } => lists::starts(connection, namespace, queues).await.map(Answer::Starts),
+            Job::List => lists::settled_deployments(connection, namespace).await.map(Answer::List),
             Job::Deployment { name, .. } => api::deployment(connection, namespace, name).await.map(Answer::Deployment),
             Job::Version { name, build_id, .. } => {
                 api::version(connection, namespace, name, build_id).await.map(Answer::Version)

@@ -14,9 +14,10 @@ use super::schedule::Job;
 use super::state::State;
 use super::{LIVE_FRESH, Phase, STATS_FRESH};
 use crate::changes::FleetId;
-use crate::temporal::api::{DeploymentReading, LiveStatus, Partitions, Settled, VersionReading};
+use crate::temporal::api::{DeploymentReading, LiveStatus, Partitions, VersionReading};
 use crate::temporal::budget::Budget;
 use crate::temporal::errors::CallError;
+use crate::temporal::lists::Settled;
 
 /// The partition that knows the limits of the whole Task Queue.
 const ROOT: usize = 0;

@@ -50,7 +50,7 @@ impl World {
     /// # Errors
     /// A part can't be built or started, or the fleets don't become right in time.
     pub async fn build(fleets: usize, options: TemporalOptions) -> Result<Self> {
-        let programs = Programs::of_image("temporal-worker-operator")?;
+        let programs = Programs::of_image("temporal-worker-operator", "small")?;
         let (control_plane, server) = tokio::try_join!(ControlPlane::start(), TemporalServer::start(options))?;
         let client = control_plane.client();
         install_kinds(&client).await?;

@@ -14,9 +14,10 @@ use super::schedule::{Job, Next};
 use super::state::State;
 use super::{LIVE_FRESH, Phase, STATS_FRESH, Watch};
 use crate::changes::FleetId;
-use crate::temporal::api::{DeploymentReading, LiveStatus, Partitions, Settled, VersionReading};
+use crate::temporal::api::{DeploymentReading, LiveStatus, Partitions, VersionReading};
 use crate::temporal::budget::Budget;
 use crate::temporal::errors::CallError;
+use crate::temporal::lists::Settled;
 use crate::temporal::{Connection, ConnectionSpec, Credentials, Limits, Metrics, Pool, PoolKey};
 
 mod gates;
@@ -24,6 +25,7 @@ mod hints;
 mod listed;
 mod pacing;
 mod settled;
+mod starts;
 
 const PARTITIONS: Partitions = Partitions { workflow: 2, activity: 2 };
 
