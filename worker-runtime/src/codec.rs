@@ -28,7 +28,7 @@ use bound::Bound;
 pub use error::CodecError;
 #[cfg(test)]
 use failure::decode_failure;
-pub use failure::encode_failure;
+pub use failure::{PLACEHOLDER, encode_failure};
 #[cfg(test)]
 use keys::KeyError;
 pub use keys::KeyRing;

@@ -7,7 +7,7 @@ use temporalio_client::callback_based::CallbackBasedGrpcService;
 use temporalio_client::errors::ClientConnectError;
 use temporalio_client::{Connection, ConnectionOptions};
 use tonic::Code;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::credentials::Credentials;
 use crate::gather::Connector;
@@ -40,22 +40,35 @@ pub struct ConnectError {
     remedy: &'static str,
 }
 
-/// Connects, and tries again with backoff until it works. Each failure is logged.
-pub async fn connect(settings: &Settings, wire: &Wire) -> (Connection, Credentials) {
+/// A connection that works.
+#[derive(Clone)]
+pub struct Opened {
+    /// For core's Workers.
+    pub connection: Connection,
+    /// What is under it.
+    pub channel: Channel,
+}
+
+/// Connects, and tries again with backoff until it works. Each failure is logged, and shown by the readiness probe.
+pub async fn connect(settings: &Settings, wire: &Wire) -> (Opened, Credentials) {
     let mut waits = backoff();
     loop {
         match first(settings, wire).await {
             Ok(connected) => {
                 tracing::info!(address = settings.address, namespace = settings.namespace, "connected to Temporal");
+                wire.lifecycle.note(None);
                 return connected;
             }
-            Err(error) => tracing::warn!("{error}"),
+            Err(error) => {
+                tracing::warn!("{error}");
+                wire.lifecycle.note(Some(error.to_string()));
+            }
         }
         tokio::time::sleep(waits.next().unwrap_or(ATTEMPT_TIMEOUT)).await;
     }
 }
 
-async fn first(settings: &Settings, wire: &Wire) -> Result<(Connection, Credentials), ConnectError> {
+async fn first(settings: &Settings, wire: &Wire) -> Result<(Opened, Credentials), ConnectError> {
     let credentials = Credentials::read(settings).await.map_err(|cause| failed(settings, cause, FILES))?;
     Ok((attempt(settings, &credentials, wire).await?, credentials))
 }
@@ -68,7 +81,7 @@ fn failed(settings: &Settings, cause: String, remedy: &'static str) -> ConnectEr
 ///
 /// # Errors
 /// It did not work; says where to, why, and what to check.
-pub async fn attempt(settings: &Settings, credentials: &Credentials, wire: &Wire) -> Result<Connection, ConnectError> {
+pub async fn attempt(settings: &Settings, credentials: &Credentials, wire: &Wire) -> Result<Opened, ConnectError> {
     let failed = |cause, remedy| failed(settings, cause, remedy);
     let endpoint = endpoint(settings, credentials).map_err(|cause| failed(cause, FILES))?;
     let connected = async {
@@ -76,12 +89,12 @@ pub async fn attempt(settings: &Settings, credentials: &Credentials, wire: &Wire
             .connect_with_connector(Connector::new(ATTEMPT_TIMEOUT))
             .await
             .map_err(|error| failed(chain(&error), UNREACHABLE))?;
-        Connection::connect(options(settings, credentials, transport::over(channel, wire.clone()))).await.map_err(
-            |error| {
-                let (cause, remedy) = explain(&error);
-                failed(cause, remedy)
-            },
-        )
+        let service = transport::over(channel.clone(), wire.clone());
+        let connection = Connection::connect(options(settings, credentials, service)).await.map_err(|error| {
+            let (cause, remedy) = explain(&error);
+            failed(cause, remedy)
+        })?;
+        Ok(Opened { connection, channel })
     };
     tokio::time::timeout(ATTEMPT_TIMEOUT, connected)
         .await
@@ -112,7 +125,7 @@ fn explain(error: &ClientConnectError) -> (String, &'static str) {
 }
 
 /// An error and its causes, outermost first, each text once.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut texts = vec![error.to_string()];
     let mut next = error.source();
     while let Some(cause) = next {

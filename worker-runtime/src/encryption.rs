@@ -187,7 +187,13 @@ impl Encryption {
         DataConverter::new(PayloadConverter::default(), DefaultFailureConverter::new(true), self.clone())
     }
 
-    fn sealer(&self) -> Option<Arc<Sealer>> {
+    /// What decrypts now; none without keys.
+    pub fn opener(&self) -> Option<Arc<Opener>> {
+        self.0.active.read().as_ref().map(|active| active.opener.clone())
+    }
+
+    /// What encrypts now; none without keys.
+    pub fn sealer(&self) -> Option<Arc<Sealer>> {
         self.0.active.read().as_ref().map(|active| active.sealer.clone())
     }
 }

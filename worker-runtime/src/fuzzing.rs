@@ -12,6 +12,7 @@ use temporalio_common::protos::temporal::api::common::v1::Payload;
 use crate::codec::{KeyRing, Mode, Opener, Sealer};
 use crate::handler::HandlerTable;
 use crate::handler::fuzzing as handler;
+use crate::sidecar::fuzzing as sidecar;
 use crate::{devices, payload};
 
 /// Lines that a handler writes, in pieces: the first byte is the length of a piece, the rest is what it writes.
@@ -92,6 +93,22 @@ fn again<T: DeserializeOwned + serde::Serialize>(value: &T) -> Option<T> {
 
 fn is_json(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+}
+
+/// What a Worker or a server sends through the sidecar: the first byte says what it is, the second of which kind or in which pieces.
+pub fn proxy(data: &[u8]) {
+    let [what, kind, message @ ..] = data else { return };
+    let Ok(keys) = KeyRing::load(("key", &[7; 32]), []).map(Arc::new) else { return };
+    match what % 3 {
+        0 => sidecar::frames(message, usize::from(*kind)),
+        1 => {
+            let [more, message @ ..] = message else { return };
+            let index = usize::from(u16::from_le_bytes([*kind, *more]));
+            let opener = Opener::new(keys.clone(), Mode::Require, "default", []);
+            sidecar::message(message, index, &Sealer::new(keys, "default"), &opener);
+        }
+        _ => sidecar::call(message),
+    }
 }
 
 /// A payload that comes from anybody: nothing but what was sealed with the key is ever opened.
@@ -186,6 +203,7 @@ mod tests {
             ("failure", failure),
             ("configuration", configuration),
             ("codec", codec),
+            ("proxy", proxy),
         ];
         for (name, target) in targets {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);

@@ -64,7 +64,8 @@ pub struct Gathering<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Gathering<T> {
-    fn over(inner: T) -> Self {
+    /// Gathers what is written to `inner`.
+    pub fn over(inner: T) -> Self {
         Self { inner, unwritten: BytesMut::new(), waited: false }
     }
 

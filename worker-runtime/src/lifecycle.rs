@@ -88,6 +88,18 @@ impl Lifecycle {
         }
     }
 
+    /// Serves once more: who was drained beside this process was started anew.
+    pub fn serve_again(&self) {
+        tracing::info!("the drain is over: serving again");
+        self.stage.send_replace(Stage::Serving);
+    }
+
+    /// Waits until it serves, and no drain has begun.
+    pub async fn is_serving(&self) {
+        // Fails only when the sender is gone, and `self` holds it.
+        let _ = self.stage.subscribe().wait_for(|stage| *stage == Stage::Serving).await;
+    }
+
     /// Waits until `stage` is reached.
     pub async fn reached(&self, stage: Stage) {
         let mut watcher = self.stage.subscribe();

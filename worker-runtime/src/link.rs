@@ -6,8 +6,10 @@ use std::time::Duration;
 use prometheus::{IntGauge, Opts};
 use temporalio_client::Connection;
 use tokio::sync::watch;
+use tonic::codegen::http::HeaderValue;
+use tonic::transport::Channel;
 
-use crate::connect;
+use crate::connect::{self, Opened};
 use crate::credentials::{Credentials, NOTICE};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -20,13 +22,18 @@ const REMIND: Duration = Duration::from_secs(24 * 3600);
 
 /// The connection. Cheap to clone.
 #[derive(Clone)]
-pub struct Link {
-    connection: watch::Receiver<Connection>,
+pub struct Link(watch::Receiver<Open>);
+
+/// A connection, and what its calls bring along.
+#[derive(Clone)]
+struct Open {
+    opened: Opened,
+    authorization: Option<HeaderValue>,
 }
 
 /// Keeps a [`Link`] up to date.
 pub struct Keeper {
-    sender: watch::Sender<Connection>,
+    sender: watch::Sender<Open>,
     settings: Settings,
     wire: Wire,
     used: Credentials,
@@ -45,26 +52,44 @@ struct Gauges {
 /// Two metrics share a name; a bug.
 pub async fn open(settings: &Settings, wire: Wire, metrics: &Metrics) -> Result<(Link, Keeper), prometheus::Error> {
     let gauges = Gauges::new(settings, metrics)?;
-    let (connection, used) = connect::connect(settings, &wire).await;
+    let (opened, used) = connect::connect(settings, &wire).await;
     gauges.see(&used);
-    let (sender, receiver) = watch::channel(connection);
+    let (sender, receiver) = watch::channel(Open::new(opened, &used));
     let keeper = Keeper { sender, settings: settings.clone(), wire, used, gauges };
-    Ok((Link { connection: receiver }, keeper))
+    Ok((Link(receiver), keeper))
+}
+
+impl Open {
+    fn new(opened: Opened, credentials: &Credentials) -> Self {
+        // One that is no header value did not connect.
+        let bearer = |key: &String| HeaderValue::try_from(format!("Bearer {key}")).ok();
+        let authorization = credentials.api_key.as_ref().and_then(bearer).map(|mut value| {
+            value.set_sensitive(true);
+            value
+        });
+        Self { opened, authorization }
+    }
 }
 
 impl Link {
     /// The connection as it is now.
     pub fn connection(&self) -> Connection {
-        self.connection.borrow().clone()
+        self.0.borrow().opened.connection.clone()
+    }
+
+    /// What is under it, with the value of the header that the server knows the caller by.
+    pub fn channel(&self) -> (Channel, Option<HeaderValue>) {
+        let open = self.0.borrow();
+        (open.opened.channel.clone(), open.authorization.clone())
     }
 
     /// Waits for another one.
     pub async fn renewed(&mut self) -> Connection {
-        if self.connection.changed().await.is_err() {
+        if self.0.changed().await.is_err() {
             // Nobody is left who could make one.
             std::future::pending::<()>().await;
         }
-        self.connection.borrow_and_update().clone()
+        self.0.borrow_and_update().opened.connection.clone()
     }
 }
 
@@ -94,12 +119,12 @@ impl Keeper {
             return Ok(());
         }
         let connected = connect::attempt(&self.settings, &credentials, &self.wire).await;
-        let connection = connected.map_err(|error| error.to_string())?;
+        let opened = connected.map_err(|error| error.to_string())?;
         tracing::info!("credentials changed: connected anew");
         self.gauges.see(&credentials);
-        self.used = credentials;
         // What is under way on the old connection ends there.
-        self.sender.send_replace(connection);
+        self.sender.send_replace(Open::new(opened, &credentials));
+        self.used = credentials;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use operator_core::contract;
-use worker_runtime::{CodecServerOptions, Options};
+use worker_runtime::{CodecServerOptions, Options, SidecarOptions};
 
 /// Hosts activities in any language on Temporal Task Queues.
 #[derive(Parser)]
@@ -29,6 +29,9 @@ enum Command {
         #[arg(long, value_name = "FILE", env = contract::ENV_LIMITS)]
         limits: Option<PathBuf>,
     },
+    /// Carries the calls of a Worker of any SDK in the same pod over to the server: with TLS, credentials, encryption, metrics,
+    /// and a drain that loses no task.
+    Sidecar(SidecarOptions),
     /// Decrypts and encrypts payloads for Temporal's UI and CLI.
     CodecServer(CodecServerOptions),
     /// Has the runtime in the same container drain, as SIGTERM does, and waits until it has. For its own preStop hook.
@@ -56,6 +59,7 @@ async fn main() -> ExitCode {
         Command::Check { config, limits } => {
             worker_runtime::check(&config, limits.as_deref()).map(|summary| println!("{summary}")).map(done)
         }
+        Command::Sidecar(options) => worker_runtime::run_sidecar(&options).await.map(done),
         Command::CodecServer(options) => worker_runtime::serve_codec(&options).await.map(done),
         Command::Drain { address } => worker_runtime::begin_drain(&address).await.map(done),
         Command::Drained { address } => worker_runtime::wait_drained(&address).await.map(done),

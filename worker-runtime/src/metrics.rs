@@ -20,12 +20,14 @@ const WAITS: [f64; 15] = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 
 const RUNS: [f64; 14] = [0.05, 0.2, 1.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14_400.0];
 
 /// Kind of task that a slot runs; the value of the `task_type` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TaskType {
     /// An activity task.
     Activity,
     /// A workflow task.
     Workflow,
+    /// A Nexus task.
+    Nexus,
 }
 
 impl TaskType {
@@ -33,6 +35,7 @@ impl TaskType {
         match self {
             Self::Activity => "activity",
             Self::Workflow => "workflow",
+            Self::Nexus => "nexus",
         }
     }
 }
@@ -93,6 +96,15 @@ impl Metrics {
     /// # Errors
     /// Two metrics share a name; a bug.
     pub fn new(version: Option<&Version>) -> Result<Self, prometheus::Error> {
+        let metrics = Self::without_cpu(version)?;
+        Ok(Self { cpu: Cpu::register(&metrics.registry)?, ..metrics })
+    }
+
+    /// The same of a process that is not the one whose CPU the tasks use.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn without_cpu(version: Option<&Version>) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let slot = [LABEL_TASK_QUEUE, LABEL_TASK_TYPE];
         let metrics = Self {
@@ -121,7 +133,7 @@ impl Metrics {
                 Opts::new(METRIC_CACHED_WORKFLOWS, "Workflows in the cache."),
                 &[LABEL_TASK_QUEUE],
             )?,
-            cpu: Cpu::register(&registry)?,
+            cpu: None,
             registry,
         };
         let build = IntGaugeVec::new(

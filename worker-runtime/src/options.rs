@@ -17,6 +17,14 @@ pub struct Options {
     /// File that a new token is written to at start, by which services of the pod know this process; none without.
     #[arg(long, value_name = "FILE", env = contract::ENV_TOKEN_FILE)]
     pub token_file: Option<PathBuf>,
+    /// Where it is seen and told.
+    #[command(flatten)]
+    pub addresses: Addresses,
+}
+
+/// Where a process is seen and told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Addresses {
     /// Address of `/metrics`.
     #[arg(long, value_name = "ADDRESS", env = "WORKER_RUNTIME_METRICS_BIND_ADDRESS", default_value_t = any(contract::METRICS_PORT))]
     pub metrics_bind_address: SocketAddr,

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::metrics::Metrics;
-use crate::options::Options;
+use crate::options::Addresses;
 use crate::orders::Orders;
 use crate::transport::Wire;
 
@@ -47,7 +47,7 @@ impl Ports {
     ///
     /// # Errors
     /// A port can't be bound.
-    pub async fn open(options: &Options, metrics: Metrics, wire: &Wire, orders: Orders) -> Result<Self, BindError> {
+    pub async fn open(options: &Addresses, metrics: Metrics, wire: &Wire, orders: Orders) -> Result<Self, BindError> {
         let mut ports = Self { close: CancellationToken::new(), servers: JoinSet::new() };
         let app = Router::new().route("/metrics", get(async move || metrics.render()));
         ports.listen(options.metrics_bind_address, "metrics", "metrics-bind-address", app).await?;

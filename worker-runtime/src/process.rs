@@ -74,7 +74,7 @@ impl Process {
         wire.set_compression(told.limits.grpc_compression);
         let (lifecycle, cordon) = (wire.lifecycle.clone(), wire.cordon.clone());
         let orders = Orders::new(settings.pod_uid.clone(), options.limits.clone(), cordon.clone(), &metrics)?;
-        let ports = Ports::open(options, metrics.clone(), &wire, orders).await?;
+        let ports = Ports::open(&options.addresses, metrics.clone(), &wire, orders).await?;
         let runtime = Arc::new(CoreRuntime::new_assume_tokio(core_metrics::runtime_options(&metrics)?)?);
         let told = watch::Sender::new(told);
         Ok(Self { settings, paths, told, metrics, lifecycle, encryption, cordon, wire, runtime, ports })

@@ -5,7 +5,7 @@ use std::process::Command;
 
 /// Seconds that each target gets.
 const SECONDS: u32 = 600;
-const TARGETS: [&str; 4] = ["line_protocol", "failure", "configuration", "codec"];
+const TARGETS: [&str; 5] = ["line_protocol", "failure", "configuration", "codec", "proxy"];
 
 /// A cargo command in the package that runs with the features of an unstable compiler, which sanitizers need.
 fn cargo(arguments: &[&str]) -> Command {

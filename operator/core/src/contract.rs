@@ -63,6 +63,22 @@ pub const CONFIG_FILE: &str = "runtime.json";
 /// File name of the [`RuntimeLimits`].
 pub const LIMITS_FILE: &str = "limits.json";
 
+/// Where a Worker behind a sidecar finds it.
+pub const SIDECAR_ADDRESS: &str = "127.0.0.1:7233";
+/// Port of a sidecar's `/metrics`: not one that Workers commonly use, because it shares their network.
+pub const SIDECAR_METRICS_PORT: u16 = 7234;
+/// Container port name of [`SIDECAR_METRICS_PORT`].
+pub const SIDECAR_METRICS_PORT_NAME: &str = "sidecar-metrics";
+/// Port of its probes and orders.
+pub const SIDECAR_PROBES_PORT: u16 = 7235;
+/// Container port name of [`SIDECAR_PROBES_PORT`].
+pub const SIDECAR_PROBES_PORT_NAME: &str = "sidecar-probes";
+/// Folder that a sidecar puts the program of the Worker's preStop hook into.
+pub const HOOK_MOUNT_PATH: &str = "/run/temporal-worker-hook";
+/// Name of that program, there and in the runtime's image.
+pub const HOOK_PROGRAM: &str = "await-drain";
+/// Name of the sidecar's container in a pod.
+pub const SIDECAR_CONTAINER: &str = "temporal-worker-sidecar";
 /// Name of the runtime's container in a pod.
 pub const RUNTIME_CONTAINER: &str = "temporal-worker-runtime";
 /// Port of `/metrics`.
@@ -107,6 +123,10 @@ pub const METRIC_CORDONED: &str = "temporal_worker_runtime_cordoned";
 /// Gauge, without labels: open polls that may still bring a task, over all Task Queues. Absent where [`METRIC_CORDONED`]
 /// is.
 pub const METRIC_OPEN_POLLS: &str = "temporal_worker_runtime_open_polls";
+/// Counter: payloads that a sidecar changed. Label `outcome`: `encrypted`, `decrypted` or `refused`.
+pub const METRIC_SIDECAR_PAYLOADS: &str = "temporal_worker_runtime_sidecar_payloads_total";
+/// Counter: calls of the Worker behind a sidecar. Labels `method` and `code`.
+pub const METRIC_SIDECAR_CALLS: &str = "temporal_worker_runtime_sidecar_calls_total";
 /// Label: name of the Task Queue.
 pub const LABEL_TASK_QUEUE: &str = "task_queue";
 /// Label: `activity`, `workflow` or `nexus`.
@@ -120,6 +140,12 @@ pub const ENV_DEVICE_INDEX: &str = "TEMPORAL_DEVICE_INDEX";
 
 /// Folder with a folder for each handler that comes from an image of its own.
 pub const HANDLERS_MOUNT_PATH: &str = "/handlers";
+
+/// Path of the program of the preStop hook in a Worker's container.
+#[must_use]
+pub fn hook_path() -> String {
+    format!("{HOOK_MOUNT_PATH}/{HOOK_PROGRAM}")
+}
 
 /// Default time that running tasks get after SIGTERM before they are cancelled, in seconds.
 pub const DEFAULT_DRAIN_SECONDS: u64 = 30;

@@ -3,6 +3,7 @@
 mod runtime_support;
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use anyhow::Result;
 use e2e::endpoint::{Authority, Endpoint, Signed};
 use runtime_support::stream::stream;
-use runtime_support::{SOON, Server, Worker, assert_says, exec, wait_for};
+use runtime_support::{SOON, Server, Worker, assert_says, exec, program, wait_for};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -49,13 +50,20 @@ impl Files {
     }
 
     fn start(&self, endpoint: &Endpoint) -> Result<Worker> {
+        let mut command = Command::new(program("worker-runtime"));
+        command.arg("run");
+        self.start_program(command, endpoint)
+    }
+
+    fn start_program(&self, command: Command, endpoint: &Endpoint) -> Result<Worker> {
         let (ca, certificate, key) = (self.path("ca.crt"), self.path("tls.crt"), self.path("tls.key"));
         let environment = [
             ("TEMPORAL_TLS_SERVER_CA_CERT_PATH", ca.as_str()),
             ("TEMPORAL_TLS_CLIENT_CERT_PATH", certificate.as_str()),
             ("TEMPORAL_TLS_CLIENT_KEY_PATH", key.as_str()),
         ];
-        Worker::start(&endpoint.address, &exec(&["sh", "-c", "sleep 0.2; echo 7"]), &json!({}), &environment)
+        let handler = exec(&["sh", "-c", "sleep 0.2; echo 7"]);
+        Worker::start_program(command, &endpoint.address, &handler, &json!({}), &environment)
     }
 }
 
@@ -68,15 +76,43 @@ async fn a_new_certificate_counts_within_ten_seconds_and_no_task_fails() -> Resu
     files.hold(&first)?;
     let worker = files.start(&endpoint)?;
     worker.wait_ready().await;
-    assert!(!endpoint.seen(&first).is_empty() && endpoint.seen(&second).is_empty());
+    is_rotated(&server, (&endpoint, &files), &worker, (&first, &second)).await
+}
+
+/// The same behind a sidecar: a Worker that reads its certificates once, and here none at all.
+#[tokio::test]
+async fn a_sidecar_takes_a_new_certificate_within_ten_seconds_and_no_task_of_its_worker_fails() -> Result<()> {
+    let server = Arc::new(Server::start().await?);
+    let endpoint = endpoint(&server).await?;
+    let (first, second) = (endpoint.authority().sign("first", 2090)?, endpoint.authority().sign("second", 2091)?);
+    let files = Files::new(&endpoint)?;
+    files.hold(&first)?;
+    let mut command = Command::new(program("worker-runtime"));
+    command.arg("sidecar").env("WORKER_RUNTIME_SIDECAR_BIND_ADDRESS", "127.0.0.1:0");
+    let sidecar = files.start_program(command, &endpoint)?;
+    sidecar.wait_ready().await;
+    let address = sidecar.address("worker").await.to_string();
+    let worker = Worker::start(&address, &exec(&["sh", "-c", "sleep 0.2; echo 7"]), &json!({}), &[])?;
+    worker.wait_ready().await;
+    is_rotated(&server, (&endpoint, &files), &sidecar, (&first, &second)).await
+}
+
+/// Changes the certificate of a process under load, then gives it one that can't be used.
+async fn is_rotated(
+    server: &Arc<Server>,
+    (endpoint, files): (&Endpoint, &Files),
+    worker: &Worker,
+    (first, second): (&Signed, &Signed),
+) -> Result<()> {
+    assert!(!endpoint.seen(first).is_empty() && endpoint.seen(second).is_empty());
 
     let stop = Arc::new(AtomicBool::new(false));
     let load = tokio::spawn(stream(server.clone(), stop.clone(), Duration::from_millis(40)));
     let ended = r#"outcome="completed",task_queue="q",task_type="activity""#;
     worker.wait_metric_above("tasks_ended_total", ended, 10.0).await;
-    files.hold(&second)?;
+    files.hold(second)?;
     let within = Duration::from_secs(10);
-    wait_for("the second certificate", within, async || endpoint.seen(&second).pop()).await;
+    wait_for("the second certificate", within, async || endpoint.seen(second).pop()).await;
     let at_change = worker.metric("tasks_ended_total", ended).await.unwrap_or_default();
     worker.wait_metric_above("tasks_ended_total", ended, at_change + 40.0).await;
 

@@ -10,6 +10,9 @@ const LONGEST_VALUE: usize = 128;
 /// None of the messages holds key bytes or data of a payload.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
+    /// It is none.
+    #[error("a payload can't be read: it is no message of Temporal's API; check the SDK where it was made")]
+    Unreadable,
     /// It is not encrypted, and has to be.
     #[error(
         "a payload with encoding {encoding:?} is not encrypted, and encryption mode Require refuses it, empty or not; encrypt it where it is made, or set spec.runtime.encryption.mode to Migrate until all senders encrypt"
@@ -128,7 +131,8 @@ impl CodecError {
             | Self::ForeignNamespace { .. }
             | Self::Exhausted { .. }
             | Self::NoRandomness => true,
-            Self::Metadata { .. }
+            Self::Unreadable
+            | Self::Metadata { .. }
             | Self::Mislabelled { .. }
             | Self::Truncated { .. }
             | Self::NotAuthentic { .. }

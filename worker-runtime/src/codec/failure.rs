@@ -13,7 +13,7 @@ use super::Opener;
 use super::{CodecError, ENCODING, Failure, Payload, Sealer};
 
 /// Message of a failure whose own is in its encoded attributes.
-const PLACEHOLDER: &str = "Encoded failure";
+pub const PLACEHOLDER: &str = "Encoded failure";
 /// Encoding of the attributes before they are encrypted.
 const JSON: &[u8] = b"json/plain";
 

@@ -45,6 +45,24 @@ impl Opener {
         if !is_encrypted(&payload) {
             return self.plain(payload);
         }
+        self.opened(payload).map(|(_, payload)| payload)
+    }
+
+    /// The same of a payload that is serialised, and need not be of this release: all of what it holds is kept. None when it is
+    /// not encrypted, and read as it is.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; or it is no payload.
+    pub fn open_encoded(&self, encoded: &[u8]) -> Result<Option<Vec<u8>>, CodecError> {
+        let payload = Payload::decode(encoded).map_err(|_| CodecError::Unreadable)?;
+        if !is_encrypted(&payload) {
+            return self.plain(payload).map(|_| None);
+        }
+        self.opened(payload).map(|(serialised, _)| Some(serialised))
+    }
+
+    /// What an encrypted payload holds, serialised and not.
+    fn opened(&self, payload: Payload) -> Result<(Vec<u8>, Payload), CodecError> {
         match payload.metadata.get(FORMAT).map(Vec::as_slice) {
             Some(FORMAT_1) => self.format_1(payload),
             Some(other) => Err(CodecError::UnknownFormat { format: shown(other) }),
@@ -64,7 +82,7 @@ impl Opener {
         }
     }
 
-    fn format_1(&self, payload: Payload) -> Result<Payload, CodecError> {
+    fn format_1(&self, payload: Payload) -> Result<(Vec<u8>, Payload), CodecError> {
         let namespace = payload.metadata.get(NAMESPACE).ok_or_else(|| CodecError::namespace("is missing"))?;
         let named = std::str::from_utf8(namespace).map_err(|_| CodecError::namespace("is not UTF-8"))?;
         if !self.namespaces.contains(named) {
@@ -76,7 +94,7 @@ impl Opener {
         decrypt(key, &bound.canonical(), payload.data)
     }
 
-    fn unversioned(&self, payload: Payload) -> Result<Payload, CodecError> {
+    fn unversioned(&self, payload: Payload) -> Result<(Vec<u8>, Payload), CodecError> {
         match self.mode {
             Mode::Require => {
                 let key_id = payload.metadata.get(KEY_ID).map(Vec::as_slice).unwrap_or_default();
@@ -94,17 +112,19 @@ impl Opener {
     }
 }
 
-/// The payload in `data`, which is nonce, ciphertext and tag.
-fn decrypt(key: &Key, associated: &[u8], mut data: Vec<u8>) -> Result<Payload, CodecError> {
+/// The payload in `data`, which is nonce, ciphertext and tag, serialised and not.
+fn decrypt(key: &Key, associated: &[u8], mut data: Vec<u8>) -> Result<(Vec<u8>, Payload), CodecError> {
     let key_id = || key.id.clone();
     let length = data.len();
     let (nonce, sealed) = data
         .split_first_chunk_mut::<NONCE_LENGTH>()
         .filter(|(_, sealed)| sealed.len() >= TAG_LENGTH)
         .ok_or_else(|| CodecError::Truncated { key_id: key_id(), length })?;
-    let plaintext = key
-        .aead
-        .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(associated), sealed)
-        .map_err(|_| CodecError::NotAuthentic { key_id: key_id() })?;
-    Payload::decode(&*plaintext).map_err(|_| CodecError::NoPayload { key_id: key_id() })
+    let nonce = Nonce::assume_unique_for_key(*nonce);
+    let opened = key.aead.open_in_place(nonce, Aad::from(associated), sealed);
+    let end = NONCE_LENGTH + opened.map_err(|_| CodecError::NotAuthentic { key_id: key_id() })?.len();
+    data.truncate(end);
+    data.drain(..NONCE_LENGTH);
+    let payload = Payload::decode(&*data).map_err(|_| CodecError::NoPayload { key_id: key_id() })?;
+    Ok((data, payload))
 }

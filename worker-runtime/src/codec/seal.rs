@@ -35,13 +35,32 @@ impl Sealer {
         if is_encrypted(&payload) {
             return Ok(payload);
         }
+        self.seal_serialised(payload.encoded_len(), |data| payload.encode_raw(data))
+    }
+
+    /// The same of a payload that is serialised, and need not be of this release: all of it is kept. None when it is encrypted
+    /// already.
+    ///
+    /// # Errors
+    /// As [`Self::seal`]; or it is no payload.
+    pub fn seal_encoded(&self, encoded: &[u8]) -> Result<Option<Payload>, CodecError> {
+        if is_encrypted(&Payload::decode(encoded).map_err(|_| CodecError::Unreadable)?) {
+            return Ok(None);
+        }
+        self.seal_serialised(encoded.len(), |data| data.extend_from_slice(encoded)).map(Some)
+    }
+
+    fn seal_serialised(&self, length: usize, write: impl FnOnce(&mut Vec<u8>)) -> Result<Payload, CodecError> {
         let key = self.keys.write();
         if !key.count_encryption() {
             return Err(CodecError::Exhausted { key_id: key.id.clone() });
         }
         let mut nonce = [0; NONCE_LENGTH];
         self.random.fill(&mut nonce).map_err(|_| CodecError::NoRandomness)?;
-        let data = encrypt(key, nonce, &self.namespace, &payload)?;
+        let mut data = Vec::with_capacity(NONCE_LENGTH + length + TAG_LENGTH);
+        data.extend_from_slice(&nonce);
+        write(&mut data);
+        encrypt(key, nonce, &self.namespace, &mut data)?;
         let metadata = [
             (ENCODING, ENCRYPTED),
             (KEY_ID, key.id.as_bytes()),
@@ -53,14 +72,11 @@ impl Sealer {
     }
 }
 
-/// Nonce, ciphertext and tag of the serialised `payload`.
-fn encrypt(key: &Key, nonce: [u8; NONCE_LENGTH], namespace: &str, payload: &Payload) -> Result<Vec<u8>, CodecError> {
-    let too_long = || CodecError::TooLong { length: payload.data.len() };
+/// Encrypts what follows the nonce in `data`, and appends the tag.
+fn encrypt(key: &Key, nonce: [u8; NONCE_LENGTH], namespace: &str, data: &mut Vec<u8>) -> Result<(), CodecError> {
     let associated =
         Bound { format: FORMAT_1, key_id: key.id.as_bytes(), encoding: ENCRYPTED, namespace: namespace.as_bytes() };
-    let mut data = Vec::with_capacity(NONCE_LENGTH + payload.encoded_len() + TAG_LENGTH);
-    data.extend_from_slice(&nonce);
-    payload.encode(&mut data).map_err(|_| too_long())?;
+    let length = data.len() - NONCE_LENGTH;
     let tag = key
         .aead
         .seal_in_place_separate_tag(
@@ -68,7 +84,7 @@ fn encrypt(key: &Key, nonce: [u8; NONCE_LENGTH], namespace: &str, payload: &Payl
             Aad::from(associated.canonical()),
             &mut data[NONCE_LENGTH..],
         )
-        .map_err(|_| too_long())?;
+        .map_err(|_| CodecError::TooLong { length })?;
     data.extend_from_slice(tag.as_ref());
-    Ok(data)
+    Ok(())
 }

@@ -204,6 +204,20 @@ impl Server {
         })
     }
 
+    /// Payloads of the result of an activity, once it has one.
+    pub async fn result_of(&self, activity_id: &str) -> Vec<Payload> {
+        let (namespace, activity_id) = (NAMESPACE.to_owned(), activity_id.to_owned());
+        let request = PollActivityExecutionRequest { namespace, activity_id, run_id: String::new() };
+        wait_for("the result of an activity", SOON, async || {
+            let answer = self.client.clone().poll_activity_execution(request.clone()).await.ok()?.into_inner();
+            match answer.outcome?.value? {
+                activity_execution_outcome::Value::Result(payloads) => Some(payloads.payloads),
+                other => panic!("no result: {other:?}"),
+            }
+        })
+        .await
+    }
+
     /// Runs an activity to its end.
     pub async fn run(&self, activity: Activity<'_>) -> Result<Ended> {
         let activity_id = self.start_activity(activity).await?;
