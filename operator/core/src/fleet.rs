@@ -5,19 +5,18 @@ mod limits;
 mod policy;
 mod rollout_policy;
 mod runtime;
+mod sidecar;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::api::{
-    DeletionPolicy, GoDuration, PodTemplate, RuntimeMode, TaskQueueType, Versioning, WorkerDeployment,
-    unsupported_fields,
-};
+use crate::api::{DeletionPolicy, GoDuration, PodTemplate, RuntimeMode, TaskQueueType, Versioning, WorkerDeployment};
 use crate::build;
 use crate::build::deployment::{self, Child, ChildInput, Owner};
 use crate::build::runtime::RuntimePod;
+use crate::build::sidecar::SidecarPod;
 use crate::build_id::{self, RuntimeInputs};
 use crate::connection::{Attachment, ConnectionFacts};
 use crate::names;
@@ -48,6 +47,8 @@ pub struct Fleet {
     pub child: Child,
     /// Where its pods work.
     pub attachment: Attachment,
+    /// Whether its pods are Workers on an SDK, without the runtime.
+    pub runs_an_sdk: bool,
     /// ConfigMaps that its pods mount.
     pub config_maps: Vec<Value>,
     /// `spec.replicas`.
@@ -64,17 +65,6 @@ pub struct Fleet {
     pub declared: Declared,
     /// How versions get traffic.
     pub rollout: rollout::Policy,
-    /// Paths of fields whose behaviour this release does not have.
-    pub unsupported: Vec<String>,
-}
-
-impl Fleet {
-    /// Whether its pods are Workers on an SDK, without the runtime.
-    #[must_use]
-    pub fn runs_an_sdk(&self) -> bool {
-        // The runtime alone is configured by files.
-        self.config_maps.is_empty()
-    }
 }
 
 /// What the manifest says of the Task Queues.
@@ -124,13 +114,11 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
     let scaling = spec.scaling.as_ref().map(|scaling| policy::scaling(scaling, &mut wrong));
     let rollout = rollout_policy::resolve(spec.rollout.as_ref(), &mut wrong);
     let sunset = rollout_policy::delays(spec.sunset.as_ref(), &mut wrong);
-    let build_id = match spec.versioning {
-        Versioning::Enabled => target_build_id(object, &template, &mut wrong),
-        Versioning::Disabled => None,
-    };
+    let build_id = target_build_id(object, &template, &mut wrong);
     let child_name = build_id.as_ref().map_or_else(|| name.clone(), |id| names::child_deployment_name(&name, id));
     let context = runtime::Context { around, name: &name, child_name: &child_name, template: &template };
     let runtime = spec.runtime.as_ref().map(|runtime| runtime::pod(runtime, &context, &mut wrong));
+    let sidecar = spec.sidecar.as_ref().map(|sidecar| sidecar::pod(sidecar, &context, &mut wrong));
     let template_hash = template_hash(&template, &mut wrong);
     if !wrong.is_empty() {
         return Err(InvalidSpec(wrong));
@@ -147,13 +135,12 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         template_hash: &template_hash,
         connection: around.connection,
         runtime: runtime.as_ref(),
+        sidecar: sidecar.as_ref(),
         min_ready_seconds: spec.min_ready_seconds,
         progress_deadline_seconds: spec.progress_deadline_seconds,
         strategy: spec.deployment_strategy.as_ref(),
     });
-    // A Build ID of the user's own stands for whatever the manifest says now.
-    let immutable = build_id.is_some() && spec.worker_options.unsafe_custom_build_id.is_none();
-    let config_maps = runtime.iter().flat_map(|runtime| config_maps(owner, runtime, immutable)).collect();
+    let config_maps = config_maps(owner, object, build_id.is_some(), (runtime.as_ref(), sidecar.as_ref()));
     Ok(Fleet {
         grace: grace(&child),
         attachment: Attachment::new(around.connection, &spec.worker_options.temporal_namespace),
@@ -163,7 +150,7 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         rollout,
         sunset,
         cleans_up: build_id.is_some() && spec.deletion_policy == DeletionPolicy::Clean,
-        unsupported: unsupported_fields(object),
+        runs_an_sdk: spec.runtime.is_none(),
         namespace,
         name,
         uid,
@@ -211,7 +198,11 @@ fn check_template(template: &Value, shared_runtime: bool, wrong: &mut Vec<String
     }
 }
 
+/// None with Worker Versioning off.
 fn target_build_id(object: &WorkerDeployment, template: &Value, wrong: &mut Vec<String>) -> Option<String> {
+    if object.spec.versioning == Versioning::Disabled {
+        return None;
+    }
     match build_id_of(object, template) {
         Ok(build_id) => Some(build_id),
         Err(problem) => {
@@ -233,6 +224,7 @@ pub fn build_id_of(object: &WorkerDeployment, template: &Value) -> Result<String
             let template = object.spec.template.is_some().then_some(template);
             build_id::compute_runtime(RuntimeInputs { runtime: &runtime, template, unsafe_custom_build_id: custom })
         }
+        None if object.spec.sidecar.is_some() => build_id::compute_sidecar(template, custom),
         None => build_id::compute(template, custom),
     };
     computed.map_err(|error| format!("spec.template: {error}."))
@@ -254,7 +246,18 @@ fn template_hash(template: &Value, wrong: &mut Vec<String>) -> String {
 }
 
 /// The version's configuration never changes under it; with versioning off it does, and so do the limits.
-fn config_maps(owner: Owner<'_>, runtime: &RuntimePod, immutable: bool) -> Vec<Value> {
+fn config_maps(
+    owner: Owner<'_>,
+    object: &WorkerDeployment,
+    is_version: bool,
+    (runtime, sidecar): (Option<&RuntimePod>, Option<&SidecarPod>),
+) -> Vec<Value> {
+    if let Some(sidecar) = sidecar {
+        return vec![sidecar::limits_map(owner, sidecar)];
+    }
+    let Some(runtime) = runtime else { return Vec::new() };
+    // A Build ID of the user's own stands for whatever the manifest says now.
+    let immutable = is_version && object.spec.worker_options.unsafe_custom_build_id.is_none();
     let [(config_map, config_file, config), (limits_map, limits_file, limits)] = build::runtime::files(runtime);
     vec![
         deployment::config_map(owner, config_map, config_file, &config, immutable),

@@ -17,6 +17,8 @@ pub const CONNECTION_SPEC_HASH_ANNOTATION: &str = "temporal.io/connection-spec-h
 pub const POD_TEMPLATE_SPEC_HASH_ANNOTATION: &str = "temporal.io/pod-template-spec-hash";
 /// Annotation on child Deployments of runtime fleets, our own: the image that the version was created with.
 pub const RUNTIME_IMAGE_ANNOTATION: &str = "temporal.io/runtime-image";
+/// Annotation on child Deployments of fleets with a sidecar, our own: the image that the sidecar of the version was created with.
+pub const SIDECAR_IMAGE_ANNOTATION: &str = "temporal.io/sidecar-image";
 /// Annotation on child Deployments of runtime fleets, our own:
 /// [`RUNTIME_HASH_SCHEME`](crate::build_id::RUNTIME_HASH_SCHEME) of its Build ID.
 pub const BUILD_ID_SCHEME_ANNOTATION: &str = "temporal.io/build-id-scheme";

@@ -143,7 +143,6 @@ pub fn compute(input: &StatusInput<'_>) -> WorkerDeploymentStatus {
 fn set_while_true(status: &mut WorkerDeploymentStatus, input: &StatusInput<'_>, stalled: Option<(Reason, String)>) {
     let optional = [
         (ConditionType::Stalled, stalled.or_else(|| scaling::stalled(input))),
-        (ConditionType::Unsupported, unsupported(input)),
         (ConditionType::Paused, paused(input)),
         (ConditionType::GracePeriodTooShort, short_grace(input)),
     ];
@@ -229,14 +228,6 @@ fn degraded_message(degraded: &PollingDegraded, fleet: &Fleet) -> String {
     )
 }
 
-fn unsupported(input: &StatusInput<'_>) -> Option<(Reason, String)> {
-    let (fleet, _) = input.planned?;
-    (!fleet.unsupported.is_empty()).then(|| {
-        let message = format!("Set, but not acted on in this release: {}.", fleet.unsupported.join(", "));
-        (Reason::FieldNotSupported, message)
-    })
-}
-
 fn paused(input: &StatusInput<'_>) -> Option<(Reason, String)> {
     let (fleet, plan) = input.planned?;
     let by_command = input.order == Order::Pause;
@@ -248,7 +239,7 @@ fn paused(input: &StatusInput<'_>) -> Option<(Reason, String)> {
 
 /// The runtime stops what outlasts its drain, and gives it back to the server; an SDK's Worker is killed with it.
 fn short_grace(input: &StatusInput<'_>) -> Option<(Reason, String)> {
-    let (fleet, plan) = input.planned.filter(|(fleet, plan)| fleet.runs_an_sdk() && plan.decision.is_some())?;
+    let (fleet, plan) = input.planned.filter(|(fleet, plan)| fleet.runs_an_sdk && plan.decision.is_some())?;
     let lane = plan.scaling.outlasting(fleet.grace)?;
     let message = format!(
         "{lane}: tasks run longer than the {} s that a pod gets to end. Those that run when a pod goes are lost, and tried \

@@ -1,8 +1,8 @@
-//! What the types say beyond the schema: defaults, unsupported fields, the texts of the API.
+//! What the types say beyond the schema: defaults, the texts of the API.
 
 use operator_core::api::{
     ConditionType, Reason, ScalingMode, ScalingPause, VersionStatus, WorkerDeployment, WorkerDeploymentStatus,
-    reference_markdown, unsupported_fields,
+    reference_markdown,
 };
 use serde_json::{Value, json};
 
@@ -17,50 +17,6 @@ fn fleet(patch: Value) -> WorkerDeployment {
     fields.extend(patch.as_object().unwrap().clone());
     let object = json!({ "apiVersion": "temporal.io/v1alpha1", "kind": "WorkerDeployment", "metadata": { "name": "orders" }, "spec": spec });
     serde_json::from_value(object).unwrap()
-}
-
-#[test]
-fn fields_without_behaviour_are_named_by_path() {
-    let shared = json!({
-        "taskQueues": [{ "name": "q" }],
-        "handlers": [{ "name": "h", "exec": { "command": ["h"] } }],
-        "activities": [{ "type": "A", "handler": "h" }],
-        "drainTimeout": "1m",
-    });
-    let mut encrypted = shared.clone();
-    encrypted["encryption"] = json!({ "writeKey": { "id": "1", "secretKeyRef": { "name": "keys", "key": "1" } } });
-    let step = json!({ "rampPercentage": 10, "pauseDuration": "1m" });
-    let gate = json!({ "workflowType": "Smoke" });
-    let options = |kind: &str| json!({ "connectionRef": { "kind": kind, "name": "temporal" }, "temporalNamespace": "default", "unsafeCustomBuildID": "v1" });
-    let cases = [
-        (json!({}), vec![]),
-        (json!({ "replicas": 3, "minReadySeconds": 5, "progressDeadlineSeconds": 60 }), vec![]),
-        (json!({ "scaling": { "taskQueues": [{ "name": "q" }] }, "versioning": "Disabled" }), vec![]),
-        (json!({ "runtime": shared }), vec![]),
-        (json!({ "runtime": { "mode": "Library" } }), vec![]),
-        (json!({ "workerOptions": options("Connection") }), vec![]),
-        (json!({ "rollout": null, "sunset": null, "versioning": "Disabled" }), vec![]),
-        (json!({ "rollout": { "strategy": "Manual" } }), vec![]),
-        (json!({ "rollout": { "strategy": "Progressive", "steps": [step], "gate": gate } }), vec![]),
-        (json!({ "rollout": { "strategy": "AllAtOnce", "gate": gate } }), vec![]),
-        (json!({ "sunset": { "scaledownDelay": "60m", "deleteDelay": "24h0m" } }), vec![]),
-        (json!({ "sunset": { "scaledownDelay": "2h" } }), vec![]),
-        (
-            json!({ "scaling": { "targetLatency": "1s", "percentile": 99, "idleWindow": "Auto", "pause": "All" } }),
-            vec![],
-        ),
-        (json!({ "scaling": { "roles": { "current": { "minReplicas": 1 } } } }), vec![]),
-        (
-            json!({ "scaling": { "roles": { "ramping": { "minReplicas": 1 }, "draining": { "minReplicas": 0 }, "keepWarmForRollback": "1h" } } }),
-            vec![],
-        ),
-        (json!({ "workerOptions": options("ClusterConnection") }), vec!["spec.workerOptions.connectionRef.kind"]),
-        (json!({ "runtime": encrypted }), vec![]),
-        (json!({ "sidecar": {} }), vec!["spec.sidecar"]),
-    ];
-    for (patch, expected) in cases {
-        assert_eq!(unsupported_fields(&fleet(patch.clone())), expected, "{patch}");
-    }
 }
 
 #[test]
@@ -134,9 +90,7 @@ fn the_words_of_the_contract_are_kept() {
     for word in reasons {
         assert!(Reason::ALL.iter().any(|reason| reason.as_str() == word), "{word}");
     }
-    for word in
-        ["Ready", "Progressing", "ConnectionHealthy", "RolloutComplete", "ScalingActive", "Stalled", "Unsupported"]
-    {
+    for word in ["Ready", "Progressing", "ConnectionHealthy", "RolloutComplete", "ScalingActive", "Stalled"] {
         assert!(ConditionType::ALL.iter().any(|type_| type_.as_str() == word), "{word}");
     }
 }

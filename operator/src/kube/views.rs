@@ -5,6 +5,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerPort, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::core::DynamicObject;
 use operator_core::api::PodMetrics;
 use operator_core::build::attach;
 use operator_core::connection::Attached;
@@ -98,7 +99,8 @@ impl View for DeploymentView {
             available_since: available_since(object),
             resource_version: meta.resource_version.clone().unwrap_or_default(),
             generation: meta.generation.unwrap_or(0),
-            runtime_image: annotation(meta, names::RUNTIME_IMAGE_ANNOTATION),
+            runtime_image: annotation(meta, names::RUNTIME_IMAGE_ANNOTATION)
+                .or_else(|| annotation(meta, names::SIDECAR_IMAGE_ANNOTATION)),
             cordonable: annotation(meta, names::CORDONABLE_ANNOTATION).as_deref() == Some("true"),
             superseded_at: annotation(meta, names::SUPERSEDED_AT_ANNOTATION).and_then(|at| at.parse().ok()),
             failure: failure(object),
@@ -119,6 +121,12 @@ impl View for DeploymentView {
     fn name(&self) -> &str {
         &self.child.name
     }
+}
+
+/// A Deployment as an answer of the API server gives it; none if that is no Deployment.
+#[must_use]
+pub fn child(answer: DynamicObject) -> Option<ChildState> {
+    answer.try_parse().ok().map(|deployment| DeploymentView::of(&deployment).child)
 }
 
 fn attached(object: &Deployment) -> Attached {
@@ -195,7 +203,8 @@ fn may_run(pod: &Pod) -> bool {
 }
 
 fn named_ports(pod: &Pod) -> Vec<(String, u16)> {
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let containers =
+        pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
     let ports = containers.flat_map(|container| container.ports.iter().flatten());
     ports.filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?))).collect()
 }
@@ -207,15 +216,20 @@ impl PodView {
         let ip = self.ip.as_deref()?;
         let port = match &metrics.port {
             IntOrString::Int(port) => u16::try_from(*port).ok()?,
+            // The sidecar's own count every task, and are there for every SDK.
+            IntOrString::String(name) if name == contract::METRICS_PORT_NAME => {
+                self.port(contract::SIDECAR_METRICS_PORT_NAME).or_else(|| self.port(name))?
+            }
             IntOrString::String(name) => self.port(name)?,
         };
         Some(format!("http://{}:{port}{}", host(ip), metrics.path))
     }
 
-    /// Where the pod takes orders, if it takes any: the container port of the runtime's probes, or its default.
+    /// Where the pod takes orders, if it takes any: the container port of the sidecar's or the runtime's probes, or its default.
     #[must_use]
     pub fn orders_url(&self) -> Option<String> {
-        let port = self.port(contract::PROBES_PORT_NAME).unwrap_or(contract::PROBES_PORT);
+        let own = self.port(contract::SIDECAR_PROBES_PORT_NAME).or_else(|| self.port(contract::PROBES_PORT_NAME));
+        let port = own.unwrap_or(contract::PROBES_PORT);
         Some(format!("http://{}:{port}", host(self.ip.as_deref()?)))
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::programs::{self, OPERATOR_IMAGE, Profile, Programs};
+use harness::programs::{self, OPERATOR_IMAGE, Profile, Programs, RUNTIME_IMAGE};
 use harness::tools::Tools;
 use harness::{AuditEvent, Cluster, ClusterOptions, ImageSpec, TemporalOptions, TemporalServer};
 use jiff::Timestamp;
@@ -52,7 +52,14 @@ impl Environment for ClusterBed {
         let tool = ImageSpec::new(TOOL_IMAGE, ["/bin/echo"]).program(Path::new("/bin/echo"), "/bin/echo");
         let go = Tools::ensure_async(Tools::GO_WORKER).await?;
         let go = ImageSpec::new(GO_WORKER_IMAGE, ["/go-worker"]).program(go.program("go-worker")?, "/go-worker");
-        let images = [programs.operator_image()?, handlers_image(&programs)?, programs.worker_image()?, tool, go];
+        let images = [
+            programs.operator_image()?,
+            programs.runtime_image(RUNTIME_IMAGE)?,
+            handlers_image(&programs)?,
+            programs.worker_image()?,
+            tool,
+            go,
+        ];
         let (cluster, loaded) = tokio::task::spawn_blocking(move || {
             let loaded = programs::load(&cluster, &images).and_then(|()| install(&cluster));
             (cluster, loaded)
@@ -157,7 +164,8 @@ impl ClusterBed {
     pub async fn container_processes(&self, pod: (&str, &str), container: &str) -> Result<Vec<i32>> {
         let (namespace, name) = pod;
         let object = Api::<Pod>::namespaced(self.client.clone(), namespace).get(name).await?;
-        let statuses = object.status.and_then(|status| status.container_statuses).unwrap_or_default();
+        let status = object.status.unwrap_or_default();
+        let statuses = status.container_statuses.into_iter().chain(status.init_container_statuses).flatten();
         let id = statuses.into_iter().find(|status| status.name == container).and_then(|status| status.container_id);
         let id = id.with_context(|| format!("pod {namespace}/{name} has no running container {container}"))?;
         Ok(harness::process::in_cgroup(id.trim_start_matches("containerd://")))
@@ -208,11 +216,14 @@ fn handlers_image(programs: &Programs) -> Result<ImageSpec> {
 fn install(cluster: &Cluster) -> Result<()> {
     let chart = |name: &str| programs::source_root().join("charts").join(name).display().to_string();
     cluster.run("helm", &["install", "kinds", &chart("temporal-worker-operator-crds")])?;
-    let (repository, tag) = OPERATOR_IMAGE.split_once(':').context("the operator's image has no tag")?;
-    let (repository, tag) = (format!("image.repository={repository}"), format!("image.tag={tag}"));
+    let image = |value: &str, image: &str| {
+        let (repository, tag) = image.split_once(':').with_context(|| format!("image {image} has no tag"))?;
+        anyhow::Ok(format!("{value}.repository={repository},{value}.tag={tag}"))
+    };
+    let (operator, runtime) = (image("image", OPERATOR_IMAGE)?, image("runtimeImage", RUNTIME_IMAGE)?);
     let chart = chart("temporal-worker-operator");
     let arguments = ["install", OPERATOR, &chart, "--namespace", OPERATOR, "--create-namespace"];
-    let settings = ["--set", &repository, "--set", &tag, "--set", "recordDecisions=true"];
+    let settings = ["--set", &operator, "--set", &runtime, "--set", "recordDecisions=true"];
     cluster.run("helm", &[arguments.as_slice(), settings.as_slice()].concat())?;
     Ok(())
 }

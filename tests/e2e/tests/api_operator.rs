@@ -35,7 +35,6 @@ fn main() -> ExitCode {
         scenario!(gates::a_gate_waits_for_its_argument_fails_and_is_run_again_once_whatever_ends_in_between),
         scenario!(manifests::a_template_without_containers_is_refused),
         scenario!(manifests::a_name_with_a_dot_is_refused),
-        scenario!(manifests::what_comes_with_a_later_release_is_named_by_its_path),
         scenario!(manifests::a_stored_object_that_can_not_be_read_stops_nobody_else),
         scenario!(child::it_is_exactly_what_the_contract_says),
         scenario!(child::a_variable_of_the_users_is_replaced_with_a_warning),

@@ -26,6 +26,9 @@ pub const PICTURES_FOLDER: &str = "/pictures";
 /// How many pictures there are.
 pub const PICTURES: u32 = 12;
 
+/// Program of the preStop hook of Workers behind a sidecar, in the runtime's image.
+const HOOK_PROGRAM: &str = "await-drain";
+
 /// How programs are built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Profile {
@@ -70,22 +73,17 @@ impl Programs {
     /// # Errors
     /// Cargo can't be started or fails.
     pub async fn build(profile: Profile) -> Result<Self> {
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command
-            .current_dir(source_root())
-            // The whole workspace: another choice of packages means other features, and building everything again.
-            .args(["build", "--workspace", "--bins", "--examples", "--profile", profile.name()])
-            .args(["--message-format", "json-render-diagnostics"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        for variable in env::vars_os().map(|(name, _)| name).filter(|name| is_of_a_test(&name.to_string_lossy())) {
-            command.env_remove(variable);
-        }
-        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn().context("start cargo")?;
-        let output = child.wait_with_output().await?;
-        ensure!(output.status.success(), "cargo could not build the programs: {}", output.status);
-        Ok(Self { executables: executables(&String::from_utf8_lossy(&output.stdout)) })
+        // The whole workspace: another choice of packages means other features, and building everything again.
+        let everything = ["--workspace", "--bins", "--examples", "--profile", profile.name()];
+        let mut executables = cargo_build(&everything, |_| {}).await?;
+        // This one runs in whatever image a Worker has.
+        let target = source_root().join("target/static");
+        let hook = ["--package", "enter-group", "--bin", HOOK_PROGRAM, "--profile", profile.name()];
+        let linked = cargo_build(&hook, |command| {
+            command.env("RUSTFLAGS", "-C target-feature=+crt-static").env("CARGO_TARGET_DIR", target);
+        });
+        executables.extend(linked.await?);
+        Ok(Self { executables })
     }
 
     /// A program that was built in the profile that images have it in, beside the program that runs now.
@@ -124,9 +122,10 @@ impl Programs {
     /// # Errors
     /// The program is missing.
     pub fn runtime_image(&self, name: &str) -> Result<ImageSpec> {
-        let image =
-            ImageSpec::new(name, ["/worker-runtime"]).program(self.program("worker-runtime")?, "/worker-runtime");
-        Ok(image.program(self.program("enter-group")?, "/enter-group"))
+        let programs = ["worker-runtime", "enter-group", HOOK_PROGRAM];
+        programs.into_iter().try_fold(ImageSpec::new(name, ["/worker-runtime"]), |image, program| {
+            Ok(image.program(self.program(program)?, &format!("/{program}")))
+        })
     }
 
     /// The image that a team makes from the runtime's: with its program, and pictures drawn into `folder`.
@@ -168,6 +167,27 @@ pub fn load(cluster: &Cluster, images: &[ImageSpec]) -> Result<()> {
 /// again, and everything that stands on them: minutes.
 fn is_of_a_test(variable: &str) -> bool {
     variable == "RUSTC_BOOTSTRAP" || ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| variable.starts_with(start))
+}
+
+/// Builds with cargo, and gives back the programs by name.
+async fn cargo_build(arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Result<BTreeMap<String, PathBuf>> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .current_dir(source_root())
+        .arg("build")
+        .args(arguments)
+        .args(["--message-format", "json-render-diagnostics"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    for variable in env::vars_os().map(|(name, _)| name).filter(|name| is_of_a_test(&name.to_string_lossy())) {
+        command.env_remove(variable);
+    }
+    prepare(&mut command);
+    let child = tokio::process::Command::from(command).kill_on_drop(true).spawn().context("start cargo")?;
+    let output = child.wait_with_output().await?;
+    ensure!(output.status.success(), "cargo could not build the programs: {}", output.status);
+    Ok(executables(&String::from_utf8_lossy(&output.stdout)))
 }
 
 /// Paths of the programs in cargo's messages, by the names of their targets.

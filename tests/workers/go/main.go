@@ -23,9 +23,6 @@ import (
 	"go.temporal.io/sdk/workflow"
 )
 
-// drain is the time that running tasks get after SIGTERM.
-const drain = 20 * time.Second
-
 func main() {
 	if err := run(); err != nil {
 		log.Fatal(err)
@@ -40,6 +37,11 @@ func run() error {
 	slots, err := strconv.Atoi(cmp.Or(os.Getenv("SLOTS"), "10"))
 	if err != nil {
 		return errors.New("SLOTS is not a number; set the activities that run at a time")
+	}
+	// Time that running tasks get after SIGTERM.
+	drain, err := time.ParseDuration(cmp.Or(os.Getenv("DRAIN"), "20s"))
+	if err != nil {
+		return errors.New("DRAIN is no duration; write it as 20s")
 	}
 	metrics, closeMetrics, err := serveMetrics(cmp.Or(os.Getenv("METRICS_ADDRESS"), "0.0.0.0:9090"))
 	if err != nil {
@@ -65,6 +67,8 @@ func run() error {
 	})
 	w.RegisterActivityWithOptions(work, activity.RegisterOptions{Name: "Work"})
 	w.RegisterActivityWithOptions(version, activity.RegisterOptions{Name: "Version"})
+	w.RegisterActivityWithOptions(greet, activity.RegisterOptions{Name: "Greet"})
+	w.RegisterWorkflowWithOptions(listen, workflow.RegisterOptions{Name: "Listen"})
 	w.RegisterWorkflowWithOptions(batch, workflow.RegisterOptions{Name: "Batch"})
 	w.RegisterWorkflowWithOptions(hold, workflow.RegisterOptions{
 		Name:               "HoldPinned",
@@ -144,6 +148,18 @@ func batch(ctx workflow.Context, activities, milliseconds int) error {
 // version is the Build ID of the Worker that runs it.
 func version(context.Context) (string, error) {
 	return os.Getenv("TEMPORAL_WORKER_BUILD_ID"), nil
+}
+
+// greet shows which Worker of many ran it.
+func greet(_ context.Context, name string) (string, error) {
+	return "go greets " + name, nil
+}
+
+// listen waits for the signal "say".
+func listen(ctx workflow.Context) (string, error) {
+	var text string
+	workflow.GetSignalChannel(ctx, "say").Receive(ctx, &text)
+	return "go heard " + text, nil
 }
 
 // hold asks for the version at its start, and again after the signal "go".

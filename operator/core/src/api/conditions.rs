@@ -51,8 +51,6 @@ words! {
         Stalled,
         /// The rollout is paused, by the spec or by a command; present only while true.
         Paused,
-        /// Fields are set whose behaviour this release does not have; present only while true.
-        Unsupported,
         /// Tasks run longer than a pod gets to end; present only while true.
         GracePeriodTooShort,
         /// Deprecated, kept for alerts on it: the Temporal server could be asked.
@@ -111,8 +109,6 @@ words! {
         PodCrashLooping,
         /// No pod became ready within `spec.progressDeadlineSeconds`.
         ProgressDeadlineExceeded,
-        /// A field is set whose behaviour comes with a later release.
-        FieldNotSupported,
         /// So many old versions are there still that no new one is begun.
         VersionLimitReached,
         /// Tasks that run when a pod goes are lost, and tried again after their timeout.

@@ -16,7 +16,6 @@ mod scaling_status;
 mod schema;
 mod status;
 mod template;
-mod unsupported;
 mod worker_deployment;
 
 pub use conditions::{
@@ -44,7 +43,6 @@ pub use status::{
     WorkerDeploymentStatus,
 };
 pub use template::PodTemplate;
-pub use unsupported::unsupported_fields;
 pub use worker_deployment::{
     ConnectionKind, ConnectionRef, DEFAULT_PROGRESS_DEADLINE_SECONDS, DeletionPolicy, DeploymentStrategy,
     DeploymentStrategyType, RollingUpdate, SidecarSpec, Versioning, WorkerDeployment, WorkerDeploymentSpec,

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rollout::{RolloutSpec, SunsetSpec};
-use super::runtime::{RuntimeMode, RuntimeSpec};
+use super::runtime::{EncryptionSpec, RuntimeMode, RuntimeSpec};
 use super::scaling::ScalingSpec;
 use super::schema;
 use super::status::WorkerDeploymentStatus;
@@ -117,7 +117,8 @@ pub struct WorkerDeploymentSpec {
     /// The shared worker runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeSpec>,
-    /// The runtime beside a Worker of any SDK; its behaviour comes with a later release.
+    /// A sidecar that gives a Worker of any SDK what that lacks: credentials that change, encryption, metrics, and a drain that
+    /// loses no task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar: Option<SidecarSpec>,
     /// What becomes of routing and versions on the Temporal server when the object is deleted.
@@ -250,6 +251,11 @@ pub enum ConnectionKind {
     ClusterConnection,
 }
 
-/// The runtime beside a Worker of any SDK.
+/// The sidecar of a Worker of any SDK.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct SidecarSpec {}
+#[serde(rename_all = "camelCase")]
+pub struct SidecarSpec {
+    /// Encryption of payloads: the Worker's code sees them as they are, the server never does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<EncryptionSpec>,
+}

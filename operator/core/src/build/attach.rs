@@ -20,7 +20,9 @@ const VOLUMES: [&str; 3] = [TLS_VOLUME, CA_VOLUME, API_KEY_VOLUME];
 pub fn attached(child: &Value) -> Attached {
     let template = &child["spec"]["template"];
     let workers = workers(child);
-    let Some(worker) = containers(template).find(|container| workers.has(container)) else { return Attached::Torn };
+    let Some(worker) = containers(template, workers).find(|container| workers.has(container)) else {
+        return Attached::Torn;
+    };
     let variable = |name| text(worker, name).unwrap_or_default();
     let found = Attachment::new(&baked(template, worker), variable(contract::ENV_NAMESPACE));
     let identity = WorkerIdentity {
@@ -40,7 +42,7 @@ pub fn attach(child: &Value, to: &ConnectionFacts, worker: &WorkerIdentity<'_>) 
     let workers = workers(child);
     let mut spec = before["spec"].clone();
     let spec_fields = super::as_map(&mut spec);
-    let containers = list(spec_fields, "containers");
+    let containers = list(spec_fields, workers.list());
     for container in containers.iter_mut().filter(|container| workers.has(container)) {
         detach(container, &baked(before, container));
     }
@@ -50,7 +52,9 @@ pub fn attach(child: &Value, to: &ConnectionFacts, worker: &WorkerIdentity<'_>) 
     for volume in environment::volumes(to) {
         put_named(volumes, volume);
     }
-    if let (Auth::ApiKey(key), Workers::Library | Workers::Shared) = (&to.auth, workers) {
+    if let Auth::ApiKey(key) = &to.auth
+        && workers.any_reads_file()
+    {
         put_named(volumes, environment::api_key_volume(key));
     }
     if stands(&before["spec"], &spec) {
@@ -61,15 +65,18 @@ pub fn attach(child: &Value, to: &ConnectionFacts, worker: &WorkerIdentity<'_>) 
         "metadata": {"resourceVersion": child["metadata"]["resourceVersion"]},
         "spec": {"template": {
             "metadata": {"annotations": {names::CONNECTION_SPEC_HASH_ANNOTATION: hash}},
-            "spec": {"containers": spec["containers"], "volumes": spec["volumes"]},
+            "spec": {workers.list(): spec[workers.list()], "volumes": spec["volumes"]},
         }},
     }))
 }
 
 fn workers(child: &Value) -> Workers {
     let name = child["metadata"]["name"].as_str().unwrap_or_default();
-    if child["metadata"]["annotations"][names::RUNTIME_IMAGE_ANNOTATION].is_string() {
+    let annotations = &child["metadata"]["annotations"];
+    if annotations[names::RUNTIME_IMAGE_ANNOTATION].is_string() {
         Workers::Shared
+    } else if annotations[names::SIDECAR_IMAGE_ANNOTATION].is_string() {
+        Workers::Sidecar
     } else if runtime::is_mounted(&child["spec"]["template"]["spec"]["volumes"], name) {
         Workers::Library
     } else {
@@ -77,8 +84,8 @@ fn workers(child: &Value) -> Workers {
     }
 }
 
-fn containers(template: &Value) -> impl Iterator<Item = &Value> {
-    template["spec"]["containers"].as_array().into_iter().flatten()
+fn containers(template: &Value, workers: Workers) -> impl Iterator<Item = &Value> {
+    template["spec"][workers.list()].as_array().into_iter().flatten()
 }
 
 fn variable<'a>(container: &'a Value, name: &str) -> Option<&'a Value> {

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::environment::{self, WorkerIdentity, Workers};
 use super::runtime::{self, RuntimePod};
+use super::sidecar::{self, SidecarPod};
 use super::{list, object};
 use crate::api::DeploymentStrategy;
 use crate::build_id::RUNTIME_HASH_SCHEME;
@@ -32,6 +33,8 @@ pub struct ChildInput<'a> {
     pub connection: &'a ConnectionFacts,
     /// The runtime, if the fleet runs it.
     pub runtime: Option<&'a RuntimePod>,
+    /// The sidecar, if it has one.
+    pub sidecar: Option<&'a SidecarPod>,
     /// `spec.minReadySeconds`.
     pub min_ready_seconds: i32,
     /// `spec.progressDeadlineSeconds`.
@@ -84,7 +87,7 @@ pub fn child(input: &ChildInput<'_>) -> Child {
     let mut metadata = metadata(input.owner, input.name);
     object_in(&mut metadata, "labels").extend(selector);
     object_in(&mut metadata, "labels").extend(common_labels(input));
-    if !own_annotations.is_empty() || input.runtime.is_some() {
+    if !own_annotations.is_empty() || input.runtime.is_some() || input.sidecar.is_some() {
         metadata.insert("annotations".into(), own_annotations.into());
     }
     if let Some(image) = input.runtime.and_then(|runtime| runtime.image.as_ref()) {
@@ -92,7 +95,13 @@ pub fn child(input: &ChildInput<'_>) -> Child {
         annotations.insert(names::RUNTIME_IMAGE_ANNOTATION.into(), image.as_str().into());
         annotations.insert(names::BUILD_ID_SCHEME_ANNOTATION.into(), RUNTIME_HASH_SCHEME.to_string().into());
     }
-    if input.runtime.is_some_and(|runtime| runtime.cordonable) {
+    if let Some(sidecar) = input.sidecar {
+        let annotations = object_in(&mut metadata, "annotations");
+        annotations.insert(names::SIDECAR_IMAGE_ANNOTATION.into(), sidecar.image.as_str().into());
+    }
+    let cordonable =
+        input.runtime.map(|runtime| runtime.cordonable).or(input.sidecar.map(|sidecar| sidecar.cordonable));
+    if cordonable == Some(true) {
         object_in(&mut metadata, "annotations").insert(names::CORDONABLE_ANNOTATION.into(), "true".into());
     }
     let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec});
@@ -169,26 +178,32 @@ fn finish_pod(template: &mut Value, input: &ChildInput<'_>) -> Vec<String> {
         deployment_name: input.deployment_name,
         build_id: input.build_id,
     };
-    let spec = object(template, "spec");
-    let containers = list(spec, "containers");
-    if let Some(runtime) = input.runtime {
-        add_runtime(containers, runtime);
+    object(template, "spec");
+    let mut replaced = Vec::new();
+    if let Some(sidecar) = input.sidecar {
+        replaced.extend(sidecar::add(&mut template["spec"], sidecar, &worker));
     }
-    let workers = match input.runtime {
-        None => Workers::All,
-        Some(runtime) if runtime.image.is_some() => Workers::Shared,
-        Some(_) => Workers::Library,
-    };
-    let replaced = environment::connect(containers, workers, input.connection, &worker);
+    let spec = object(template, "spec");
+    if let Some(runtime) = input.runtime {
+        add_runtime(list(spec, "containers"), runtime);
+    }
+    let workers = workers(input);
+    replaced.extend(environment::connect(list(spec, workers.list()), workers, input.connection, &worker));
     for volume in environment::volumes(input.connection) {
         super::put_named(list(spec, "volumes"), volume);
     }
+    if let Auth::ApiKey(key) = &input.connection.auth
+        && workers.any_reads_file()
+    {
+        super::put_named(list(spec, "volumes"), environment::api_key_volume(key));
+    }
+    let limits = input.runtime.map(|runtime| &runtime.limits).or(input.sidecar.map(|sidecar| &sidecar.limits));
+    if let Some(limits) = limits {
+        spec.entry("terminationGracePeriodSeconds").or_insert_with(|| runtime::grace_period_seconds(limits).into());
+    }
     if let Some(runtime) = input.runtime {
         super::put_named(list(spec, "volumes"), runtime::config_volume(runtime));
-        if let Auth::ApiKey(key) = &input.connection.auth {
-            super::put_named(list(spec, "volumes"), environment::api_key_volume(key));
-        }
-        for (name, secret) in runtime::key_volumes(runtime) {
+        for (name, secret) in runtime::key_volumes(&runtime.key_secrets) {
             super::put_named(list(spec, "volumes"), json!({"name": name, "secret": {"secretName": secret}}));
         }
         if runtime::has_services(runtime) {
@@ -197,10 +212,18 @@ fn finish_pod(template: &mut Value, input: &ChildInput<'_>) -> Vec<String> {
         for (name, (_, image)) in runtime::image_volumes(runtime) {
             super::put_named(list(spec, "volumes"), json!({"name": name, "image": {"reference": image}}));
         }
-        spec.entry("terminationGracePeriodSeconds")
-            .or_insert_with(|| runtime::grace_period_seconds(&runtime.limits).into());
     }
     replaced
+}
+
+/// The containers that reach the server.
+fn workers(input: &ChildInput<'_>) -> Workers {
+    match (input.runtime, input.sidecar) {
+        (None, None) => Workers::All,
+        (None, Some(_)) => Workers::Sidecar,
+        (Some(runtime), _) if runtime.image.is_some() => Workers::Shared,
+        (Some(_), _) => Workers::Library,
+    }
 }
 
 fn add_runtime(containers: &mut Vec<Value>, runtime: &RuntimePod) {
@@ -208,7 +231,7 @@ fn add_runtime(containers: &mut Vec<Value>, runtime: &RuntimePod) {
         // Library mode: the template's first container is built on the library.
         for worker in containers.iter_mut().take(1) {
             runtime::adopt_library(worker);
-            runtime::mount_keys(worker, runtime);
+            runtime::mount_keys(worker, &runtime.key_secrets);
             if runtime.cordonable {
                 runtime::tell_uid(worker);
             }
@@ -223,7 +246,7 @@ fn add_runtime(containers: &mut Vec<Value>, runtime: &RuntimePod) {
         runtime::tell_uid(&mut container);
     }
     runtime::mount_config(&mut container);
-    runtime::mount_keys(&mut container, runtime);
+    runtime::mount_keys(&mut container, &runtime.key_secrets);
     runtime::mount_images(&mut container, runtime);
     if runtime::has_services(runtime) {
         containers.iter_mut().for_each(runtime::read_token);

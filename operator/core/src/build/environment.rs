@@ -38,18 +38,36 @@ pub enum Workers {
     Library,
     /// The runtime's container alone: those beside it are the handlers', which no credential reaches.
     Shared,
+    /// The sidecar's alone, which carries the calls of the Workers over.
+    Sidecar,
 }
 
 impl Workers {
-    /// Whether a container is one of them.
+    /// The field of a pod's spec that lists them.
+    #[must_use]
+    pub fn list(self) -> &'static str {
+        if self == Self::Sidecar { "initContainers" } else { "containers" }
+    }
+
+    /// Whether a container of that list is one of them.
     #[must_use]
     pub fn has(self, container: &Value) -> bool {
-        self != Self::Shared || container["name"] == contract::RUNTIME_CONTAINER
+        match self {
+            Self::All | Self::Library => true,
+            Self::Shared => container["name"] == contract::RUNTIME_CONTAINER,
+            Self::Sidecar => container["name"] == contract::SIDECAR_CONTAINER,
+        }
+    }
+
+    /// Whether one of them is the runtime or built on it, so that it reads an API key from a file.
+    #[must_use]
+    pub fn any_reads_file(self) -> bool {
+        self != Self::All
     }
 
     /// Whether the container at a position is the runtime's or built on it, so that it reads an API key from a file.
     fn reads_file(self, position: usize) -> bool {
-        self == Self::Shared || self == Self::Library && position == 0
+        matches!(self, Self::Shared | Self::Sidecar) || self == Self::Library && position == 0
     }
 }
 

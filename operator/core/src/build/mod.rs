@@ -4,6 +4,7 @@ pub mod attach;
 pub mod deployment;
 pub mod environment;
 pub mod runtime;
+pub mod sidecar;
 
 use serde_json::{Map, Value};
 

@@ -78,14 +78,19 @@ pub fn container(own: Value, image: &str) -> Value {
         ports.retain(|other| other["name"] != name && other["containerPort"] != port);
         ports.push(json!({"name": name, "containerPort": port, "protocol": "TCP"}));
     }
-    let security = super::object(&mut container, "securityContext");
+    secure(&mut container);
+    // The drain begins with the hook, so that it has all of the pod's grace period.
+    super::object(&mut container, "lifecycle").entry("preStop").or_insert_with(|| json!({"exec": {"command": DRAIN}}));
+    container
+}
+
+/// Gives a container of ours as few rights as it needs. What the user set stays.
+pub(super) fn secure(container: &mut Value) {
+    let security = super::object(container, "securityContext");
     security.entry("allowPrivilegeEscalation").or_insert(false.into());
     security.entry("capabilities").or_insert_with(|| json!({"drop": ["ALL"]}));
     security.entry("runAsNonRoot").or_insert(true.into());
     security.entry("seccompProfile").or_insert_with(|| json!({"type": "RuntimeDefault"}));
-    // The drain begins with the hook, so that it has all of the pod's grace period.
-    super::object(&mut container, "lifecycle").entry("preStop").or_insert_with(|| json!({"exec": {"command": DRAIN}}));
-    container
 }
 
 /// Tells a container the uid of its pod: orders have to name it. What the user set stays.
@@ -103,7 +108,7 @@ pub fn mount_config(container: &mut Value) {
 }
 
 /// Mounts a volume read-only, in place of what is mounted there.
-fn mount(container: &mut Value, volume: &str, path: &str) {
+pub(super) fn mount(container: &mut Value, volume: &str, path: &str) {
     let Value::Object(container) = container else { return };
     let mounts = list(container, "volumeMounts");
     mounts.retain(|other| other["mountPath"] != path);
@@ -152,15 +157,15 @@ pub fn key_file(secret: &str, key: &str) -> String {
 }
 
 /// Mounts the Secrets with keys of payloads into the container that polls.
-pub fn mount_keys(container: &mut Value, runtime: &RuntimePod) {
-    for (name, secret) in key_volumes(runtime) {
+pub fn mount_keys(container: &mut Value, secrets: &BTreeSet<String>) {
+    for (name, secret) in key_volumes(secrets) {
         mount(container, &name, &format!("{}/{secret}", contract::KEYS_MOUNT_PATH));
     }
 }
 
 /// Names of the volumes that [`mount_keys`] needs, and of their Secrets.
-pub fn key_volumes(runtime: &RuntimePod) -> impl Iterator<Item = (String, &String)> {
-    (0..).map(|number: u32| format!("temporal-worker-keys-{number}")).zip(&runtime.key_secrets)
+pub fn key_volumes(secrets: &BTreeSet<String>) -> impl Iterator<Item = (String, &String)> {
+    (0..).map(|number: u32| format!("temporal-worker-keys-{number}")).zip(secrets)
 }
 
 /// Mounts each handler's image into the runtime's container, at the folder of the handler's name.

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 pub use go_json::{InvalidTemplate, go_json};
 pub(crate) use quantity::canonical as canonical_quantity;
 pub use quantity::value as quantity_value;
-pub use runtime::{RUNTIME_HASH_SCHEME, RuntimeInputs, compute_runtime};
+pub use runtime::{RUNTIME_HASH_SCHEME, RuntimeInputs, compute_runtime, compute_sidecar};
 
 /// Longest Build ID: it is a label value too.
 pub const MAX_BUILD_ID: usize = 63;

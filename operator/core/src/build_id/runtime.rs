@@ -13,6 +13,9 @@ pub const RUNTIME_HASH_SCHEME: u32 = 1;
 /// Prefix of a Build ID when no image of the user's names a version.
 const NO_IMAGE: &str = "runtime";
 
+/// The same beside a sidecar.
+const NO_SIDECAR_IMAGE: &str = "worker";
+
 /// `spec.runtime.mode` when it is not set.
 const DEFAULT_MODE: &str = "Shared";
 
@@ -57,6 +60,20 @@ pub fn compute_runtime(inputs: RuntimeInputs<'_>) -> Result<String, InvalidTempl
         entries(inputs.runtime, "activities", without_empty),
     );
     let prefix = image.or_else(|| first_image(template)).map_or(NO_IMAGE, image::version);
+    Ok(with_prefix(prefix, &hash(&text)))
+}
+
+/// The Build ID of a fleet with a sidecar: `<version of the image>-<ten characters of hash>`. It is another one than without
+/// the sidecar, whose pods reach the server in another way. Keys are not hashed: they change without a new version.
+///
+/// # Errors
+/// [`InvalidTemplate`] when the template holds a value of the wrong type.
+pub fn compute_sidecar(template: &Value, unsafe_custom_build_id: Option<&str>) -> Result<String, InvalidTemplate> {
+    if let Some(custom) = custom(unsafe_custom_build_id) {
+        return Ok(custom);
+    }
+    let text = format!(r#"{{"scheme":{RUNTIME_HASH_SCHEME},"template":{},"sidecar":true}}"#, go_json(template)?);
+    let prefix = first_image(template).map_or(NO_SIDECAR_IMAGE, image::version);
     Ok(with_prefix(prefix, &hash(&text)))
 }
 

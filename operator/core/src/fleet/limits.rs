@@ -123,7 +123,7 @@ fn units(resource: &str, mode: RuntimeMode, template: &Value) -> Result<u32, Str
     })
 }
 
-fn encryption(spec: &EncryptionSpec) -> EncryptionConfig {
+pub(super) fn encryption(spec: &EncryptionSpec) -> EncryptionConfig {
     let key = |EncryptionKey { id, secret_key_ref }: &EncryptionKey| KeyFile {
         id: id.clone(),
         file: runtime::key_file(&secret_key_ref.name, &secret_key_ref.key),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{Surroundings, limits};
-use crate::api::{Handler, RuntimeMode, RuntimeSpec};
+use crate::api::{EncryptionSpec, Handler, RuntimeMode, RuntimeSpec};
 use crate::build::runtime::{self, RuntimePod};
 use crate::contract::{
     self, ActivityConfig, CONFIG_VERSION, ExecConfig, HandlerConfig, HandlerKind, HttpConfig, RuntimeConfig,
@@ -56,7 +56,7 @@ pub(super) fn pod(runtime: &RuntimeSpec, context: &Context<'_>, wrong: &mut Vec<
     let limits = RuntimeLimits { order_keys: around.order_keys.to_vec(), ..limits::limits(runtime, template, wrong) };
     let (config_map, limits_map) = (runtime::config_map_name(child_name), runtime::limits_map_name(name));
     let cordonable = !around.uncordonable.contains(child_name);
-    let (key_secrets, handler_images) = (key_secrets(runtime), handler_images(runtime));
+    let (key_secrets, handler_images) = (key_secrets(runtime.encryption.as_ref()), handler_images(runtime));
     RuntimePod { image, config, limits, config_map, limits_map, cordonable, key_secrets, handler_images }
 }
 
@@ -77,8 +77,8 @@ fn handler(handler: &Handler) -> Option<HandlerConfig> {
 }
 
 /// Secrets with keys of payloads.
-fn key_secrets(runtime: &RuntimeSpec) -> BTreeSet<String> {
-    let keys = runtime.encryption.iter().flat_map(|spec| std::iter::once(&spec.write_key).chain(&spec.read_keys));
+pub(super) fn key_secrets(encryption: Option<&EncryptionSpec>) -> BTreeSet<String> {
+    let keys = encryption.into_iter().flat_map(|spec| std::iter::once(&spec.write_key).chain(&spec.read_keys));
     keys.map(|key| key.secret_key_ref.name.clone()).collect()
 }
 

@@ -10,5 +10,6 @@ mod plan;
 mod properties;
 mod remembered;
 mod runtime;
+mod sidecar;
 mod status;
 mod versions;

@@ -16,6 +16,7 @@ pub mod rollouts;
 pub mod rotation;
 pub mod secrets;
 pub mod shrink;
+pub mod sidecars;
 pub mod signals;
 pub mod steady;
 pub mod versions;

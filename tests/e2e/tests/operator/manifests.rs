@@ -43,31 +43,6 @@ pub async fn a_name_with_a_dot_is_refused(bed: Arc<HostBed>) -> Result<()> {
     Ok(())
 }
 
-pub async fn what_comes_with_a_later_release_is_named_by_its_path(bed: Arc<HostBed>) -> Result<()> {
-    let ground = bed.ground("unsupported").await?;
-    let mut fleet = orders();
-    fleet["spec"]["rollout"] = json!({"strategy": "Progressive", "gate": {"workflowType": "Smoke"},
-        "steps": [{"rampPercentage": 5, "pauseDuration": "5m"}]});
-    fleet["spec"]["sunset"] = json!({"scaledownDelay": "90s"});
-    fleet["spec"]["sidecar"] = json!({});
-    fleet["spec"]["scaling"] = json!({"targetLatency": "1s", "roles": {"ramping": {"minReplicas": 1}}});
-    ground.apply(&fleet).await?;
-    let message = eventually("what is not supported is named", async || {
-        ground.has_condition("orders", ("Unsupported", "True", "FieldNotSupported")).await
-    })
-    .await?;
-    super::says(&message, &["spec.sidecar"])?;
-    ensure!(!["targetLatency", "gate", "steps", "sunset"].iter().any(|field| message.contains(field)), "{message}");
-    ground.apply(&orders()).await?;
-    eventually("the condition is gone", async || {
-        ground.condition("orders", "Ready").await?;
-        let left = ground.condition("orders", "Unsupported").await;
-        ensure!(left.is_err(), "{left:?}");
-        Ok(())
-    })
-    .await
-}
-
 pub async fn a_stored_object_that_can_not_be_read_stops_nobody_else(bed: Arc<HostBed>) -> Result<()> {
     // An API server of its own: an earlier schema, under which such an object could be stored, would be everybody's.
     let control_plane = ControlPlane::start().await?;

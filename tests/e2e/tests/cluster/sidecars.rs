@@ -1,0 +1,163 @@
+//! Workers on the Go SDK that, as that SDK does by default, cut off what runs when they are asked to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use e2e::bed::GO_WORKER_IMAGE;
+use e2e::codec::{self, KEYS};
+use e2e::ground::{CONNECTION, TEMPORAL_NAMESPACE};
+use e2e::load::all_run;
+use e2e::tasks::{Burst, Order, Tasks, payload};
+use e2e::{ClusterBed, Ground, eventually};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use operator_core::contract::SIDECAR_CONTAINER;
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+const BESIDE: &str = "beside";
+const ALONE: &str = "alone";
+/// Milliseconds that a task takes.
+const TASK: u64 = 15_000;
+/// Seconds after which the server gives a task that nobody answers for to another Worker.
+const LOST_AFTER: u64 = 30;
+const PODS: i32 = 2;
+/// Time in which tasks end that were begun before pods went.
+const END: Duration = Duration::from_secs(90);
+
+/// Two pods of a Worker with four slots that gives running tasks no time.
+fn fleet(name: &str) -> Value {
+    let variables = [("TASK_QUEUE", name), ("SLOTS", "4"), ("DRAIN", "0s")];
+    let environment = variables.map(|(name, value)| json!({"name": name, "value": value}));
+    let container = json!({"name": "worker", "image": GO_WORKER_IMAGE, "env": environment});
+    json!({
+        "apiVersion": "temporal.io/v1alpha1",
+        "kind": "WorkerDeployment",
+        "metadata": {"name": name},
+        "spec": {
+            "workerOptions": {"connectionRef": {"name": CONNECTION}, "temporalNamespace": TEMPORAL_NAMESPACE},
+            "scaling": {"minReplicas": PODS, "maxReplicas": PODS},
+            "template": {"spec": {"containers": [container]}},
+            "rollout": {"strategy": "AllAtOnce"},
+            "sunset": {},
+        },
+    })
+}
+
+/// The same behind a sidecar that encrypts.
+fn beside() -> Value {
+    let mut fleet = fleet(BESIDE);
+    let key = json!({"id": "k1", "secretKeyRef": {"name": "keys", "key": "k1"}});
+    fleet["spec"]["sidecar"] = json!({"encryption": {"writeKey": key}});
+    fleet
+}
+
+fn keys() -> Value {
+    let (id, key) = KEYS[0];
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "data": {id: STANDARD.encode(key)}})
+}
+
+fn order(task_queue: &str) -> Order {
+    Order { inputs: vec![json!(TASK); 6], start_to_close_s: LOST_AFTER, ..Order::work(task_queue, 0, 0.0) }
+}
+
+/// The same with encrypted arguments.
+fn sealed() -> Result<Order> {
+    let order = order(BESIDE);
+    let plain: Vec<_> = order.inputs.iter().map(payload).collect();
+    Ok(Order { inputs: codec::seal("k1", &plain)?.iter().map(codec::to_json).collect(), sealed: true, ..order })
+}
+
+/// Starts a burst, and waits until all of it runs.
+async fn run(tasks: &Tasks, order: &Order) -> Result<Burst> {
+    let burst = tasks.start(order).await?;
+    all_run(tasks, &burst).await?;
+    Ok(burst)
+}
+
+async fn serves(ground: &Ground, fleet: &str) -> Result<()> {
+    ground.is_current(fleet).await?;
+    eventually("two pods serve", async || ground.settled_at(fleet, PODS).await).await
+}
+
+async fn restart(ground: &Ground, fleet: &str) -> Result<()> {
+    let child = ground.child(fleet).await?.name_any();
+    let annotation = json!({"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"});
+    let patch = json!({"spec": {"template": {"metadata": {"annotations": annotation}}}});
+    let api = ground.api::<Deployment>();
+    api.patch(&child, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+    Ok(())
+}
+
+pub async fn a_go_worker_loses_no_task_that_it_loses_without(bed: Arc<ClusterBed>) -> Result<()> {
+    let ground = bed.ground("a_go_worker_loses_no_task").await?;
+    ground.apply(&keys()).await?;
+    for fleet in [beside(), fleet(ALONE)] {
+        ground.apply(&fleet).await?;
+    }
+    let tasks = bed.tasks()?;
+    let order_beside = spawn_blocking(sealed).await??;
+    for fleet in [BESIDE, ALONE] {
+        serves(&ground, fleet).await?;
+    }
+
+    let (kept, lost) = (run(&tasks, &order_beside).await?, run(&tasks, &order(ALONE)).await?);
+    for fleet in [BESIDE, ALONE] {
+        restart(&ground, fleet).await?;
+    }
+    eventually("the Workers without a sidecar lose tasks", async || {
+        let pending = tasks.pending(&lost).await?;
+        ensure!(pending.again > 0, "{pending:?}");
+        Ok(())
+    })
+    .await?;
+    tasks.finish_once_each(&kept, END).await?;
+    let told: Vec<_> = tasks.activities(&kept).await?.into_values().flat_map(|one| one.payloads).collect();
+    ensure!(told.iter().all(|payload| codec::key_of(payload).as_deref() == Some("k1")), "{told:?}");
+    serves(&ground, BESIDE).await?;
+
+    // A pod that goes by itself, as with its node.
+    let burst = run(&tasks, &order_beside).await?;
+    let pod = ground.pods(BESIDE).await?.first().context("no pod")?.name_any();
+    ground.api::<Pod>().delete(&pod, &DeleteParams::default()).await?;
+    tasks.finish_once_each(&burst, END).await?;
+    eventually("another pod is there", async || ground.settled_at(BESIDE, PODS).await).await
+}
+
+pub async fn a_sidecar_that_is_killed_loses_no_task(bed: Arc<ClusterBed>) -> Result<()> {
+    let ground = bed.ground("a_sidecar_that_is_killed").await?;
+    ground.apply(&keys()).await?;
+    ground.apply(&beside()).await?;
+    let tasks = bed.tasks()?;
+    let order = spawn_blocking(sealed).await??;
+    serves(&ground, BESIDE).await?;
+    let burst = run(&tasks, &order).await?;
+    for pod in ground.pods(BESIDE).await? {
+        let processes = bed.container_processes((&ground.namespace, &pod.name_any()), SIDECAR_CONTAINER).await?;
+        ensure!(!processes.is_empty(), "no sidecar runs in {}", pod.name_any());
+        for process in processes {
+            kill(Pid::from_raw(process), Signal::SIGKILL)?;
+        }
+    }
+    eventually("the sidecars are started again", async || {
+        let restarts = ground.pods(BESIDE).await?.iter().map(restarts_of_sidecar).collect::<Vec<_>>();
+        ensure!(restarts.len() == 2 && restarts.iter().all(|restarts| *restarts == 1), "{restarts:?}");
+        Ok(())
+    })
+    .await?;
+    tasks.finish_once_each(&burst, END).await?;
+    let burst = run(&tasks, &order).await?;
+    tasks.finish_once_each(&burst, END).await
+}
+
+fn restarts_of_sidecar(pod: &Pod) -> i32 {
+    let statuses = pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+    statuses.filter(|status| status.name == SIDECAR_CONTAINER).map(|status| status.restart_count).sum()
+}
