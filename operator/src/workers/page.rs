@@ -13,6 +13,9 @@ use super::word::Word;
 /// Longest line that is read; longer ones are none of ours.
 const LONGEST_LINE: usize = 64 * 1024;
 
+/// Label of the Go and Java SDKs.
+const ACTIVITY_TYPE: &str = "activity_type";
+
 /// A page that is being read.
 #[derive(Default)]
 pub(super) struct Page {
@@ -84,6 +87,8 @@ impl Page {
 struct Sample<'a> {
     task_queue: Option<Cow<'a, str>>,
     task_type: Option<TaskType>,
+    /// Whether it is in another series too.
+    is_repeated: bool,
     /// Upper edge of a bucket.
     edge: Option<f64>,
     value: f64,
@@ -92,7 +97,7 @@ struct Sample<'a> {
 impl<'a> Sample<'a> {
     /// Reads what follows the name.
     fn read(metric: &Metric, rest: &'a str) -> Option<Self> {
-        let mut sample = Self { task_queue: None, task_type: None, edge: None, value: 0.0 };
+        let mut sample = Self { task_queue: None, task_type: None, is_repeated: false, edge: None, value: 0.0 };
         if let Kind::Named(named) = metric.kind {
             sample.task_type = Some(named);
         }
@@ -101,14 +106,21 @@ impl<'a> Sample<'a> {
             None => rest,
         };
         sample.value = value.split_whitespace().next()?.parse().ok()?;
-        sample.value.is_finite().then_some(sample)
+        (sample.value.is_finite() && !sample.is_repeated).then_some(sample)
     }
 
     fn read_labels(&mut self, metric: &Metric, rest: &'a str) -> Option<&'a str> {
         let mut labels = Labels { rest };
         for (name, value) in &mut labels {
             match (name, metric.kind) {
-                (LABEL_TASK_QUEUE, _) => self.task_queue = Some(unescape(value)),
+                (LABEL_TASK_QUEUE, _) => {
+                    // The Java SDK's own name for tasks of Workflows in the cache.
+                    self.task_queue = Some(unescape(value.strip_suffix(":sticky").unwrap_or(value)));
+                }
+                // Beside the series of its type, the Java SDK counts each polled activity in one without a type.
+                (ACTIVITY_TYPE, Kind::Named(TaskType::Activity)) if metric.meaning == Meaning::Waited => {
+                    self.is_repeated = value == "none";
+                }
                 ("le", _) => self.edge = value.parse().ok(),
                 (name, Kind::Label(label)) if name == label => self.task_type = sdks::task_type(value),
                 _ => {}
@@ -121,6 +133,11 @@ impl<'a> Sample<'a> {
 impl Numbers {
     fn take(&mut self, metric: &Metric, part: Part, sample: &Sample<'_>) {
         let number = match (metric.meaning, metric.kind) {
+            (Meaning::Cached, _) if metric.source == Source::Sdk => {
+                // The Go SDK has a series for each Workflow type, with the size of the whole cache.
+                self.cached = Some(sample.value.max(self.cached.unwrap_or(0.0)));
+                return;
+            }
             (Meaning::Cached, _) => &mut self.cached,
             (Meaning::CpuSeconds, _) => &mut self.cpu_seconds,
             (Meaning::CpuLimit, _) => &mut self.cpu_limit,
@@ -261,6 +278,29 @@ process_start_time_seconds 1.7e+09
             [(lane("q \"1\"", TaskType::Activity), activities), (lane("q \"1\"", TaskType::Workflow), workflows)];
         assert_eq!(reading.lanes, BTreeMap::from(expected));
         assert_eq!((reading.cached, reading.cpu_seconds, reading.process_start), (Some(6), Some(3.25), Some(1.7e9)));
+    }
+
+    #[test]
+    fn what_java_counts_twice_counts_once_and_its_sticky_tasks_are_of_the_task_queue() {
+        let reading = read(
+            "temporal_worker_task_slots_used{task_queue=\"j\",worker_type=\"ActivityWorker\"} 0\n\
+             temporal_activity_schedule_to_start_latency_seconds_count{activity_type=\"Work\",task_queue=\"j\"} 8\n\
+             temporal_activity_schedule_to_start_latency_seconds_count{activity_type=\"none\",task_queue=\"j\"} 2\n\
+             temporal_workflow_task_schedule_to_start_latency_seconds_count{activity_type=\"none\",task_queue=\"j\"} 1\n\
+             temporal_workflow_task_schedule_to_start_latency_seconds_count{task_queue=\"j:sticky\"} 3\n",
+        );
+        let waited = |task_type| reading.as_ref().unwrap().lanes[&lane("j", task_type)].counters.waited;
+        assert_eq!((waited(TaskType::Activity), waited(TaskType::Workflow)), (Some(8), Some(4)));
+        assert_eq!(reading.as_ref().unwrap().lanes.len(), 2);
+    }
+
+    #[test]
+    fn the_cache_of_a_go_worker_is_not_counted_for_each_of_its_workflow_types() {
+        let reading = read(
+            "temporal_worker_task_slots_used{task_queue=\"g\",worker_type=\"ActivityWorker\"} 0\n\
+             temporal_sticky_cache_size{workflow_type=\"A\"} 6\ntemporal_sticky_cache_size{workflow_type=\"B\"} 4\n",
+        );
+        assert_eq!(reading.unwrap().cached, Some(6));
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn missing_packages() -> BTreeSet<&'static str> {
     missing
 }
 
-fn ensure_packages(packages: BTreeSet<&str>) -> Result<()> {
+pub(crate) fn ensure_packages(packages: BTreeSet<&str>) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! The third-party programs of the test cluster: which there are, how each is built, where it lies.
 
 pub mod cache;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -58,6 +59,12 @@ pub enum Tool {
     Kubectl,
     /// A Worker on Temporal's Go SDK, for tests.
     GoWorker,
+    /// The same on the Java SDK.
+    JavaWorker,
+    /// The same on the Python SDK.
+    PythonWorker,
+    /// The same on the TypeScript SDK.
+    TypeScriptWorker,
     /// The Workers on Temporal's Go SDK that the runtime is measured against.
     Rival,
 }
@@ -73,6 +80,9 @@ impl Tools {
     pub const CONTROL_PLANE: &'static [Tool] = &[Tool::ControlPlane, Tool::Pause];
     /// The Worker on Temporal's Go SDK.
     pub const GO_WORKER: &'static [Tool] = &[Tool::GoWorker];
+    /// Workers on the SDKs of all languages but Rust.
+    pub const WORKERS: &'static [Tool] =
+        &[Tool::GoWorker, Tool::JavaWorker, Tool::PythonWorker, Tool::TypeScriptWorker];
     /// The Workers that the runtime is measured against.
     pub const RIVAL: &'static [Tool] = &[Tool::Rival];
     /// Everything.
@@ -85,6 +95,9 @@ impl Tools {
         Tool::Temporal,
         Tool::Kubectl,
         Tool::GoWorker,
+        Tool::JavaWorker,
+        Tool::PythonWorker,
+        Tool::TypeScriptWorker,
         Tool::Rival,
     ];
 
@@ -153,6 +166,9 @@ impl Tool {
             Self::GoWorker => {
                 go_worker("go-worker", "the Worker on the Go SDK", [GO_WORKER_MOD, GO_WORKER_SUM, GO_WORKER_SOURCE])
             }
+            Self::JavaWorker => workers::java(),
+            Self::PythonWorker => workers::python(),
+            Self::TypeScriptWorker => workers::typescript(),
             Self::Rival => go_worker("rival", "the rivals on the Go SDK", [RIVAL_MOD, RIVAL_SUM, RIVAL_SOURCE]),
         }
     }
