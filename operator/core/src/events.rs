@@ -175,6 +175,13 @@ pub fn created(child: &str) -> EventData {
     EventData { severity: Severity::Normal, reason: "DeploymentCreated", action: "Apply", note }
 }
 
+/// A child Deployment was created, and scaled at once.
+#[must_use]
+pub fn created_with(child: &str, replicas: u32, why: &str) -> EventData {
+    let note = format!("Deployment {child} created with {replicas} replicas: {why}");
+    EventData { note, ..created(child) }
+}
+
 /// Commands by annotation that were taken note of.
 #[must_use]
 pub fn commands_handled(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStatus) -> Vec<EventData> {

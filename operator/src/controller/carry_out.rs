@@ -19,6 +19,7 @@ use super::{Context, gates, route};
 use crate::kube::apply::{self, ApplyError};
 use crate::kube::client::CallError;
 use crate::kube::observe::FleetKey;
+use crate::kube::views;
 use crate::temporal::Connection;
 
 /// What came of a plan.
@@ -28,6 +29,8 @@ pub struct Outcome {
     pub events: Vec<EventData>,
     /// Replicas after the plan, by the names of the children whose replicas it changed.
     pub scaled_to: BTreeMap<String, u32>,
+    /// Children that it made, as the API server gave them.
+    pub created: Vec<ChildState>,
     /// Token for the next change of the routing, after one within the plan.
     pub(super) token: Option<Vec<u8>>,
     /// What ended it early.
@@ -106,16 +109,15 @@ impl Work<'_> {
     }
 }
 
-/// Carries out a plan.
-pub async fn carry_out(work: &Work<'_>, actions: &[Action], memory: &mut Memory) -> Outcome {
-    let mut outcome = Outcome::default();
+/// Carries out a plan, or what was added to one, and adds to what came of it.
+pub async fn carry_out(work: &Work<'_>, actions: &[Action], memory: &mut Memory, outcome: &mut Outcome) {
     for action in actions {
         let Some(_permit) = work.ctx.leadership.permit().await else {
             outcome.failure = Some(Failure::NotLeader);
             break;
         };
-        if let Err(failure) = one(work, action, memory, &mut outcome).await {
-            tell(work, action, &failure, memory, &mut outcome);
+        if let Err(failure) = one(work, action, memory, outcome).await {
+            tell(work, action, &failure, memory, outcome);
             outcome.failure = Some(failure);
             break;
         }
@@ -123,7 +125,6 @@ pub async fn carry_out(work: &Work<'_>, actions: &[Action], memory: &mut Memory)
     if outcome.failure.is_none() {
         memory.told_failure = None;
     }
-    outcome
 }
 
 /// Says what failed, once until it is another thing. What passes by planning anew is not said.
@@ -153,12 +154,13 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
             let shown = apply::show_cordon(client, namespace, pod, *cordoned).await;
             shown.map_err(failed(|| format!("cordon annotation of pod {pod}")))?;
         }
+        Action::Scale { child, .. } if memory.is_ahead_of(child, work.children) => return Err(Failure::Outdated),
         Action::Scale { child, from, to, resource_version, reason } => {
             let scaled = apply::scale(client, namespace, child, resource_version, *to).await;
             scaled.map_err(failed(|| format!("scale of Deployment {child}")))?;
             work.children.iter().filter(|known| known.name == *child).for_each(|known| memory.scaled(known));
             outcome.scaled_to.insert(child.clone(), *to);
-            outcome.events.push(events::scaled(*from, *to, reason));
+            tell_scaled(outcome, child, (*from, *to, reason));
         }
         Action::Attach { .. } => attach(work, action, outcome).await?,
         Action::NoteSuperseded { child, at, resource_version } => {
@@ -210,6 +212,9 @@ async fn apply_object(
     remember(memory, &key, digest, &applied);
     if key.starts_with("Deployment/") {
         report_apply(work.fleet, known, outcome);
+        if !known {
+            outcome.created.extend(views::child(applied));
+        }
     }
     Ok(())
 }
@@ -266,7 +271,16 @@ fn report_apply(fleet: &Fleet, known: bool, outcome: &mut Outcome) {
     }
 }
 
+/// One event says both of a Deployment that was just made.
+fn tell_scaled(outcome: &mut Outcome, child: &str, (from, to, reason): (u32, u32, &str)) {
+    let created = events::created(child);
+    match outcome.events.iter_mut().find(|event| **event == created) {
+        Some(event) => *event = events::created_with(child, to, reason),
+        None => outcome.events.push(events::scaled(from, to, reason)),
+    }
+}
+
 fn remember(memory: &mut Memory, key: &str, digest: &str, applied: &DynamicObject) {
-    let generation = applied.metadata.generation;
-    memory.applied.insert(key.to_owned(), Applied { digest: digest.to_owned(), generation, at: Instant::now() });
+    let (uid, generation) = (applied.metadata.uid.clone(), applied.metadata.generation);
+    memory.applied.insert(key.to_owned(), Applied { digest: digest.to_owned(), uid, generation, at: Instant::now() });
 }

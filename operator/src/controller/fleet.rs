@@ -1,5 +1,6 @@
 //! The driver of one reconcile.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use kube::runtime::controller::Action as Requeue;
 use operator_core::api::WorkerDeployment;
 use operator_core::backoff::RetryClass;
 use operator_core::fleet::Fleet;
-use operator_core::observed::{FailureClass, KubeState, Observation, TemporalState};
+use operator_core::observed::{ChildState, FailureClass, KubeState, Observation, TemporalState};
 use operator_core::plan::{Action, Plan};
 use operator_core::rollout::{Hold, Stage};
 use operator_core::scaling::{DecisionRecord, State};
@@ -136,19 +137,19 @@ fn is_settled(stage: &Stage) -> bool {
 impl Reconcile<'_> {
     async fn run(&self, memory: &mut Memory) -> Result<Requeue, Error> {
         let order_key = self.ctx.shared.order_keys.get(&self.ctx.leadership).await;
-        let seen = match self.see(order_key.as_ref(), memory).await? {
+        let mut seen = match self.see(order_key.as_ref(), memory).await? {
             Ok(seen) => seen,
             Err((blocked, kube)) => return self.report_blocked(&blocked, &kube, memory).await,
         };
-        let Seen { fleet, kube, plan, .. } = &seen;
-        self.record(plan, &memory.scaling);
+        self.record(&seen.plan, &memory.scaling);
         if let Some(key) = &order_key {
-            cordon::order(self.ctx, &self.key, self.id, kube, (key, &plan.cordon));
+            cordon::order(self.ctx, &self.key, self.id, &seen.kube, (key, &seen.plan.cordon));
         }
         self.be_sure(&seen);
-        self.follow_gates(plan, memory);
-        let obeyed = (self.order(fleet, memory), self.gates(fleet, memory));
-        let outcome = self.carry_out(&seen, memory).await;
+        self.follow_gates(&seen.plan, memory);
+        let obeyed = (self.order(&seen.fleet, memory), self.gates(&seen.fleet, memory));
+        let outcome = self.carry_out(&mut seen, memory).await;
+        let Seen { fleet, plan, .. } = &seen;
         if outcome.failure.is_none() {
             memory.scaling = plan.scaling.clone();
             memory.others.extend(plan.others.iter().map(|(child, other)| (child.clone(), other.scaling.clone())));
@@ -187,15 +188,39 @@ impl Reconcile<'_> {
         }
     }
 
-    async fn carry_out(&self, seen: &Seen, memory: &mut Memory) -> Outcome {
-        let work = Work {
+    async fn carry_out(&self, seen: &mut Seen, memory: &mut Memory) -> Outcome {
+        let mut outcome = Outcome::default();
+        carry_out(&self.work(seen), &seen.plan.actions, memory, &mut outcome).await;
+        let created = std::mem::take(&mut outcome.created);
+        if outcome.failure.is_none() && !created.is_empty() {
+            let scales = self.scale_new(seen, created, memory);
+            carry_out(&self.work(seen), &scales, memory, &mut outcome).await;
+            seen.plan.actions.extend(scales);
+        }
+        outcome
+    }
+
+    /// Decides the replicas of Deployments that were just made, without waiting for the watch to show them.
+    fn scale_new(&self, seen: &mut Seen, created: Vec<ChildState>, memory: &mut Memory) -> Vec<Action> {
+        let names: BTreeSet<_> = created.iter().map(|child| child.name.clone()).collect();
+        seen.kube.children.extend(created);
+        memory.follow(&memory.child.clone(), &seen.kube.children);
+        let again = self.plan(&seen.fleet, &seen.kube, &seen.temporal, memory);
+        self.record(&again, &memory.scaling);
+        let is_new = |action: &Action| matches!(action, Action::Scale { child, .. } if names.contains(child));
+        let scales = again.actions.iter().filter(|action| is_new(action)).cloned().collect();
+        seen.plan = Plan { actions: std::mem::take(&mut seen.plan.actions), ..again };
+        scales
+    }
+
+    fn work<'a>(&'a self, seen: &'a Seen) -> Work<'a> {
+        Work {
             ctx: self.ctx,
             fleet: &seen.fleet,
             meta: &self.wd.metadata,
             connection: &seen.connection,
             children: &seen.kube.children,
-        };
-        carry_out(&work, &seen.plan.actions, memory).await
+        }
     }
 
     /// Writes status and events. Gives back whether a change of the status waits for its turn.

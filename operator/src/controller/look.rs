@@ -93,9 +93,10 @@ impl Reconcile<'_> {
             }
             let Some(found) = standing::read(&self.ctx.client, object).await? else { continue };
             if stands(object, &found, operator_core::names::FIELD_MANAGER) {
+                let uid = found["metadata"]["uid"].as_str().map(str::to_owned);
                 let generation = found["metadata"]["generation"].as_i64();
                 let at = std::time::Instant::now();
-                memory.applied.insert(key, Applied { digest: plan::digest(object), generation, at });
+                memory.applied.insert(key, Applied { digest: plan::digest(object), uid, generation, at });
             }
         }
         Ok(())
@@ -222,7 +223,7 @@ impl Reconcile<'_> {
         });
     }
 
-    fn plan(&self, fleet: &Fleet, kube: &KubeState, temporal: &TemporalState, memory: &Memory) -> Plan {
+    pub(super) fn plan(&self, fleet: &Fleet, kube: &KubeState, temporal: &TemporalState, memory: &Memory) -> Plan {
         let applied = memory.standing(&kube.children);
         plan::plan(&PlanInput {
             fleet,

@@ -67,10 +67,19 @@ pub struct Rest {
 pub struct Applied {
     /// Digest of what was applied.
     pub digest: String,
-    /// Its generation afterwards: another one means that somebody changed its spec.
+    /// Its UID.
+    pub uid: Option<String>,
+    /// Its generation afterwards: a later one means that somebody changed its spec.
     pub generation: Option<i64>,
     /// When that was last known to stand.
     pub at: Instant,
+}
+
+impl Applied {
+    /// Whether a Deployment is seen as it was before this.
+    fn is_ahead_of(&self, child: &ChildState) -> bool {
+        self.uid.as_ref() == Some(&child.uid) && self.generation.is_some_and(|generation| generation > child.generation)
+    }
 }
 
 /// Time that an unwatched object, such as a ConfigMap, is taken to stand as it was applied.
@@ -82,7 +91,9 @@ impl Memory {
     pub fn standing(&self, children: &[ChildState]) -> BTreeMap<String, String> {
         let stands = |key: &String, applied: &Applied| match key.strip_prefix("Deployment/") {
             Some(name) => {
-                children.iter().any(|child| child.name == name && Some(child.generation) == applied.generation)
+                let is_it =
+                    |child: &ChildState| Some(child.generation) == applied.generation || applied.is_ahead_of(child);
+                children.iter().any(|child| child.name == name && is_it(child))
             }
             None => applied.at.elapsed() < UNWATCHED_STANDS,
         };
@@ -97,6 +108,14 @@ impl Memory {
         if let Some(applied) = applied.filter(|applied| applied.generation == Some(child.generation)) {
             applied.generation = Some(child.generation + 1);
         }
+    }
+
+    /// Whether a child is seen as it was before the operator's own last write: whatever is decided on it is outdated.
+    #[must_use]
+    pub fn is_ahead_of(&self, child: &str, children: &[ChildState]) -> bool {
+        let applied = self.applied.get(&format!("Deployment/{child}"));
+        let seen = children.iter().find(|known| known.name == child);
+        applied.zip(seen).is_some_and(|(applied, seen)| applied.is_ahead_of(seen))
     }
 
     /// Notes that a status was written.
@@ -195,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_deployment_that_somebody_changed_does_not_stand() {
-        let applied = |generation| Applied { digest: "d".into(), generation, at: Instant::now() };
+        let applied = |generation| Applied { digest: "d".into(), uid: None, generation, at: Instant::now() };
         let mut memory = Memory {
             applied: BTreeMap::from([
                 ("Deployment/a".into(), applied(Some(1))),
@@ -217,5 +236,20 @@ mod tests {
             "scaling one makes up for no change of another hand"
         );
         assert_eq!(standing(&memory, 3, 3), "ConfigMap/a", "another change after that is one");
+    }
+
+    #[test]
+    fn a_deployment_that_is_seen_as_it_was_before_the_last_write_stands_and_is_not_decided_on() {
+        let applied = Applied { digest: "d".into(), uid: Some("u".into()), generation: Some(2), at: Instant::now() };
+        let memory = Memory { applied: BTreeMap::from([("Deployment/a".into(), applied)]), ..Memory::default() };
+        let seen = |uid: &str, generation| {
+            let child = ChildState { name: "a".into(), uid: uid.into(), generation, ..ChildState::default() };
+            let children = [child];
+            (!memory.standing(&children).is_empty(), memory.is_ahead_of("a", &children))
+        };
+        assert_eq!(seen("u", 1), (true, true));
+        assert_eq!(seen("u", 2), (true, false));
+        assert_eq!(seen("u", 3), (false, false), "somebody changed it");
+        assert_eq!(seen("another", 1), (false, false), "it is another one of its name");
     }
 }

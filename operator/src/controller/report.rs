@@ -28,7 +28,8 @@ pub async fn report(
     if let Some(ready) = new.condition(ConditionType::Ready) {
         ctx.shared.metrics.judged(&key.uid.into(), &ready.status);
     }
-    let since = memory.written_at.map_or(status::QUIET_WRITE_INTERVAL, |at| at.elapsed());
+    // Whatever an earlier process wrote last may have been written as it ended.
+    let since = memory.written_at.map_or_else(|| ctx.shared.started.elapsed(), |at| at.elapsed());
     let permit = ctx.leadership.permit().await;
     let due = status::must_write(input.previous, &new, since) && !status::says_more_already(input);
     let write = due && permit.is_some();
