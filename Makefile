@@ -100,6 +100,11 @@ bench-scale: build ## Measure the operator with 1,000 fleets, at rest and after 
 	$(CARGO) build --locked --profile small --package temporal-worker-operator --bins
 	TMPDIR=$(firstword $(wildcard /dev/shm) /tmp) $(PROGRAMS)/bench scale $(if $(FLEETS),--fleets $(FLEETS)) $(if $(RESTARTS),--restarts $(RESTARTS)) $(if $(filter-out file,$(origin TASKS)),--tasks $(TASKS))
 
+.PHONY: bench-sidecar
+bench-sidecar: build ## Measure what the sidecar costs beside the same Go Worker without it; ROUNDS=n (docs/benchmarks.md)
+	$(CARGO) build --locked --profile dist --package worker-runtime --bins
+	$(PROGRAMS)/bench sidecar $(if $(ROUNDS),--rounds $(ROUNDS))
+
 .PHONY: bench-runtime
 bench-runtime: build ## Measure the CPU time of a task on the runtime beside Workers on the Go SDK; ROUNDS=n (docs/benchmarks.md)
 	$(CARGO) build --locked --profile dist --package worker-runtime --bins --example echo

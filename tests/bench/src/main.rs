@@ -15,6 +15,7 @@ mod leader;
 mod push;
 mod runtime;
 mod scale;
+mod sidecar;
 mod stage;
 mod tasks;
 mod trials;
@@ -72,6 +73,12 @@ enum Benchmark {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
+    /// What the sidecar costs, beside the same Go Worker without it. Needs no cluster.
+    Sidecar {
+        /// How often each Worker is measured, in turns.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
     /// What the operator uses with many fleets, and how soon all are right after a restart. Needs no cluster.
     Scale {
         /// Fleets, over 20 Temporal namespaces.
@@ -96,6 +103,7 @@ impl Benchmark {
             Self::Detection { trials } => detection::run(trials).await,
             Self::Push { trials } => push::run(trials).await,
             Self::Runtime { rounds } => runtime::run(rounds).await,
+            Self::Sidecar { rounds } => sidecar::run(rounds).await,
             Self::Scale { fleets, restarts, tasks } => {
                 scale::run(scale::Extent { fleets: fleets.into(), restarts: restarts.into(), tasks: tasks.into() })
                     .await

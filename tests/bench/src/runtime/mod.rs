@@ -1,7 +1,7 @@
 //! The CPU time that a task takes on the runtime, beside Workers on the Go SDK in the same run; and how soon and how small the
 //! runtime is.
 
-mod load;
+pub mod load;
 mod report;
 mod size;
 mod workers;
