@@ -284,6 +284,7 @@ process_start_time_seconds 1.7e+09
     fn what_java_counts_twice_counts_once_and_its_sticky_tasks_are_of_the_task_queue() {
         let reading = read(
             "temporal_worker_task_slots_used{task_queue=\"j\",worker_type=\"ActivityWorker\"} 0\n\
+             temporal_worker_task_slots_used{task_queue=\"j\",worker_type=\"WorkflowWorker\"} 0\n\
              temporal_activity_schedule_to_start_latency_seconds_count{activity_type=\"Work\",task_queue=\"j\"} 8\n\
              temporal_activity_schedule_to_start_latency_seconds_count{activity_type=\"none\",task_queue=\"j\"} 2\n\
              temporal_workflow_task_schedule_to_start_latency_seconds_count{activity_type=\"none\",task_queue=\"j\"} 1\n\
