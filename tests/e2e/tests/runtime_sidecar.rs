@@ -152,6 +152,7 @@ async fn a_worker_that_is_started_anew_after_a_drain_gets_tasks_again() -> Resul
     assert_eq!(pod.sidecar.post("/drain", &json!({})).await?.0, 200);
     pod.go.signal(Signal::SIGTERM)?;
     pod.go.ended().await;
+    // The time itself is what tells a Worker that was started anew from a connection that broke: those are back sooner.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let _anew = Go::start(&address).await?;
     pod.sidecar.wait_readiness(200).await;
