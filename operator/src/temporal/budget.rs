@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use operator_core::observed::FailureClass;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::bucket::{Bucket, Refusal};
 use super::errors::CallError;
 use super::metrics::Metrics;
 use super::pool::Limits;
+use super::room::Places;
 
 /// Describing deployments and versions has a limit of its own at the server: 50/s for all clients of a namespace. We take
 /// half, and leave the rest to people and their tools.
@@ -32,10 +32,6 @@ const BURST_SECONDS: f64 = 0.25;
 const RESERVE: f64 = 2.0;
 /// Time over which the used share of the budget is measured.
 const USE_WINDOW: Duration = Duration::from_secs(10);
-
-/// Reads of Task Queues, and of deployments and versions, under way at a time to one server, whatever their namespaces. More would
-/// wait there, until all of them are too late: a server on two cores answers some hundred queries to its Workflows a second.
-const UNDER_WAY: (usize, usize) = (64, 32);
 
 /// Kinds of calls, by what they cost the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +76,8 @@ pub(super) struct Budgets {
 
 /// What one server has to do for this operator at a time.
 struct Room {
-    queue: Semaphore,
-    deployment: Semaphore,
+    queue: Places,
+    deployment: Places,
 }
 
 impl Budgets {
@@ -107,7 +103,8 @@ impl Budgets {
             return room;
         }
         rooms.retain(|_, room| room.strong_count() > 0);
-        let room = Arc::new(Room { queue: Semaphore::new(UNDER_WAY.0), deployment: Semaphore::new(UNDER_WAY.1) });
+        let now = Instant::now();
+        let room = Arc::new(Room { queue: Places::new(now), deployment: Places::new(now) });
         rooms.insert(host_port.to_owned(), Arc::downgrade(&room));
         room
     }
@@ -180,15 +177,14 @@ impl Budget {
         Self { full, buckets: Mutex::new(buckets), claims: Mutex::default(), metrics, room }
     }
 
-    /// Waits until the server has room for one more read; there is room again when the value is dropped. Changes of the routing
-    /// wait for nothing, nor do lists, of which there are two at a time.
-    pub(super) async fn room(&self, kind: Kind) -> Option<SemaphorePermit<'_>> {
-        let room = match kind {
-            Kind::Queue => &self.room.queue,
-            Kind::Deployment => &self.room.deployment,
-            Kind::Routing | Kind::List => return None,
-        };
-        room.acquire().await.ok()
+    /// The places that the server has for reads of a kind, whatever their namespaces. Changes of the routing need none, nor
+    /// do lists, of which there are two at a time.
+    pub(super) fn places(&self, kind: Kind) -> Option<&Places> {
+        match kind {
+            Kind::Queue => Some(&self.room.queue),
+            Kind::Deployment => Some(&self.room.deployment),
+            Kind::Routing | Kind::List => None,
+        }
     }
 
     /// Takes a token, or says how long there will be none.
@@ -307,24 +303,18 @@ mod tests {
         budgets(calls_per_second).of("server", "namespace")
     }
 
-    #[tokio::test]
-    async fn reads_under_way_to_one_server_are_bounded_whatever_their_namespaces() {
+    #[test]
+    fn reads_under_way_to_one_server_are_bounded_whatever_their_namespaces() {
         let budgets = budgets(120);
         let (one, other, elsewhere) = (budgets.of("a", "1"), budgets.of("a", "2"), budgets.of("b", "1"));
-        let at_once = |budget: &Arc<Budget>, kind| {
-            let budget = budget.clone();
-            async move { tokio::time::timeout(Duration::from_millis(20), budget.room(kind)).await.is_ok() }
-        };
-        let mut under_way = Vec::new();
-        for number in 0..UNDER_WAY.1 {
-            let budget = if number % 2 == 0 { &one } else { &other };
-            under_way.push(budget.room(Kind::Deployment).await);
-        }
-        assert!(!at_once(&one, Kind::Deployment).await && !at_once(&other, Kind::Deployment).await);
-        assert!(at_once(&elsewhere, Kind::Deployment).await, "another server has room of its own");
-        assert!(at_once(&one, Kind::Queue).await && at_once(&one, Kind::Routing).await, "and so has another kind");
+        let place = |budget: &Arc<Budget>, kind| budget.places(kind).unwrap().free().try_acquire_owned().ok();
+        let mut under_way = vec![place(&one, Kind::Deployment).unwrap(), place(&other, Kind::Deployment).unwrap()];
+        under_way.extend(std::iter::from_fn(|| place(&one, Kind::Deployment)));
+        assert!(place(&other, Kind::Deployment).is_none());
+        assert!(place(&elsewhere, Kind::Deployment).is_some(), "another server has room of its own");
+        assert!(place(&one, Kind::Queue).is_some() && one.places(Kind::Routing).is_none(), "and so has another kind");
         under_way.pop();
-        assert!(at_once(&other, Kind::Deployment).await, "one has ended");
+        assert!(place(&other, Kind::Deployment).is_some(), "one has ended");
     }
 
     fn taken_in(budget: &Budget, kind: Kind, from: Instant, time: Duration) -> usize {

@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod poller;
 pub mod pool;
 mod readings;
+mod room;
 pub mod routing;
 
 pub use connection::{Connection, ConnectionError, ConnectionSpec, Credentials, Secret};

@@ -25,6 +25,7 @@ mod merge;
 mod namespace;
 mod outcome;
 mod pace;
+mod places;
 mod plan;
 mod schedule;
 mod starts;

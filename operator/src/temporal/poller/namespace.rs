@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::Watch;
 use super::fleet::Fleet;
 use super::outcome::Answer;
+use super::places::Places;
 use super::schedule::{Job, Next};
 use super::state::State;
 use crate::changes::{Changes, FleetId};
@@ -23,6 +24,7 @@ use crate::temporal::errors::CallError;
 use crate::temporal::gates;
 use crate::temporal::lists;
 use crate::temporal::metrics::Metrics;
+use crate::temporal::room::Permit;
 
 /// Calls under way at a time. Ten would do for 120 calls a second at 80 ms each.
 const IN_FLIGHT: usize = 24;
@@ -38,7 +40,8 @@ pub(super) struct NamespacePoller {
     wake: Notify,
 }
 
-type Done = (Job, Instant, Result<Answer, CallError>);
+/// A read that has ended, when it began, and its place.
+type Done = (Job, Instant, Result<Answer, CallError>, Option<Permit>);
 
 impl NamespacePoller {
     /// Starts the task. It ends after [`NamespacePoller::close`].
@@ -100,7 +103,7 @@ impl NamespacePoller {
     }
 
     async fn run(self: Arc<Self>) {
-        let mut calls = FuturesUnordered::new();
+        let (mut calls, mut places) = (FuturesUnordered::new(), Places::default());
         loop {
             let wake_at = loop {
                 let mut state = self.state.lock();
@@ -111,12 +114,17 @@ impl NamespacePoller {
                 if calls.len() >= IN_FLIGHT {
                     break now + api::DEADLINE;
                 }
-                match state.next(now, calls.len(), &self.budget) {
-                    Next::Read(job) => calls.push(self.read(job)),
+                match state.next(now, calls.len(), &self.budget, |kind| places.ready(kind, &self.budget)) {
+                    Next::Read(job) => {
+                        let place = places.take(job.kind());
+                        calls.push(self.read(job, place));
+                    }
                     Next::WaitUntil(at) => break at,
                 }
             };
+            places.release();
             tokio::select! {
+                () = places.come() => {}
                 Some(done) = calls.next(), if !calls.is_empty() => self.finish(done),
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep_until(wake_at) => {}
@@ -124,8 +132,7 @@ impl NamespacePoller {
         }
     }
 
-    async fn read(&self, job: Job) -> Done {
-        let _room = self.budget.room(job.kind()).await;
+    async fn read(&self, job: Job, place: Option<Permit>) -> Done {
         let asked = Instant::now();
         let (connection, namespace) = (&*self.connection, self.namespace.as_str());
         let outcome = match &job {
@@ -142,11 +149,14 @@ impl NamespacePoller {
             }
             Job::Test { workflow_id, .. } => gates::read(connection, namespace, workflow_id).await.map(Answer::Test),
         };
-        (job, asked, outcome)
+        (job, asked, outcome, place)
     }
 
-    fn finish(&self, (job, asked, outcome): Done) {
+    fn finish(&self, (job, asked, outcome, place): Done) {
         let now = Instant::now();
+        if let (Some(places), Some(place)) = (self.budget.places(job.kind()), place) {
+            places.ended(place, now.saturating_duration_since(asked), outcome.is_ok(), now);
+        }
         let mut state = self.state.lock();
         let read_before = state.last_live(&job);
         let was_down = state.health.failure.is_some();

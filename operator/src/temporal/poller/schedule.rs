@@ -50,8 +50,19 @@ pub(super) enum Next {
     WaitUntil(Instant),
 }
 
-/// What is due first; in this order: what was not read for two periods, then by deadline, then by period.
-type Order = (bool, Instant, Duration);
+/// What is due first; then by deadline, then by period.
+type Order = (Rank, Instant, Duration);
+
+/// What comes before all else that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// What finds tasks: a call that tells of a hundred queues, and partitions of a queue that has a task by what a hint says. There
+    /// are few of them, however slow the server is.
+    Hinted,
+    /// What was not read for two periods.
+    Starving,
+    Usual,
+}
 
 /// A read with its place in the order.
 struct Planned {
@@ -79,7 +90,12 @@ impl<T> Earliest<T> {
 
     fn offer(&mut self, timer: &Timer, (class, period): (Class, Duration), what: T) {
         let Some(due) = timer.due(period) else { return };
-        let order = (!timer.starves(period, self.now), due, period);
+        let rank = match timer.starves(period, self.now) {
+            _ if class == Class::Starts || period.is_zero() => Rank::Hinted,
+            true => Rank::Starving,
+            false => Rank::Usual,
+        };
+        let order = (rank, due, period);
         if self.first.as_ref().is_none_or(|(first, ..)| order < *first) {
             self.first = Some((order, class, what));
         }
@@ -87,8 +103,14 @@ impl<T> Earliest<T> {
 }
 
 impl State {
-    /// Chooses the read that is most overdue and within the budget.
-    pub(super) fn next(&mut self, now: Instant, in_flight: usize, budget: &Budget) -> Next {
+    /// Chooses the read that is most overdue, within the budget, and has a place at the server, which `has_place` asks for.
+    pub(super) fn next(
+        &mut self,
+        now: Instant,
+        in_flight: usize,
+        budget: &Budget,
+        has_place: impl FnMut(Kind) -> bool,
+    ) -> Next {
         if self.planned_at.is_none_or(|planned| now.saturating_duration_since(planned) >= PLAN_EVERY) {
             self.plan(now, budget);
         }
@@ -96,8 +118,7 @@ impl State {
         let lists = [self.first_list(now), self.first_starts(now)];
         let firsts = [self.first_queue_read(now), self.first_deployment_read(now)].into_iter().chain(lists);
         let mut reads: Vec<Planned> = firsts.flatten().collect();
-        // One call that tells of a hundred queues comes before those that tell of one partition.
-        reads.sort_by_key(|read| (read.class != Class::Starts, read.order));
+        reads.sort_by_key(|read| read.order);
         if let Some(probe_at) = self.health.probe_at {
             // One call at a time finds out whether the server is back, whatever is due.
             if in_flight > 0 {
@@ -106,15 +127,24 @@ impl State {
             reads.truncate(1);
             reads.iter_mut().for_each(|read| read.order.1 = probe_at);
         }
-        self.take(reads, now, far, budget)
+        self.take(reads, (now, far), budget, has_place)
     }
 
-    fn take(&mut self, reads: Vec<Planned>, now: Instant, far: Instant, budget: &Budget) -> Next {
+    fn take(
+        &mut self,
+        reads: Vec<Planned>,
+        (now, far): (Instant, Instant),
+        budget: &Budget,
+        mut has_place: impl FnMut(Kind) -> bool,
+    ) -> Next {
         let mut wake = far;
         for read in reads {
             let due = read.due();
             if due > now {
                 wake = wake.min(due);
+                continue;
+            }
+            if !has_place(read.job.kind()) {
                 continue;
             }
             match budget.try_take(read.job.kind(), now) {

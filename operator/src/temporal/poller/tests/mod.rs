@@ -79,7 +79,7 @@ impl Bed {
     }
 
     fn next(&mut self) -> Next {
-        self.state.next(self.now, self.in_flight, &self.budget)
+        self.state.next(self.now, self.in_flight, &self.budget, |_| true)
     }
 
     /// Every read that is due now; all are under way afterwards.
@@ -532,7 +532,7 @@ async fn a_fleet_that_moves_to_another_connection_keeps_what_was_read() {
     let mut other = State::default();
     other.set(watch, carried, bed.now);
     assert!(other.snapshot(&fleet(), bed.now).deployment.known().is_some());
-    assert!(matches!(other.next(bed.now, 0, &bed.budget), Next::Read(_)), "and is read anew");
+    assert!(matches!(other.next(bed.now, 0, &bed.budget, |_| true), Next::Read(_)), "and is read anew");
 }
 
 #[tokio::test]
