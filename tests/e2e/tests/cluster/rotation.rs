@@ -182,7 +182,12 @@ async fn retire(endpoint: &Endpoint, (old, new): (&Signed, &Signed), pods: &BTre
     ensure!(endpoint.refused().is_empty(), "{:?}", endpoint.refused());
     endpoint.revoke(old)?;
     ensure!(endpoint.call(old).await.is_err(), "the old certificate is still good");
-    ensure!(endpoint.refused().iter().any(|one| one.why.contains("Revoked")), "{:?}", endpoint.refused());
+    // The client learns of it first.
+    eventually("the refusal of the old certificate is noted", async || {
+        ensure!(endpoint.refused().iter().any(|one| one.why.contains("Revoked")), "{:?}", endpoint.refused());
+        Ok(())
+    })
+    .await?;
     endpoint.call(new).await.context("the new certificate")
 }
 
