@@ -36,6 +36,9 @@ use keys::MAX_ENCRYPTIONS;
 pub use open::{Mode, Opener};
 pub use seal::Sealer;
 
+/// Field of a fleet that encryption is set in, as messages name it: that of the runtime.
+const FIELD: &str = "spec.runtime.encryption";
+
 /// Metadata key of every payload: how its data is encoded.
 const ENCODING: &str = "encoding";
 /// Metadata key: id of the key that encrypted the payload.

@@ -84,11 +84,18 @@ fn failed(settings: &Settings, cause: String, remedy: &'static str) -> ConnectEr
 pub async fn attempt(settings: &Settings, credentials: &Credentials, wire: &Wire) -> Result<Opened, ConnectError> {
     let failed = |cause, remedy| failed(settings, cause, remedy);
     let endpoint = endpoint(settings, credentials).map_err(|cause| failed(cause, FILES))?;
+    let endpoint = match wire.window {
+        // That of the connection must not be what its answers wait for.
+        Some(window) => {
+            endpoint.initial_stream_window_size(window).initial_connection_window_size(transport::LARGEST_WINDOW)
+        }
+        None => endpoint,
+    };
     let connected = async {
-        let channel = endpoint
-            .connect_with_connector(Connector::new(ATTEMPT_TIMEOUT))
-            .await
-            .map_err(|error| failed(chain(&error), UNREACHABLE))?;
+        let channel = endpoint.connect_with_connector(Connector::new(ATTEMPT_TIMEOUT)).await.map_err(|error| {
+            let (cause, remedy) = unconnected(&error);
+            failed(cause, remedy)
+        })?;
         let service = transport::over(channel.clone(), wire.clone());
         let connection = Connection::connect(options(settings, credentials, service)).await.map_err(|error| {
             let (cause, remedy) = explain(&error);
@@ -104,6 +111,22 @@ pub async fn attempt(settings: &Settings, credentials: &Credentials, wire: &Wire
 const FILES: &str = "check that the file is mounted and holds PEM text";
 const UNREACHABLE: &str =
     "check the address, that the server runs, that network policies allow it, and that both sides agree on TLS";
+
+/// Why there is no connection, and what to do about it.
+fn unconnected(error: &tonic::transport::Error) -> (String, &'static str) {
+    let cause = chain(error);
+    // As rustls words it.
+    let known = [
+        (
+            "not valid for name",
+            "give the server a certificate for this name, or set spec.tls.serverName of the Connection to a name in it",
+        ),
+        ("certificate expired", "renew the server's certificate"),
+        ("UnknownIssuer", "set spec.tls.caCertSecretRef of the Connection to who signed the server's certificate"),
+    ];
+    let remedy = known.iter().find(|(text, _)| cause.contains(text)).map_or(UNREACHABLE, |(_, remedy)| remedy);
+    (cause, remedy)
+}
 
 fn explain(error: &ClientConnectError) -> (String, &'static str) {
     match error {

@@ -35,6 +35,9 @@ pub const POLL_TIMEOUT: Duration = Duration::from_secs(11);
 const POLL_ACTIVITIES: &str = "PollActivityTaskQueue";
 const POLL_WORKFLOWS: &str = "PollWorkflowTaskQueue";
 
+/// Largest window of HTTP/2, in bytes (RFC 9113 section 6.9.1).
+pub const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+
 /// Longest message, in bytes: what core sets for its own channels.
 const MAX_MESSAGE: usize = 128 * 1024 * 1024;
 
@@ -52,6 +55,8 @@ pub struct Wire {
     pub roll: Roll,
     /// Whether calls are compressed.
     pub gzip: Arc<AtomicBool>,
+    /// Bytes of an answer that the connection takes before they are read; what is usual for none.
+    pub window: Option<u32>,
 }
 
 /// A poll that core is about to begin.

@@ -1,5 +1,6 @@
-//! A server that hands out activities as fast as they are taken, and knows nothing else: for what a Worker process does in
-//! hundreds of thousands of tasks, which take a real server an hour.
+//! A server that hands out activities as fast as they are taken, gives the arguments of a query back as its result, and
+//! knows nothing else: for what a Worker process does in hundreds of thousands of tasks, which take a real server an
+//! hour, and for messages that are larger than a real server takes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ struct State {
     /// Tasks that there are in all, the handed out ones too.
     wanted: watch::Sender<u64>,
     completed: watch::Sender<u64>,
+    queried: Mutex<Vec<Payload>>,
 }
 
 #[derive(Default)]
@@ -102,6 +104,12 @@ impl Double {
     #[must_use]
     pub fn last_result(&self) -> Option<Payload> {
         self.state.ends.lock().last_result.clone()
+    }
+
+    /// The arguments of queries so far, without their data: what they say of themselves, and how many they are.
+    #[must_use]
+    pub fn queried(&self) -> Vec<Payload> {
+        self.state.queried.lock().clone()
     }
 }
 
@@ -184,6 +192,15 @@ impl State {
                 // Wakes who waits.
                 self.completed.send_modify(|_| {});
                 Vec::new()
+            }
+            "QueryWorkflow" => {
+                let query_result =
+                    wire::QueryWorkflowRequest::decode(message)?.query.and_then(|query| query.query_args);
+                let payloads = query_result.iter().flat_map(|payloads| &payloads.payloads);
+                self.queried.lock().extend(
+                    payloads.map(|payload| Payload { metadata: payload.metadata.clone(), ..Payload::default() }),
+                );
+                wire::QueryWorkflowResponse { query_result, ..Default::default() }.encode_to_vec()
             }
             // What every other message says by default is fine with a Worker.
             _ => Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -26,6 +27,8 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 use crate::tasks::timed;
 
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// First byte of a TLS connection (RFC 8446 section 5.1, a handshake record).
+const TLS: u8 = 22;
 
 /// Who signs certificates.
 pub struct Authority {
@@ -131,6 +134,7 @@ struct Shared {
     acceptor: Mutex<TlsAcceptor>,
     seen: Mutex<Vec<Seen>>,
     refused: Mutex<Vec<Refused>>,
+    plaintext: AtomicUsize,
     revoked: watch::Sender<Option<u64>>,
 }
 
@@ -147,6 +151,14 @@ impl Endpoint {
     /// There is no such address.
     pub async fn start(authority: Authority, host: IpAddr, target: &str) -> Result<Self> {
         let own = authority.sign(&host.to_string(), 2099)?;
+        Self::start_as(own, authority, host, target).await
+    }
+
+    /// The same with another certificate than one that fits.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_as(own: Signed, authority: Authority, host: IpAddr, target: &str) -> Result<Self> {
         let listener = TcpListener::bind((host, 0)).await?;
         let address = listener.local_addr()?.to_string();
         let shared = Arc::new(Shared {
@@ -154,6 +166,7 @@ impl Endpoint {
             acceptor: Mutex::new(acceptor(&authority, &own, None)?),
             seen: Mutex::default(),
             refused: Mutex::default(),
+            plaintext: AtomicUsize::new(0),
             revoked: watch::Sender::new(None),
         });
         let accepts = tokio::spawn(accept(listener, shared.clone())).abort_handle();
@@ -176,6 +189,12 @@ impl Endpoint {
     #[must_use]
     pub fn refused(&self) -> Vec<Refused> {
         self.shared.refused.lock().clone()
+    }
+
+    /// Connections on which something else than TLS began.
+    #[must_use]
+    pub fn plaintext(&self) -> usize {
+        self.shared.plaintext.load(Ordering::SeqCst)
     }
 
     /// Revokes a certificate: those who were let in by it are cut off, and it opens no further connection.
@@ -244,6 +263,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 /// # Errors
 /// It is not let in, or the server can't be reached.
 async fn serve(stream: TcpStream, peer: IpAddr, shared: &Shared) -> Result<()> {
+    let mut first = [TLS];
+    stream.peek(&mut first).await?;
+    if first[0] != TLS {
+        shared.plaintext.fetch_add(1, Ordering::SeqCst);
+    }
     let acceptor = shared.acceptor.lock().clone();
     let client = acceptor.accept(stream).await?;
     let certificates = client.get_ref().1.peer_certificates().context("no certificate")?;

@@ -13,12 +13,14 @@
 //!   certificates.
 //! - [`holds`]: Workflows that tell by which version they run.
 //! - [`traffic`]: work that comes one by one; [`queue`]: a Task Queue as the server has it.
-//! - [`double`]: a server that hands out activities, and knows nothing else.
+//! - [`double`]: a server that hands out activities, and knows nothing else; [`between`]: a proxy before a server, which
+//!   does to calls what a test says.
 //! - [`echo`]: a local service that gives back what it gets.
 //! - [`process`]: memory, descriptors and CPU time of a process.
 //! - [`load`]: what pods do by their own word, and pods that can't be read.
 
 pub mod bed;
+pub mod between;
 pub mod codec;
 pub mod crossing;
 pub mod double;

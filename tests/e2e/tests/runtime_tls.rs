@@ -14,6 +14,8 @@ use runtime_support::stream::stream;
 use runtime_support::{SOON, Server, Worker, assert_says, exec, program, wait_for};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 /// An endpoint on the loopback address, before a server.
 async fn endpoint(server: &Server) -> Result<Endpoint> {
@@ -55,6 +57,12 @@ impl Files {
         self.start_program(command, endpoint)
     }
 
+    fn start_sidecar(&self, endpoint: &Endpoint) -> Result<Worker> {
+        let mut command = Command::new(program("worker-runtime"));
+        command.arg("sidecar").env("WORKER_RUNTIME_SIDECAR_BIND_ADDRESS", "127.0.0.1:0");
+        self.start_program(command, endpoint)
+    }
+
     fn start_program(&self, command: Command, endpoint: &Endpoint) -> Result<Worker> {
         let (ca, certificate, key) = (self.path("ca.crt"), self.path("tls.crt"), self.path("tls.key"));
         let environment = [
@@ -87,9 +95,7 @@ async fn a_sidecar_takes_a_new_certificate_within_ten_seconds_and_no_task_of_its
     let (first, second) = (endpoint.authority().sign("first", 2090)?, endpoint.authority().sign("second", 2091)?);
     let files = Files::new(&endpoint)?;
     files.hold(&first)?;
-    let mut command = Command::new(program("worker-runtime"));
-    command.arg("sidecar").env("WORKER_RUNTIME_SIDECAR_BIND_ADDRESS", "127.0.0.1:0");
-    let sidecar = files.start_program(command, &endpoint)?;
+    let sidecar = files.start_sidecar(&endpoint)?;
     sidecar.wait_ready().await;
     let address = sidecar.address("worker").await.to_string();
     let worker = Worker::start(&address, &exec(&["sh", "-c", "sleep 0.2; echo 7"]), &json!({}), &[])?;
@@ -147,5 +153,46 @@ async fn a_certificate_that_is_over_is_named_with_its_end_and_its_successor_is_t
     files.hold(&new)?;
     wait_for("the new certificate", SOON, async || endpoint.seen(&new).pop()).await;
     worker.wait_ready().await;
+    Ok(())
+}
+
+/// Starts a sidecar before an endpoint with this certificate; what its readiness probe says is wrong, once it says so.
+async fn refusal_of(name: &str, year: i32) -> Result<String> {
+    let server = Server::start().await?;
+    let authority = Authority::new()?;
+    let own = authority.sign(name, year)?;
+    let target = server.temporal.host_port();
+    let endpoint = Endpoint::start_as(own, authority, [127, 0, 0, 1].into(), &target).await?;
+    let client = endpoint.authority().sign("worker", 2090)?;
+    let files = Files::new(&endpoint)?;
+    files.hold(&client)?;
+    let sidecar = files.start_sidecar(&endpoint)?;
+    let said = wait_for("what is wrong", SOON, async || {
+        let (status, text) = sidecar.probe("/readyz").await?;
+        assert_eq!(status, 503);
+        text.contains("cannot connect to Temporal at").then_some(text)
+    })
+    .await;
+    // It tries again and again, and each time the same way.
+    wait_for("three attempts", SOON, async || (endpoint.refused().len() >= 3).then_some(())).await;
+    let is_end_of_tls = |why: &str| why == "tls handshake eof" || why.contains("received fatal alert");
+    assert!(endpoint.refused().iter().all(|refused| is_end_of_tls(&refused.why)), "{:?}", endpoint.refused());
+    assert_eq!((endpoint.plaintext(), endpoint.seen(&client).len()), (0, 0));
+    // What the endpoint would have seen otherwise.
+    TcpStream::connect(&endpoint.address).await?.write_all(b"PRI * HTTP/2.0\r\n\r\n").await?;
+    wait_for("plaintext to be seen", SOON, async || (endpoint.plaintext() == 1).then_some(())).await;
+    Ok(said)
+}
+
+#[tokio::test]
+async fn a_server_whose_name_is_not_in_its_certificate_is_refused_by_a_sidecar_and_why_is_said() -> Result<()> {
+    let said = refusal_of("temporal.example", 2090).await?;
+    assert_says(&said, &["not valid for name \"127.0.0.1\"", "temporal.example", "serverName"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_whose_certificate_is_over_is_refused_by_a_sidecar_and_why_is_said() -> Result<()> {
+    assert_says(&refusal_of("127.0.0.1", 2020).await?, &["certificate expired", "renew the server's certificate"]);
     Ok(())
 }

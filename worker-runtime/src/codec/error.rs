@@ -1,6 +1,6 @@
 //! Why a payload can't be encrypted or decrypted.
 
-use super::{ENCODING, FORMAT, KEY_ID, MAX_ENCRYPTIONS, NAMESPACE, NONCE_LENGTH, TAG_LENGTH};
+use super::{ENCODING, FIELD, FORMAT, KEY_ID, MAX_ENCRYPTIONS, NAMESPACE, NONCE_LENGTH, TAG_LENGTH};
 
 /// Most characters of a metadata value in a message: whoever sent the payload chose it.
 const LONGEST_VALUE: usize = 128;
@@ -15,7 +15,7 @@ pub enum CodecError {
     Unreadable,
     /// It is not encrypted, and has to be.
     #[error(
-        "a payload with encoding {encoding:?} is not encrypted, and encryption mode Require refuses it, empty or not; encrypt it where it is made, or set spec.runtime.encryption.mode to Migrate until all senders encrypt"
+        "a payload with encoding {encoding:?} is not encrypted, and encryption mode Require refuses it, empty or not; encrypt it where it is made, or set {FIELD}.mode to Migrate until all senders encrypt"
     )]
     NotEncrypted {
         /// Encoding that it names; empty without one.
@@ -23,7 +23,7 @@ pub enum CodecError {
     },
     /// It is in the format of the official samples, and has to be in a format that binds its metadata.
     #[error(
-        "a payload encrypted with key {key_id:?} has no metadata {FORMAT:?}, so it is in the format of the Temporal samples, which encryption mode Require refuses; encrypt it in format 1, or set spec.runtime.encryption.mode to Migrate until all senders do"
+        "a payload encrypted with key {key_id:?} has no metadata {FORMAT:?}, so it is in the format of the Temporal samples, which encryption mode Require refuses; encrypt it in format 1, or set {FIELD}.mode to Migrate until all senders do"
     )]
     Unversioned {
         /// Key that it names; empty without one.
@@ -39,7 +39,7 @@ pub enum CodecError {
     },
     /// Its key is not here.
     #[error(
-        "a payload is encrypted with key {key_id:?}, and the keys here are {known:?}; add the key to spec.runtime.encryption.readKeys"
+        "a payload is encrypted with key {key_id:?}, and the keys here are {known:?}; add the key to {FIELD}.readKeys"
     )]
     UnknownKey {
         /// Key that it names.
@@ -49,7 +49,7 @@ pub enum CodecError {
     },
     /// It was encrypted in a namespace whose payloads are not read here.
     #[error(
-        "a payload was encrypted in Temporal namespace {namespace:?}, and those of {allowed:?} are read here; if its payloads are meant to be read here, add the namespace to spec.runtime.encryption.namespaces"
+        "a payload was encrypted in Temporal namespace {namespace:?}, and those of {allowed:?} are read here; if its payloads are meant to be read here, add the namespace to {FIELD}.namespaces"
     )]
     ForeignNamespace {
         /// Namespace that it names.
@@ -102,7 +102,7 @@ pub enum CodecError {
     },
     /// The key has encrypted as much as it may.
     #[error(
-        "key {key_id:?} has encrypted {MAX_ENCRYPTIONS} payloads in this process, the most that are safe with random nonces (NIST SP 800-38D section 8.3); rotate it: set spec.runtime.encryption.writeKey to a new key, and keep {key_id:?} in readKeys"
+        "key {key_id:?} has encrypted {MAX_ENCRYPTIONS} payloads in this process, the most that are safe with random nonces (NIST SP 800-38D section 8.3); rotate it: set {FIELD}.writeKey to a new key, and keep {key_id:?} in readKeys"
     )]
     Exhausted {
         /// Id of the key.
@@ -120,6 +120,11 @@ pub enum CodecError {
 }
 
 impl CodecError {
+    /// The message where encryption is set in another field of the same form than [`FIELD`].
+    pub fn in_field(&self, field: &str) -> String {
+        self.to_string().replace(FIELD, field)
+    }
+
     /// Whether the same payload may do later: with another configuration, with another version of this program, or
     /// because the cause was momentary. What is wrong with the payload itself stays.
     pub fn is_retryable(&self) -> bool {
@@ -164,6 +169,13 @@ pub(super) fn shown(value: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_names_the_field_of_whom_it_is_for() {
+        let error = CodecError::UnknownKey { key_id: "k".into(), known: vec![] };
+        assert!(error.to_string().ends_with("add the key to spec.runtime.encryption.readKeys"), "{error}");
+        assert!(error.in_field("spec.other").ends_with("add the key to spec.other.readKeys"), "{error}");
+    }
 
     #[test]
     fn a_long_value_is_cut_between_characters() {

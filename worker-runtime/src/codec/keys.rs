@@ -65,7 +65,7 @@ pub enum KeyError {
     },
     /// Two keys have one id.
     #[error(
-        "encryption key {id:?} is given twice, with different bytes; give each key an id of its own in spec.runtime.encryption.writeKey and readKeys"
+        "encryption key {id:?} is given twice, with different bytes; give each key an id of its own in writeKey and readKeys"
     )]
     Ambiguous {
         /// Id of both.

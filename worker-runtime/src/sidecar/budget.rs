@@ -4,6 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Bytes of a request that its connection takes before there is room for it. Those of all calls of a Worker together
+/// stay below [`LARGEST_WINDOW`], that of the connection: otherwise those that wait here would take the room from those
+/// that are being read, and each would wait for the other.
+///
+/// [`LARGEST_WINDOW`]: crate::transport::LARGEST_WINDOW
+pub const REQUEST_WINDOW: u32 = 128 * 1024;
+/// The same of an answer. The server is farther away: with less, a long answer would take a round trip for each part.
+pub const ANSWER_WINDOW: u32 = 512 * 1024;
 /// Bytes of one permit.
 const UNIT: usize = 1024;
 

@@ -95,6 +95,20 @@ impl Call {
         }
     }
 
+    /// The token of the task whose end a request tells, and a word for how it ended; none when it tells of none.
+    ///
+    /// # Errors
+    /// It is no message.
+    pub fn ends(self, request: &[u8]) -> Result<Option<(Bytes, &'static str)>, Malformed> {
+        let (field, outcome) = match self {
+            Self::Respond { token, outcome } => (token, outcome),
+            Self::RespondWorkflow => (1, "completed"),
+            _ => return Ok(None),
+        };
+        // A slice would keep the whole request.
+        Ok(Some((Bytes::copy_from_slice(bytes_of(request, field)?), outcome)))
+    }
+
     /// The tasks in an answer, with their kind; those of activities come from the Task Queue of the Workflow that asked for them.
     ///
     /// # Errors

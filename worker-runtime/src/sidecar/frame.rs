@@ -18,64 +18,105 @@ use super::budget::{Budget, Share};
 pub const LONGEST: usize = 128 * 1024 * 1024;
 /// A message up to this size is copied behind its head, so that both are one frame.
 const SMALL: usize = 16 * 1024;
+/// Bytes of a longer one that are given on at a time: what HTTP/2 has taken and not sent is no longer counted.
+const PIECE: usize = 64 * 1024;
 /// Flag and length.
 const HEAD: usize = 5;
 
-/// What a unary call sends or gets.
+/// What a unary call sends or gets, as it comes.
+#[derive(Debug, Default)]
+pub struct Framed {
+    bytes: BytesMut,
+    /// What followed the message.
+    pub trailers: Option<HeaderMap>,
+    /// Its part of the memory that messages may take.
+    share: Option<Share>,
+}
+
+/// The same, read.
 #[derive(Debug, Default)]
 pub struct Message {
     /// The message; none when there was no frame, as in an answer with nothing but a status.
     pub bytes: Option<Bytes>,
-    /// Whether it came compressed.
-    pub compressed: bool,
     /// What followed it.
     pub trailers: Option<HeaderMap>,
     /// Its part of the memory that messages may take.
     pub share: Option<Share>,
 }
 
-impl Message {
-    /// Reads the one message of a body, once there is room for it and for another of its size.
+impl Framed {
+    /// Reads a body of at most one message, once there is room for it and for another of its size.
     ///
     /// # Errors
-    /// The body breaks off, or holds something else than one message.
-    pub async fn read<B>(mut body: B, encoding: Option<&[u8]>, budget: &Budget) -> Result<Self, Status>
+    /// The body breaks off, or holds more than one message, or one that is too long.
+    pub async fn read<B>(mut body: B, budget: &Budget) -> Result<Self, Status>
     where
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: std::fmt::Display,
     {
-        let mut message = Self::default();
-        let mut framed = BytesMut::new();
+        let mut framed = Self::default();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| Status::unavailable(format!("the message broke off: {error}")))?;
-            let data = match frame.into_data() {
-                Ok(data) => data,
-                Err(frame) => {
-                    message.trailers = frame.into_trailers().ok();
-                    continue;
-                }
-            };
-            framed.put(data);
-            if message.share.is_none() && framed.len() >= HEAD {
-                let length = length(&framed)?;
-                message.share = Some(budget.share(length.saturating_mul(2)).await);
-                framed.reserve((HEAD + length).saturating_sub(framed.len()));
-            }
-            if message.share.is_some() && framed.len() > HEAD + length(&framed)? {
-                return Err(Status::internal("a unary call holds more than one message"));
+            match frame.into_data() {
+                Ok(data) => framed.take(data, budget).await?,
+                Err(frame) => framed.trailers = frame.into_trailers().ok(),
             }
         }
+        Ok(framed)
+    }
+
+    async fn take(&mut self, data: Bytes, budget: &Budget) -> Result<(), Status> {
+        self.bytes.put(data);
+        if self.share.is_none() && self.bytes.len() >= HEAD {
+            let length = length(&self.bytes)?;
+            self.share = Some(budget.share(length.saturating_mul(2)).await);
+            self.bytes.reserve((HEAD + length).saturating_sub(self.bytes.len()));
+        }
+        if self.share.is_some() && self.bytes.len() > HEAD + length(&self.bytes)? {
+            return Err(Status::internal("a unary call holds more than one message"));
+        }
+        Ok(())
+    }
+
+    /// The message, which is compressed by `encoding` if it says that it is.
+    ///
+    /// # Errors
+    /// It is not all there, or can't be decompressed.
+    pub fn message(self, encoding: Option<&[u8]>) -> Result<Message, Status> {
+        let Self { bytes: mut framed, trailers, share } = self;
         if framed.is_empty() {
-            return Ok(message);
+            return Ok(Message { bytes: None, trailers, share });
         }
         if framed.len() < HEAD || framed.len() < HEAD + length(&framed)? {
             return Err(Status::internal("a message is shorter than its length says"));
         }
-        message.compressed = framed[0] == 1;
+        let is_compressed = framed[0] == 1;
         framed.advance(HEAD);
         let bytes = framed.freeze();
-        message.bytes = Some(if message.compressed { decompress(&bytes, encoding)? } else { bytes });
-        Ok(message)
+        let bytes = if is_compressed { decompress(&bytes, encoding)? } else { bytes };
+        Ok(Message { bytes: Some(bytes), trailers, share })
+    }
+
+    /// The same as a body.
+    pub fn body(self) -> Body {
+        if self.bytes.is_empty() {
+            return end(self.trailers);
+        }
+        in_pieces(None, self.bytes.freeze(), self.trailers, self.share)
+    }
+}
+
+impl Message {
+    /// Reads the one message of a body, once there is room for it and for another of its size.
+    ///
+    /// # Errors
+    /// As [`Framed::read`] and [`Framed::message`].
+    pub async fn read<B>(body: B, encoding: Option<&[u8]>, budget: &Budget) -> Result<Self, Status>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        Framed::read(body, budget).await?.message(encoding)
     }
 }
 
@@ -107,19 +148,22 @@ fn decompress(bytes: &[u8], encoding: Option<&[u8]>) -> Result<Bytes, Status> {
     Ok(message.into())
 }
 
-/// A body of one message, and of what follows it. `share` is given back once the message was taken.
+/// A body of one message, and of what follows it. `share` is given back once all but the last of the message was sent.
 pub fn body(message: Bytes, trailers: Option<HeaderMap>, share: Option<Share>) -> Body {
     let mut head = BytesMut::with_capacity(HEAD);
     head.put_u8(0);
     head.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     // One frame for a small message, and no copy of a large one.
-    let frames = if message.len() <= SMALL {
+    if message.len() <= SMALL {
         head.put(message);
-        [Some(head.freeze()), None]
-    } else {
-        [Some(head.freeze()), Some(message)]
-    };
-    let data = frames.into_iter().flatten().map(|data| Ok(Frame::data(data)));
+        return in_pieces(None, head.freeze(), trailers, share);
+    }
+    in_pieces(Some(head.freeze()), message, trailers, share)
+}
+
+fn in_pieces(head: Option<Bytes>, mut bytes: Bytes, trailers: Option<HeaderMap>, share: Option<Share>) -> Body {
+    let piece = move || (!bytes.is_empty()).then(|| bytes.split_to(bytes.len().min(PIECE)));
+    let data = head.into_iter().chain(std::iter::from_fn(piece)).map(|data| Ok(Frame::data(data)));
     let end = futures::stream::once(async move {
         drop(share);
         trailers.map(|trailers| Ok::<_, Status>(Frame::trailers(trailers)))

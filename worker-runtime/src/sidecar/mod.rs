@@ -8,10 +8,12 @@ mod calls;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod outage;
 mod payloads;
 mod proxy;
 mod server;
 mod traffic;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,6 +33,7 @@ use crate::orders::Orders;
 use crate::probes::Ports;
 use crate::settings::Settings;
 use crate::transport::Wire;
+use budget::ANSWER_WINDOW;
 use payloads::Payloads;
 use proxy::Proxy;
 use traffic::Traffic;
@@ -73,7 +76,7 @@ pub async fn run(options: &SidecarOptions) -> anyhow::Result<()> {
     let metrics = Metrics::without_cpu(settings.version.as_ref())?;
     let limits = options.limits.as_deref();
     let encryption = Encryption::start(&settings.namespace, (&told.limits, limits), &metrics)?;
-    let wire = Wire::default();
+    let wire = Wire { window: Some(ANSWER_WINDOW), ..Wire::default() };
     let (lifecycle, cordon) = (wire.lifecycle.clone(), wire.cordon.clone());
     let orders = Orders::new(settings.pod_uid.clone(), options.limits.clone(), cordon.clone(), &metrics)?;
     let listener = TcpListener::bind(address).await.with_context(|| {

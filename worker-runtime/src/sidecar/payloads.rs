@@ -17,6 +17,8 @@ use crate::metrics::Metrics;
 /// fails, and says so.
 const REFUSED: &[u8] = b"binary/refused-by-sidecar";
 const JSON: &[u8] = b"json/plain";
+/// Field of a fleet that encryption of a sidecar is set in.
+const FIELD: &str = "spec.sidecar.encryption";
 
 /// Payloads of the calls of a Worker. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -73,7 +75,7 @@ impl Payloads {
         self.count("decrypted", count);
         self.count("refused", u64::try_from(refused.len()).unwrap_or(u64::MAX));
         if let Some(error) = refused.first() {
-            tracing::error!(payloads = refused.len(), message = kind.name, "{error}");
+            tracing::error!(payloads = refused.len(), message = kind.name, "{}", error.in_field(FIELD));
         }
         Ok(opened.unwrap_or(message))
     }
@@ -93,7 +95,7 @@ pub fn seal(sealer: &Sealer, message: &[u8], kind: &Message) -> Result<(Option<B
     let mut seals = Seals { sealer, sealed: 0 };
     let sealed = rewrite(message, kind, &mut seals).map_err(|error| match error {
         RewriteError::Malformed(problem) => Status::invalid_argument(format!("the request can't be read: {problem}")),
-        RewriteError::Visitor(error) => Status::failed_precondition(error.to_string()),
+        RewriteError::Visitor(error) => Status::failed_precondition(error.in_field(FIELD)),
     })?;
     Ok((sealed, seals.sealed))
 }
@@ -167,7 +169,7 @@ impl Visitor for Opens<'_> {
             // The server computes those itself, and the codecs of most SDKs leave headers as they are.
             Err(CodecError::NotEncrypted { .. }) if place != Place::Value => Ok(None),
             Err(error) => {
-                let stands_for_it = payload(REFUSED, error.to_string().into_bytes()).encode_to_vec();
+                let stands_for_it = payload(REFUSED, error.in_field(FIELD).into_bytes()).encode_to_vec();
                 self.refused.push(error);
                 Ok(Some(stands_for_it))
             }

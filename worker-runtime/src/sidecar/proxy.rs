@@ -1,6 +1,5 @@
 //! One call of the Worker, from its request to its answer.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +14,7 @@ use temporal_wire::{Malformed, Method};
 use temporalio_common::protos::temporal::api::worker::v1::WorkerSlotsInfo;
 use temporalio_common::protos::temporal::api::workflowservice::v1::RecordWorkerHeartbeatRequest;
 use tonic::body::Body;
-use tonic::codegen::Service as _;
-use tonic::codegen::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
+use tonic::codegen::http::header::{CONTENT_TYPE, HeaderName};
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response, request, response};
 use tonic::{Code, Status};
 
@@ -25,7 +23,7 @@ use super::calls::{Call, Lane, Poll, bytes_of};
 use super::frame::{self, Message};
 use super::payloads::Payloads;
 use super::traffic::{OpenPoll, Traffic};
-use crate::connect::chain;
+use super::upstream::{self, TIMEOUT, Upstream};
 use crate::cordon::Cordon;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::link::Link;
@@ -34,14 +32,11 @@ use crate::transport::POLL_TIMEOUT;
 
 const ENCODING: &str = "grpc-encoding";
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
-const TIMEOUT: &str = "grpc-timeout";
 const STATUS: &str = "grpc-status";
 const DETAILS: &str = "grpc-status-details-bin";
 
 /// Time that a poll is held which may not begin, before it is answered with nothing.
 const HOLD: Duration = Duration::from_secs(10);
-/// Deadline of a call that comes without one, in seconds.
-const DEADLINE: HeaderValue = HeaderValue::from_static("120S");
 /// Bytes of messages that are kept here at a time, before and after a change of their payloads.
 const MESSAGES: usize = 32 * 1024 * 1024;
 
@@ -50,7 +45,7 @@ const MESSAGES: usize = 32 * 1024 * 1024;
 pub struct Proxy(Arc<Inner>);
 
 struct Inner {
-    link: Link,
+    upstream: Upstream,
     traffic: Traffic,
     payloads: Payloads,
     cordon: Cordon,
@@ -63,6 +58,8 @@ struct Inner {
 struct Asked {
     head: request::Parts,
     message: Bytes,
+    /// Time that the Worker waits for the answer.
+    time: Duration,
     share: Option<Share>,
     method: &'static Method,
     call: Call,
@@ -72,19 +69,20 @@ struct Asked {
 struct Answer {
     head: response::Parts,
     message: Message,
+    code: Code,
 }
 
 impl Answer {
-    fn code(&self) -> Code {
-        let status = |headers: &HeaderMap| headers.get(STATUS).map(|value| Code::from_bytes(value.as_bytes()));
-        self.message.trailers.as_ref().and_then(status).or_else(|| status(&self.head.headers)).unwrap_or(Code::Unknown)
-    }
-
     /// Whether the server has taken note of what it was told, or never will.
     fn is_final(&self) -> bool {
         !matches!(
-            self.code(),
-            Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Aborted | Code::Unknown
+            self.code,
+            Code::Unavailable
+                | Code::ResourceExhausted
+                | Code::DeadlineExceeded
+                | Code::Aborted
+                | Code::Internal
+                | Code::Unknown
         )
     }
 }
@@ -107,46 +105,36 @@ impl Proxy {
         )?;
         metrics.register(Box::new(calls.clone()))?;
         let budget = Budget::new(MESSAGES);
-        Ok(Self(Arc::new(Inner { link, traffic, payloads, cordon, lifecycle, budget, calls })))
+        let upstream = Upstream::new(link, budget.clone());
+        Ok(Self(Arc::new(Inner { upstream, traffic, payloads, cordon, lifecycle, budget, calls })))
     }
 
     /// The answer to a call.
     pub async fn call(&self, request: Request<Incoming>) -> Response<Body> {
-        let path = request.uri().path();
-        let method = temporal_wire::method(path);
-        let call = method.map_or(Call::Other, |_| Call::of(path));
-        let looks = |method: &Method| {
-            let has_payloads = method.request.is_some() || method.response.is_some();
-            call != Call::Other || has_payloads && self.0.payloads.are_encrypted()
+        let Some(method) = temporal_wire::method(request.uri().path()) else {
+            self.0.calls.with_label_values(&["other", "passed"]).inc();
+            let (head, body) = request.into_parts();
+            return self.0.upstream.pass(head, Body::new(body)).await;
         };
-        let name = method.and_then(|method| method.path.rsplit('/').next()).unwrap_or("other");
-        let answer = match method.filter(|method| looks(method)) {
-            Some(method) => self.look(request, method, call).await,
-            None => self.pass(request).await.map(|answer| (answer, None)),
-        };
+        let (call, name) = (Call::of(method.path), name(method));
+        let has_payloads = method.request.is_some() || method.response.is_some();
+        let looks = call != Call::Other || has_payloads && self.0.payloads.are_encrypted();
+        let answer = if looks { self.look(request, method, call).await } else { Ok(self.carry(request, name).await) };
         let (answer, code) = answer.unwrap_or_else(|status| {
             tracing::warn!(method = name, code = ?status.code(), "call failed: {}", status.message());
-            (status.clone().into_http(), Some(status.code()))
+            (status.clone().into_http(), status.code())
         });
-        let code = code.map_or_else(|| "passed".to_owned(), |code| format!("{code:?}"));
-        self.0.calls.with_label_values(&[name, &code]).inc();
+        self.0.calls.with_label_values(&[name, &format!("{code:?}")]).inc();
         answer
     }
 
     /// Carries a call over as it is.
-    async fn pass(&self, request: Request<Incoming>) -> Result<Response<Body>, Status> {
-        let (head, body) = request.into_parts();
-        self.send(head, Body::new(body)).await
-    }
-
-    async fn send(&self, head: request::Parts, body: Body) -> Result<Response<Body>, Status> {
-        let (mut channel, authorization) = self.0.link.channel();
-        let mut request = Request::from_parts(head, body);
-        if let Some(authorization) = authorization {
-            request.headers_mut().insert(AUTHORIZATION, authorization);
-        }
-        poll_fn(|cx| channel.poll_ready(cx)).await.map_err(unavailable)?;
-        channel.call(request).await.map_err(unavailable)
+    async fn carry(&self, request: Request<Incoming>, name: &str) -> (Response<Body>, Code) {
+        let (mut head, body) = request.into_parts();
+        let time = upstream::bound(&mut head.headers);
+        let answer = self.0.upstream.ask(name, head, Body::new(body), time).await;
+        let code = answer.code();
+        (Response::from_parts(answer.head, answer.framed.body()), code)
     }
 
     /// Carries a call over whose messages are looked into.
@@ -155,23 +143,25 @@ impl Proxy {
         request: Request<Incoming>,
         method: &'static Method,
         call: Call,
-    ) -> Result<(Response<Body>, Option<Code>), Status> {
+    ) -> Result<(Response<Body>, Code), Status> {
         let (mut head, body) = request.into_parts();
         let encoding = head.headers.remove(ENCODING);
         let encoding = encoding.as_ref().map(HeaderValue::as_bytes);
-        let Message { bytes, share, .. } = Message::read(body, encoding, &self.0.budget).await?;
+        let time = upstream::bound(&mut head.headers);
+        let read = tokio::time::timeout(time, Message::read(body, encoding, &self.0.budget)).await;
+        let Message { bytes, share, .. } =
+            read.map_err(|_| Status::deadline_exceeded("the request did not come within the time that it has"))??;
         let message = bytes.ok_or_else(|| Status::internal("a call came without a message"))?;
         // What is to be read here must not be compressed.
         head.headers.remove(ACCEPT_ENCODING);
-        head.headers.entry(TIMEOUT).or_insert(DEADLINE);
-        let asked = Asked { head, message, share, method, call };
+        let asked = Asked { head, message, time, share, method, call };
         let answer = match call {
             Call::Poll(task_type) => self.poll(asked, task_type).await?,
             _ => self.tell(asked).await?,
         };
-        let Some(answer) = answer else { return Ok((no_task(), Some(Code::Ok))) };
-        let code = answer.code();
-        Ok((self.give(answer, method)?, Some(code)))
+        let Some(answer) = answer else { return Ok((no_task(), Code::Ok)) };
+        let code = answer.code;
+        Ok((self.give(answer, method)?, code))
     }
 
     /// Polls, or gives nothing: the server has no task, or the Worker is not to get one.
@@ -183,9 +173,7 @@ impl Proxy {
         }
         // Nothing may come between: who waits for idle looks at what is open.
         let open = self.0.traffic.open(&poll);
-        let timeout = HeaderValue::from(POLL_TIMEOUT.as_secs());
-        let timeout = [timeout.as_bytes(), b"S"].concat();
-        asked.head.headers.insert(TIMEOUT, HeaderValue::from_bytes(&timeout).unwrap_or(DEADLINE));
+        asked.head.headers.insert(TIMEOUT, upstream::timeout(POLL_TIMEOUT));
         let call = asked.call;
         let answer = self.forward(asked).await?;
         self.take(call, &answer, &poll.lane, Some(open))?;
@@ -210,23 +198,15 @@ impl Proxy {
         if call == Call::Heartbeat {
             self.hear(&asked.message);
         }
-        let message = asked.message.clone();
+        let task = call.ends(&asked.message).map_err(unreadable)?;
+        let started = if call == Call::Start { Some(started_on(&asked.message)?) } else { None };
         let answer = self.forward(asked).await?;
-        let lane = match call {
-            Call::Respond { token, outcome } if answer.is_final() => self.end(&message, token, outcome)?,
-            Call::RespondWorkflow if answer.is_final() => self.end(&message, 1, "completed")?,
-            Call::Start => Some(started_on(&message)?),
-            _ => None,
-        };
+        let ended = task.filter(|_| answer.is_final()).and_then(|(token, word)| self.0.traffic.end(&token, word));
         // Without a pause after the end of the task: what comes along is seen to go on.
-        if let Some(lane) = lane {
+        if let Some(lane) = ended.or(started) {
             self.take(call, &answer, &lane, None)?;
         }
         Ok(Some(answer))
-    }
-
-    fn end(&self, message: &[u8], token: u32, outcome: &str) -> Result<Option<Lane>, Status> {
-        Ok(self.0.traffic.end(bytes_of(message, token).map_err(unreadable)?, outcome))
     }
 
     /// Notes the tasks that an answer brings.
@@ -265,23 +245,23 @@ impl Proxy {
 
     /// Sends a request with its payloads encrypted, and reads the answer.
     async fn forward(&self, asked: Asked) -> Result<Answer, Status> {
-        let Asked { head, message, share, method, .. } = asked;
+        let Asked { head, message, time, share, method, .. } = asked;
         let message = match method.request {
             Some(kind) => self.0.payloads.seal(message, &temporal_wire::MESSAGES[kind])?,
             None => message,
         };
-        let answer = self.send(head, frame::body(message, None, None)).await?;
-        // What waits for an answer must not keep those waiting that are to be read.
-        drop(share);
-        let (mut head, body) = answer.into_parts();
+        // The share ends with what is sent: who waits for an answer must not keep those waiting that are to be read.
+        let answer = self.0.upstream.ask(name(method), head, frame::body(message, None, share), time).await;
+        let code = answer.code();
+        let upstream::Answer { mut head, framed } = answer;
         let encoding = head.headers.remove(ENCODING);
-        let message = Message::read(body, encoding.as_ref().map(HeaderValue::as_bytes), &self.0.budget).await?;
-        Ok(Answer { head, message })
+        let message = framed.message(encoding.as_ref().map(HeaderValue::as_bytes))?;
+        Ok(Answer { head, message, code })
     }
 
     /// An answer with its payloads decrypted, those of an error's details among them.
     fn give(&self, answer: Answer, method: &Method) -> Result<Response<Body>, Status> {
-        let Answer { mut head, message: Message { bytes, mut trailers, share, .. } } = answer;
+        let Answer { mut head, message: Message { bytes, mut trailers, share }, .. } = answer;
         for headers in trailers.iter_mut().chain([&mut head.headers]) {
             self.open_details(headers);
         }
@@ -301,6 +281,11 @@ impl Proxy {
     }
 }
 
+/// What a method is called, without its service.
+fn name(method: &Method) -> &'static str {
+    method.path.rsplit('/').next().unwrap_or_default()
+}
+
 /// The Task Queue on which a request starts a Workflow.
 fn started_on(request: &[u8]) -> Result<Lane, Status> {
     let name = bytes_of(request, 5).and_then(|queue| bytes_of(queue, 1)).map_err(unreadable)?;
@@ -313,10 +298,6 @@ fn no_task() -> Response<Body> {
     let mut answer = Response::new(frame::body(Bytes::new(), Some(trailers), None));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     answer
-}
-
-fn unavailable(error: tonic::transport::Error) -> Status {
-    Status::unavailable(format!("the Temporal server can't be reached: {}", chain(&error)))
 }
 
 fn unreadable(problem: Malformed) -> Status {

@@ -7,10 +7,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::budget::REQUEST_WINDOW;
 use super::proxy::Proxy;
 use super::traffic::Traffic;
 use crate::gather::Gathering;
 use crate::lifecycle::{Lifecycle, Stage};
+use crate::transport::LARGEST_WINDOW;
 
 /// Calls under way at a time on a connection: a Worker has a poll for each of its pollers, and a call for each task.
 const MOST_CALLS: u32 = 10_000;
@@ -65,6 +67,8 @@ async fn connection(stream: TcpStream, proxy: Proxy, traffic: Traffic, lifecycle
     });
     let served = Builder::new(TokioExecutor::new())
         .max_concurrent_streams(MOST_CALLS)
+        .initial_stream_window_size(REQUEST_WINDOW)
+        .initial_connection_window_size(LARGEST_WINDOW)
         .serve_connection(TokioIo::new(Gathering::over(stream)), service);
     if let Err(error) = served.await {
         tracing::debug!(%error, "a connection of the Worker ended");

@@ -2,6 +2,7 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures::FutureExt as _;
 use http_body_util::StreamBody;
 
 use super::*;
@@ -35,7 +36,7 @@ async fn a_compressed_message_is_read_and_bounded() {
         encoder.finish().unwrap()
     };
     let message = read(vec![frame(1, &gzip(b"hello"))], Some(b"gzip")).await.unwrap();
-    assert_eq!((message.bytes.as_deref(), message.compressed), (Some(&b"hello"[..]), true));
+    assert_eq!(message.bytes.as_deref(), Some(&b"hello"[..]));
     let other = read(vec![frame(1, &gzip(b"hello"))], Some(b"zstd")).await.unwrap_err();
     assert!(other.message().contains("zstd") && other.message().contains("use gzip"), "{other}");
     let bomb = gzip(&vec![0; LONGEST + 1]);
@@ -60,11 +61,37 @@ async fn what_is_no_single_message_is_refused() {
 
 #[tokio::test]
 async fn a_body_is_read_back_with_what_follows_it() {
-    for size in [0, 10, SMALL, SMALL + 1] {
+    for size in [0, 10, SMALL, SMALL + 1, 2 * PIECE + 1] {
         let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
         let budget = Budget::new(1 << 20);
         let body = body(vec![7; size].into(), Some(trailers.clone()), Some(budget.share(1).await));
         let message = Message::read(body, None, &budget).await.unwrap();
         assert_eq!((message.bytes.unwrap().len(), message.trailers), (size, Some(trailers)));
     }
+}
+
+#[tokio::test]
+async fn what_is_not_looked_into_passes_as_it_came() {
+    let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+    for whole in [vec![], frame(1, b"compressed by nobody knows what"), frame(0, &[7; 2 * PIECE])] {
+        let data = whole.chunks(1000).map(|piece| Frame::data(Bytes::copy_from_slice(piece)));
+        let frames = data.chain([Frame::trailers(trailers.clone())]).map(Ok::<_, Status>);
+        let body = StreamBody::new(futures::stream::iter(frames.collect::<Vec<_>>()));
+        let passed = Framed::read(body, &Budget::new(1 << 20)).await.unwrap().body().collect().await.unwrap();
+        assert_eq!(passed.trailers(), Some(&trailers));
+        assert!(passed.to_bytes() == whole, "{} bytes", whole.len());
+    }
+}
+
+#[tokio::test]
+async fn a_share_is_given_back_with_the_end_of_its_message() {
+    let budget = Budget::new(4 * PIECE);
+    let mut body = body(vec![7; 2 * PIECE].into(), None, Some(budget.share(4 * PIECE).await));
+    let mut pieces = 0;
+    while let Some(frame) = body.frame().await {
+        pieces += usize::from(frame.unwrap().data_ref().unwrap().len() == PIECE);
+        assert!(budget.share(1).now_or_never().is_none(), "after {pieces} pieces");
+    }
+    assert_eq!(pieces, 2);
+    drop(budget.share(4 * PIECE).await);
 }

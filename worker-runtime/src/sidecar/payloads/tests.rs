@@ -79,7 +79,8 @@ fn what_is_not_encrypted_is_refused_in_mode_require_and_read_in_mode_migrate() {
     let many = Many { payloads: vec![plain()] };
     let refused = back(&payloads(EncryptionMode::Require), PAYLOADS, &many);
     assert_eq!(refused.payloads[0].metadata["encoding"], REFUSED);
-    assert!(String::from_utf8_lossy(&refused.payloads[0].data).contains("is not encrypted"));
+    let why = String::from_utf8_lossy(&refused.payloads[0].data).into_owned();
+    assert!(why.contains("is not encrypted") && why.contains("set spec.sidecar.encryption.mode to Migrate"), "{why}");
     assert_eq!(back(&payloads(EncryptionMode::Migrate), PAYLOADS, &many), many);
 }
 
