@@ -3,74 +3,110 @@
 mod runtime_support;
 mod signals_support;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use harness::tools::Tools;
-use operator_core::observed::{Observation, PodLoad, TaskType, Unreadable, Waits};
-use prometheus::Registry;
-use runtime_support::{NAMESPACE, Server, program, wait_for};
+use operator_core::observed::{SlotUse, TaskType, Unreadable, Waits};
+use runtime_support::{Server, program, wait_for};
 use serde_json::json;
 use signals_support::{
-    Plain, QUEUE, Reader, SLOTS, Sample, check_in_motion, check_still, free_port, lane, records, start_activities,
+    Plain, QUEUE, Reader, Record, SLOTS, SOON, Sample, check_between, check_in_motion, check_still, free_port, records,
+    sdk_workers, start_activities,
 };
-use temporal_worker_operator::changes::Changes;
-use temporal_worker_operator::temporal::{
-    ConnectionSpec, Credentials, Heartbeats, Limits, Metrics, Need, Pool, PoolKey,
-};
-use tokio::time::Instant;
 
 /// What is read may be as old as this. Tally, which the Go SDK's samples export by, renews its numbers each second; and a
 /// slot is free again when the server has answered, which takes a busy machine as long.
 const LAG: Duration = Duration::from_secs(3);
-const SOON: Duration = Duration::from_secs(60);
+/// Tasks that fill the slots take this long, in milliseconds: longer than it takes to read that they are full.
+const FULL: u64 = 4000;
 
 async fn go_worker() -> Result<PathBuf> {
     Ok(Tools::ensure_async(Tools::GO_WORKER).await?.program("go-worker")?.to_owned())
 }
 
-/// Gives a Worker more than it has slots for, reads it all the while, and holds both beside the server's record.
+/// Holds what is read of a Worker beside the server's record: with all slots in use, in a stream of short tasks, and once
+/// nothing runs any more.
 async fn is_read_exactly(server: &Server, reader: &Reader) -> Result<()> {
-    wait_for("a first reading", SOON, async || reader.slots(TaskType::Activity)).await;
-    let times: Vec<u64> = (0..60).map(|number| 300 + number * 37 % 900).collect();
-    let starts = start_activities(server, &times, Duration::from_millis(60));
-    let all = times.len() as u64;
-    let mut samples = Vec::new();
-    let read = async {
-        wait_for("the end of all tasks", SOON, async || {
-            let (slots, asked) = reader.slots(TaskType::Activity)?;
-            let done = slots.started >= all && slots.used == 0;
-            samples.push(Sample { slots, asked });
-            done.then_some(())
-        })
-        .await;
-    };
-    let (ids, ()) = tokio::join!(starts, read);
-    let records = records(server, &ids?).await?;
-    let busiest = samples.iter().map(|sample| sample.slots.used).max();
-    assert!(busiest >= Some(SLOTS - 1), "it was never full: {busiest:?}");
-    samples.iter().for_each(|sample| check_in_motion(sample, &records, LAG));
-    wait_for("the waits of all tasks", SOON, async || {
+    wait_for(&format!("{}: a first reading", reader.task_queue), SOON, async || reader.slots(TaskType::Activity)).await;
+    let mut ids = is_read_while_full(server, reader).await?;
+    let times: Vec<u64> = (0..120).map(|number| 100 + number * 37 % 700).collect();
+    let all = (ids.len() + times.len()) as u64;
+    let starts = start_activities(server, reader.task_queue, &times, Duration::from_millis(60));
+    let (started, samples) = tokio::join!(starts, samples_until(reader, all));
+    ids.extend(started?);
+    let records = records(server, &ids).await?;
+    samples.iter().try_for_each(|sample| check_in_motion(sample, &records, LAG))?;
+    check_between(&samples, &records)?;
+    let waits = format!("{}: the waits of all tasks", reader.task_queue);
+    let still = wait_for(&waits, SOON, async || {
         let slots = reader.slots(TaskType::Activity)?.0;
-        (slots.waits.0.last()?.1 >= all).then(|| check_still(&slots, &records))
+        (slots.waits.0.last()?.1 >= all).then_some(slots)
     })
     .await;
-    assert_eq!(reader.seen().unreadable, None);
+    check_still(&still, &records)?;
+    ensure!(reader.seen().unreadable.is_none());
+    lies_are_noticed(&samples, &still, &records)
+}
+
+/// Fills all slots, and waits until that is read to the task while the tasks run. Their IDs.
+async fn is_read_while_full(server: &Server, reader: &Reader) -> Result<Vec<String>> {
+    let times = vec![FULL; usize::try_from(SLOTS)?];
+    let ids = start_activities(server, reader.task_queue, &times, Duration::ZERO).await?;
+    wait_for(&format!("{}: a reading of all slots in use", reader.task_queue), SOON, async || {
+        let slots = reader.slots(TaskType::Activity)?.0;
+        let told = (slots.used, slots.available, slots.started, slots.waits.0.last()?.1);
+        (told == (SLOTS, 0, SLOTS, SLOTS)).then_some(())
+    })
+    .await;
+    for id in &ids {
+        let info = server.describe(id).await?;
+        ensure!(info.last_started_time.is_some() && info.close_time.is_none(), "it was read too late: {info:?}");
+    }
+    Ok(ids)
+}
+
+/// Reads until so many tasks have started and nothing runs.
+async fn samples_until(reader: &Reader, all: u64) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    wait_for(&format!("{}: the end of all tasks", reader.task_queue), SOON, async || {
+        let (slots, asked) = reader.slots(TaskType::Activity)?;
+        let done = slots.started >= all && slots.used == 0;
+        samples.push(Sample { slots, asked });
+        done.then_some(())
+    })
+    .await;
+    samples
+}
+
+/// The checks refuse the same readings with half as many tasks again, and with two more than there are.
+fn lies_are_noticed(samples: &[Sample], still: &SlotUse, records: &[Record]) -> Result<()> {
+    let told = |it: &Sample, used, started| Sample { slots: SlotUse { used, started, ..it.slots.clone() }, ..*it };
+    let fast: Vec<Sample> = samples.iter().map(|it| told(it, it.slots.used, it.slots.started * 3 / 2)).collect();
+    ensure!(check_between(&fast, records).is_err());
+    let mut busy = samples.iter().map(|it| told(it, it.slots.used + 2, it.slots.started));
+    ensure!(busy.any(|it| check_in_motion(&it, records, LAG).is_err()));
+    ensure!(check_still(&SlotUse { started: still.started + 2, ..still.clone() }, records).is_err());
     Ok(())
 }
 
 #[tokio::test]
-async fn a_go_worker_is_read_exactly() -> Result<()> {
+async fn workers_on_the_sdks_of_four_languages_are_read_exactly() -> Result<()> {
     let server = Server::start().await?;
-    let port = free_port()?;
-    let address = format!("127.0.0.1:{port}");
-    let _worker = Plain::start(go_worker().await?, &server, &[("METRICS_ADDRESS", &address)])?;
-    let reader = Reader::of(port)?;
-    is_read_exactly(&server, &reader).await?;
-    let cpu = wait_for("its CPU", SOON, async || reader.seen().load.known()?.cpu).await;
-    assert!((0.0..1.0).contains(&cpu), "{cpu}");
+    let (mut running, mut readers) = (Vec::new(), Vec::new());
+    for (language, program) in sdk_workers().await? {
+        let port = free_port()?;
+        let address = format!("127.0.0.1:{port}");
+        running.push(Plain::start(&program, &server, language, &[("METRICS_ADDRESS", &address)])?);
+        readers.push(Reader::of(port, language)?);
+    }
+    // One after another: the machine has to have time for the one that is measured.
+    for reader in &readers {
+        is_read_exactly(&server, reader).await.context(reader.task_queue)?;
+        let cpu = wait_for("its CPU", SOON, async || reader.seen().load.known()?.cpu).await;
+        assert!((0.0..1.0).contains(&cpu), "{}: {cpu}", reader.task_queue);
+    }
     Ok(())
 }
 
@@ -84,13 +120,13 @@ async fn workflow_tasks_of_a_versioned_go_worker_count_and_so_do_the_activities_
         ("TEMPORAL_DEPLOYMENT_NAME", "team/go"),
         ("TEMPORAL_WORKER_BUILD_ID", "v1"),
     ];
-    let _worker = Plain::start(go_worker().await?, &server, &environment)?;
+    let _worker = Plain::start(&go_worker().await?, &server, QUEUE, &environment)?;
     let version = ["--deployment-name", "team/go", "--build-id", "v1", "--yes"];
     wait_for("the version", SOON, async || {
         server.cli(&[&["worker", "deployment", "set-current-version"][..], &version].concat()).ok()
     })
     .await;
-    let reader = Reader::of(port)?;
+    let reader = Reader::of(port, QUEUE)?;
     let start = ["workflow", "execute", "--type", "Batch", "--task-queue", QUEUE, "--input", "6", "--input", "50"];
     server.cli(&start)?;
     let activities = wait_for("six activities that ended", SOON, async || {
@@ -113,8 +149,8 @@ async fn a_plain_rust_worker_is_read_exactly() -> Result<()> {
     let server = Server::start().await?;
     let port = free_port()?;
     let address = format!("127.0.0.1:{port}");
-    let _worker = Plain::start(program("plain"), &server, &[("METRICS_ADDRESS", &address)])?;
-    is_read_exactly(&server, &Reader::of(port)?).await
+    let _worker = Plain::start(&program("plain"), &server, QUEUE, &[("METRICS_ADDRESS", &address)])?;
+    is_read_exactly(&server, &Reader::of(port, QUEUE)?).await
 }
 
 #[tokio::test]
@@ -131,76 +167,12 @@ async fn a_worker_of_the_runtime_is_read_exactly() -> Result<()> {
         &[("WORKER_RUNTIME_METRICS_BIND_ADDRESS", &address)],
     )?;
     worker.wait_ready().await;
-    is_read_exactly(&server, &Reader::of(port)?).await
-}
-
-/// A fleet of one pod without metrics, known by heartbeats.
-struct Unread {
-    heartbeats: std::sync::Arc<Heartbeats>,
-    pod: String,
-}
-
-impl Unread {
-    fn watch(server: &Server) -> Result<Self> {
-        let pool = Pool::new(Limits::default(), Metrics::register(&Registry::new())?);
-        let key = PoolKey {
-            kubernetes_namespace: "tests".into(),
-            connection_uid: "main".into(),
-            connection_generation: 1,
-            secret: None,
-            ca_secret: None,
-        };
-        let host_port = server.temporal.host_port();
-        let spec = ConnectionSpec { host_port, server_name: None, credentials: Credentials::None, ca_cert: None };
-        let heartbeats = Heartbeats::new(Changes::new());
-        let pod = nix::unistd::gethostname()?.to_string_lossy().into_owned();
-        heartbeats.set(Need {
-            fleet: "fleet".into(),
-            namespace: NAMESPACE.into(),
-            connection: pool.connect(key, &spec)?,
-            deployment_name: None,
-            pods: BTreeMap::from([(pod.clone(), None), ("another-pod".to_owned(), None)]),
-        });
-        Ok(Self { heartbeats, pod })
-    }
-
-    fn load(&self, pod: &str) -> Observation<PodLoad> {
-        self.heartbeats.load(&"fleet".into(), pod, Instant::now())
-    }
-
-    async fn when(&self, what: &str, holds: impl Fn(&Observation<PodLoad>) -> bool) -> Observation<PodLoad> {
-        wait_for(what, SOON, async || Some(self.load(&self.pod)).filter(&holds)).await
-    }
-}
-
-#[tokio::test]
-async fn a_worker_without_metrics_is_known_by_its_heartbeats() -> Result<()> {
-    let server = Server::start().await?;
-    let mut worker = Plain::start(program("plain"), &server, &[])?;
-    let fleet = Unread::watch(&server)?;
-    let used = |load: &Observation<PodLoad>| Some(load.known()?.lanes.get(&lane(TaskType::Activity))?.used);
-    fleet.when("idleness", |load| used(load) == Some(0)).await;
-    let ids = start_activities(&server, &[8000, 8000, 8000], Duration::ZERO).await?;
-    let busy = fleet.when("three tasks that run", |load| used(load) == Some(3)).await;
-    let slots = &busy.known().context("fresh")?.lanes[&lane(TaskType::Activity)];
-    assert_eq!((slots.available, slots.unlimited, slots.started), (SLOTS - 3, false, 3));
-    for id in &ids {
-        server.end_of(id).await;
-    }
-    let idle = fleet.when("idleness again", |load| used(load) == Some(0)).await;
-    let load = idle.known().context("fresh")?;
-    assert_eq!(load.lanes[&lane(TaskType::Activity)].started, 3);
-    assert!(load.lanes.keys().all(|key| key.task_queue == QUEUE), "{load:?}");
-    assert_eq!(fleet.load("another-pod"), Observation::Unknown);
-    worker.kill()?;
-    let stale = fleet.when("no proof of anything any more", |load| load.known().is_none()).await;
-    assert!(matches!(stale, Observation::Stale { .. }), "the server still lists it: {stale:?}");
-    Ok(())
+    is_read_exactly(&server, &Reader::of(port, QUEUE)?).await
 }
 
 #[tokio::test]
 async fn a_pod_that_is_gone_says_how_it_can_not_be_read() -> Result<()> {
-    let reader = Reader::of(free_port()?)?;
+    let reader = Reader::of(free_port()?, QUEUE)?;
     let unreadable = wait_for("a failed read", SOON, async || reader.seen().unreadable).await;
     let Unreadable::Failed { .. } = &unreadable else { panic!("{unreadable:?}") };
     assert!(unreadable.problem().contains("connection refused"), "{}", unreadable.problem());

@@ -38,6 +38,11 @@ func run() error {
 	if err != nil {
 		return errors.New("SLOTS is not a number; set the activities that run at a time")
 	}
+	// The operator reads the Worker's heartbeats where it can't read the metrics.
+	heartbeat, err := strconv.Atoi(cmp.Or(os.Getenv("HEARTBEAT_SECONDS"), "60"))
+	if err != nil {
+		return errors.New("HEARTBEAT_SECONDS is not a number; set the seconds between two heartbeats")
+	}
 	// Time that running tasks get after SIGTERM.
 	drain, err := time.ParseDuration(cmp.Or(os.Getenv("DRAIN"), "20s"))
 	if err != nil {
@@ -54,6 +59,7 @@ func run() error {
 		return err
 	}
 	options.MetricsHandler = metrics
+	options.WorkerHeartbeatInterval = time.Duration(heartbeat) * time.Second
 	c, err := client.Dial(options)
 	if err != nil {
 		return err

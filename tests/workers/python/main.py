@@ -27,10 +27,8 @@ async def main() -> None:
     task_queue = os.environ.get("TASK_QUEUE")
     if not task_queue:
         sys.exit("TASK_QUEUE is not set; name the Task Queue to poll")
-    try:
-        slots = int(os.environ.get("SLOTS") or 10)
-    except ValueError:
-        sys.exit("SLOTS is not a number; set the activities that run at a time")
+    slots = whole_number("SLOTS", 10, "the activities that run at a time")
+    heartbeat = timedelta(seconds=whole_number("HEARTBEAT_SECONDS", 60, "the seconds between two heartbeats"))
 
     # The SDK leaves signals to the program. Without this, SIGTERM ends the process at once, or, where it is the first
     # one of a container, does nothing at all.
@@ -39,7 +37,8 @@ async def main() -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
     metrics = PrometheusConfig(bind_address=os.environ.get("METRICS_ADDRESS") or "0.0.0.0:9090")
-    runtime = Runtime(telemetry=TelemetryConfig(metrics=metrics))
+    # The operator reads the Worker's heartbeats where it can't read the metrics.
+    runtime = Runtime(telemetry=TelemetryConfig(metrics=metrics), worker_heartbeat_interval=heartbeat)
     cpu = asyncio.create_task(export_cpu(runtime))
     # Reads TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY and the TEMPORAL_TLS variables.
     config = ClientConfig.load_client_connect_config()
@@ -57,6 +56,14 @@ async def main() -> None:
     ):
         await stop.wait()
     cpu.cancel()
+
+
+def whole_number(name: str, fallback: int, meaning: str) -> int:
+    """A variable that is a whole number; another text ends the process."""
+    try:
+        return int(os.environ.get(name) or fallback)
+    except ValueError:
+        sys.exit(f"{name} is not a number; set {meaning}")
 
 
 def deployment() -> WorkerDeploymentConfig | None:
@@ -81,8 +88,13 @@ async def export_cpu(runtime: Runtime) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    asyncio.run(main())
+    code = 0
+    try:
+        asyncio.run(main())
+    except Exception:
+        logging.exception("the Worker failed")
+        code = 1
     # Everything is done. An orderly exit of the interpreter would race with the SDK's threads, and abort now and then
     # (temporalio/sdk-python#300).
     logging.shutdown()
-    os._exit(0)
+    os._exit(code)

@@ -14,12 +14,12 @@ async function main(): Promise<void> {
   if (!taskQueue) {
     throw new Error('TASK_QUEUE is not set; name the Task Queue to poll');
   }
-  const slots = Number(process.env.SLOTS || 10);
-  if (!Number.isInteger(slots)) {
-    throw new Error('SLOTS is not a number; set the activities that run at a time');
-  }
+  const slots = number('SLOTS', 10, 'the activities that run at a time');
+  const heartbeat = number('HEARTBEAT_SECONDS', 60, 'the seconds between two heartbeats');
   const runtime = Runtime.install({
     telemetryOptions: { metrics: { prometheus: { bindAddress: process.env.METRICS_ADDRESS || '0.0.0.0:9090' } } },
+    // The operator reads the Worker's heartbeats where it can't read the metrics.
+    workerHeartbeatInterval: heartbeat * 1000,
   });
   exportCpu(runtime);
   // Reads TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY and the TEMPORAL_TLS variables.
@@ -41,6 +41,14 @@ async function main(): Promise<void> {
   } finally {
     await connection.close();
   }
+}
+
+function number(name: string, fallback: number, meaning: string): number {
+  const value = Number(process.env[name] || fallback);
+  if (!Number.isInteger(value)) {
+    throw new Error(`${name} is not a number; set ${meaning}`);
+  }
+  return value;
 }
 
 // The version that the operator gave this pod; without one the Worker is unversioned.

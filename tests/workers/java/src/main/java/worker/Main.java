@@ -49,14 +49,20 @@ public final class Main {
                 .setMetricsScope(metrics.scope())
                 .build(),
             CONNECT);
-    WorkflowClientOptions options = profile.toWorkflowClientOptions();
+    // The operator reads the Worker's heartbeats where it can't read the metrics.
+    WorkflowClientOptions options =
+        WorkflowClientOptions.newBuilder(profile.toWorkflowClientOptions())
+            .setWorkerHeartbeatInterval(
+                Duration.ofSeconds(number("HEARTBEAT_SECONDS", 60, "the seconds between two heartbeats")))
+            .build();
     WorkerFactory factory = WorkerFactory.newInstance(WorkflowClient.newInstance(service, options));
 
     Worker worker =
         factory.newWorker(
             queue,
             WorkerOptions.newBuilder()
-                .setMaxConcurrentActivityExecutionSize(slots())
+                .setMaxConcurrentActivityExecutionSize(
+                    number("SLOTS", 10, "the activities that run at a time"))
                 .setDeploymentOptions(deployment())
                 // Else the next heartbeat after SIGTERM fails, and the activity with it.
                 .setAllowActivityHeartbeatDuringShutdown(true)
@@ -98,11 +104,12 @@ public final class Main {
         .build();
   }
 
-  private static int slots() {
+  private static int number(String name, int fallback, String meaning) {
+    String value = env(name, "");
     try {
-      return Integer.parseInt(env("SLOTS", "10"));
+      return value.isEmpty() ? fallback : Integer.parseInt(value);
     } catch (NumberFormatException e) {
-      throw new IllegalStateException("SLOTS is not a number; set the activities that run at a time", e);
+      throw new IllegalStateException(name + " is not a number; set " + meaning, e);
     }
   }
 
