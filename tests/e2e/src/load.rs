@@ -30,11 +30,18 @@ pub async fn running_in(ground: &Ground, fleet: &str) -> Result<BTreeMap<String,
 /// # Errors
 /// It does not tell.
 pub async fn running_in_pod(pod: &Pod) -> Result<u64> {
+    Ok(metric_of(pod, METRICS_PORT, METRIC_SLOTS_USED).await? as u64)
+}
+
+/// The sum of a metric's series in a pod.
+///
+/// # Errors
+/// It does not tell.
+pub async fn metric_of(pod: &Pod, port: u16, name: &str) -> Result<f64> {
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("a pod without address")?;
-    let page = reqwest::get(format!("http://{address}:{METRICS_PORT}/metrics")).await?.text().await?;
-    let used = page.lines().filter(|line| line.starts_with(METRIC_SLOTS_USED));
-    let used: f64 = used.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
-    Ok(used as u64)
+    let page = reqwest::get(format!("http://{address}:{port}/metrics")).await?.text().await?;
+    let series = page.lines().filter(|line| line.starts_with(name));
+    Ok(series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }
 
 /// Waits until all tasks of a burst run.

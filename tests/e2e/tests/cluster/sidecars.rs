@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use e2e::bed::GO_WORKER_IMAGE;
 use e2e::codec::{self, KEYS};
 use e2e::ground::{CONNECTION, TEMPORAL_NAMESPACE};
-use e2e::load::all_run;
+use e2e::load::{all_run, metric_of};
 use e2e::tasks::{Burst, Order, Tasks, payload};
 use e2e::{ClusterBed, Ground, eventually};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -18,12 +18,14 @@ use kube::ResourceExt as _;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use operator_core::contract::SIDECAR_CONTAINER;
+use operator_core::contract::{METRIC_CORDONED, METRIC_SLOTS_USED, SIDECAR_CONTAINER, SIDECAR_METRICS_PORT};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 const BESIDE: &str = "beside";
 const ALONE: &str = "alone";
+/// Task Queue of the fleet whose sidecars are killed. Two fleets on one queue would take each other's traffic away.
+const KILLED_QUEUE: &str = "beside-killed";
 /// Milliseconds that a task takes.
 const TASK: u64 = 15_000;
 /// Seconds after which the server gives a task that nobody answers for to another Worker.
@@ -33,8 +35,8 @@ const PODS: i32 = 2;
 const END: Duration = Duration::from_secs(90);
 
 /// Two pods of a Worker with four slots that gives running tasks no time.
-fn fleet(name: &str) -> Value {
-    let variables = [("TASK_QUEUE", name), ("SLOTS", "4"), ("DRAIN", "0s")];
+fn fleet(name: &str, task_queue: &str) -> Value {
+    let variables = [("TASK_QUEUE", task_queue), ("SLOTS", "4"), ("DRAIN", "0s")];
     let environment = variables.map(|(name, value)| json!({"name": name, "value": value}));
     let container = json!({"name": "worker", "image": GO_WORKER_IMAGE, "env": environment});
     json!({
@@ -52,8 +54,8 @@ fn fleet(name: &str) -> Value {
 }
 
 /// The same behind a sidecar that encrypts.
-fn beside() -> Value {
-    let mut fleet = fleet(BESIDE);
+fn beside(task_queue: &str) -> Value {
+    let mut fleet = fleet(BESIDE, task_queue);
     let key = json!({"id": "k1", "secretKeyRef": {"name": "keys", "key": "k1"}});
     fleet["spec"]["sidecar"] = json!({"encryption": {"writeKey": key}});
     fleet
@@ -69,8 +71,8 @@ fn order(task_queue: &str) -> Order {
 }
 
 /// The same with encrypted arguments.
-fn sealed() -> Result<Order> {
-    let order = order(BESIDE);
+fn sealed(task_queue: &str) -> Result<Order> {
+    let order = order(task_queue);
     let plain: Vec<_> = order.inputs.iter().map(payload).collect();
     Ok(Order { inputs: codec::seal("k1", &plain)?.iter().map(codec::to_json).collect(), sealed: true, ..order })
 }
@@ -99,11 +101,11 @@ async fn restart(ground: &Ground, fleet: &str) -> Result<()> {
 pub async fn a_go_worker_loses_no_task_that_it_loses_without(bed: Arc<ClusterBed>) -> Result<()> {
     let ground = bed.ground("a_go_worker_loses_no_task").await?;
     ground.apply(&keys()).await?;
-    for fleet in [beside(), fleet(ALONE)] {
+    for fleet in [beside(BESIDE), fleet(ALONE, ALONE)] {
         ground.apply(&fleet).await?;
     }
     let tasks = bed.tasks()?;
-    let order_beside = spawn_blocking(sealed).await??;
+    let order_beside = spawn_blocking(|| sealed(BESIDE)).await??;
     for fleet in [BESIDE, ALONE] {
         serves(&ground, fleet).await?;
     }
@@ -134,9 +136,9 @@ pub async fn a_go_worker_loses_no_task_that_it_loses_without(bed: Arc<ClusterBed
 pub async fn a_sidecar_that_is_killed_loses_no_task(bed: Arc<ClusterBed>) -> Result<()> {
     let ground = bed.ground("a_sidecar_that_is_killed").await?;
     ground.apply(&keys()).await?;
-    ground.apply(&beside()).await?;
+    ground.apply(&beside(KILLED_QUEUE)).await?;
     let tasks = bed.tasks()?;
-    let order = spawn_blocking(sealed).await??;
+    let order = spawn_blocking(|| sealed(KILLED_QUEUE)).await??;
     serves(&ground, BESIDE).await?;
     let burst = run(&tasks, &order).await?;
     for pod in ground.pods(BESIDE).await? {
@@ -153,8 +155,28 @@ pub async fn a_sidecar_that_is_killed_loses_no_task(bed: Arc<ClusterBed>) -> Res
     })
     .await?;
     tasks.finish_once_each(&burst, END).await?;
-    let burst = run(&tasks, &order).await?;
-    tasks.finish_once_each(&burst, END).await
+    a_busy_pod_is_cordoned_before_it_goes(&ground, &tasks, &order).await
+}
+
+/// Lowers the maximum to one pod while two are busy.
+async fn a_busy_pod_is_cordoned_before_it_goes(ground: &Ground, tasks: &Tasks, order: &Order) -> Result<()> {
+    let burst = run(tasks, order).await?;
+    let mut fleet = beside(KILLED_QUEUE);
+    fleet["spec"]["scaling"] = json!({"minReplicas": 1, "maxReplicas": 1});
+    ground.apply(&fleet).await?;
+    eventually("one of the pods takes no more tasks, and runs what it has", async || {
+        let mut cordoned = Vec::new();
+        for pod in ground.pods(BESIDE).await? {
+            if metric_of(&pod, SIDECAR_METRICS_PORT, METRIC_CORDONED).await? > 0.0 {
+                cordoned.push(metric_of(&pod, SIDECAR_METRICS_PORT, METRIC_SLOTS_USED).await?);
+            }
+        }
+        ensure!(cordoned.len() == 1 && cordoned[0] > 0.0, "tasks in pods that are cordoned: {cordoned:?}");
+        Ok(())
+    })
+    .await?;
+    tasks.finish_once_each(&burst, END).await?;
+    eventually("one pod is left", async || ground.settled_at(BESIDE, 1).await).await
 }
 
 fn restarts_of_sidecar(pod: &Pod) -> i32 {
