@@ -66,6 +66,10 @@ TASKS ?= 40
 demo: build ## Watch it work: everything from nothing, then a burst of real work; TASKS=n for its size (docs/demo.md)
 	@$(DEV_CLUSTER) demo --tasks $(TASKS)
 
+.PHONY: demo-polyglot
+demo-polyglot: build ## Watch one Workflow use Workers in six languages, all of it encrypted (docs/demo.md)
+	@$(DEV_CLUSTER) demo-polyglot
+
 .PHONY: cluster-up
 cluster-up: build ## Start a Kubernetes cluster on this machine and print KUBECONFIG (docs/test-cluster.md)
 	@$(DEV_CLUSTER) up

@@ -4,15 +4,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use harness::polyglot;
 use harness::programs::{self, OPERATOR_IMAGE, Profile, Programs, RUNTIME_IMAGE};
 use harness::tools::Tools;
 use harness::{AuditEvent, Cluster, ClusterOptions, ImageSpec, TemporalOptions, TemporalServer};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{ListParams, LogParams};
-use kube::{Api, Client, ResourceExt as _};
-use operator_core::names::LEASE_NAME;
+use kube::{Api, Client, ResourceExt};
+use operator_core::names::{DEPLOYMENT_NAME_LABEL, LEASE_NAME};
 use parking_lot::Mutex;
 
 use crate::ground::{Ground, TEMPORAL_NAMESPACE};
@@ -41,6 +42,8 @@ pub struct ClusterBed {
     pub server: TemporalServer,
     /// Fleets that one scenario has brought to rest, and another one watches.
     pub at_rest: Mutex<Option<Ground>>,
+    /// The project's programs.
+    pub programs: Programs,
 }
 
 impl Environment for ClusterBed {
@@ -66,7 +69,7 @@ impl Environment for ClusterBed {
         })
         .await?;
         loaded?;
-        let bed = Self { client: cluster.client(), cluster, server, at_rest: Mutex::default() };
+        let bed = Self { client: cluster.client(), cluster, server, at_rest: Mutex::default(), programs };
         eventually("two operator pods are Ready and one of them leads", async || {
             let ready = bed.operator_pods().await?.iter().filter(|pod| crate::ground::is_ready(pod)).count();
             ensure!(ready == 2, "{ready} are Ready");
@@ -77,30 +80,46 @@ impl Environment for ClusterBed {
     }
 
     async fn explain(&self, scenario: &str) -> String {
-        let namespace = namespace_of(scenario);
-        let shown = "workerdeployments,deployments,pods,events";
-        let objects = self.cluster.run("kubectl", &["get", shown, "--namespace", &namespace, "--output", "wide"]);
-        let fleets = self.cluster.run("kubectl", &["get", "workerdeployments", "-n", &namespace, "-o", "yaml"]);
-        let mut text = format!("{}\n{}\n", shown_or_why(objects), shown_or_why(fleets));
-        for (pod, log) in self.operator_logs(1000).await.unwrap_or_default() {
-            let lines: Vec<_> = log.lines().filter(|line| line.contains(&namespace)).collect();
-            text += &format!("log of {pod}:\n{}\n", lines[lines.len().saturating_sub(40)..].join("\n"));
+        let mut text = String::new();
+        for namespace in self.namespaces_of(scenario).await.unwrap_or_default() {
+            text += &self.explain_namespace(&namespace).await;
         }
         text
     }
 
     fn stop(self) -> Result<()> {
-        let Self { cluster, server, client, at_rest } = self;
+        let Self { cluster, server, client, at_rest, .. } = self;
         drop((client, server, at_rest));
         cluster.stop()
     }
 }
 
-fn shown_or_why(said: Result<String>) -> String {
-    said.unwrap_or_else(|error| format!("{error:#}"))
-}
-
 impl ClusterBed {
+    /// The namespaces that a scenario has now: their names are the beginning of its own, or are those of the languages' teams.
+    async fn namespaces_of(&self, scenario: &str) -> Result<Vec<String>> {
+        let own = namespace_of(scenario);
+        let teams = polyglot::LANGUAGES.map(polyglot::namespace);
+        let is_own = |name: &String| own.starts_with(name) || scenario.starts_with("polyglot") && teams.contains(name);
+        let there = Api::<Namespace>::all(self.client.clone()).list(&ListParams::default()).await?;
+        Ok(there.items.iter().map(ResourceExt::name_any).filter(is_own).collect())
+    }
+
+    async fn explain_namespace(&self, namespace: &str) -> String {
+        let kubectl = |arguments: &[&str]| {
+            let said = self.cluster.run("kubectl", &[arguments, &["--namespace", namespace]].concat());
+            said.unwrap_or_else(|error| format!("{error:#}"))
+        };
+        let mut text = kubectl(&["get", "workerdeployments,deployments,pods,events", "--output", "wide"]);
+        text += &kubectl(&["get", "workerdeployments", "--output", "yaml"]);
+        let tail = ["--all-containers", "--prefix", "--tail", "15"];
+        text += &kubectl(&[["logs", "--selector", DEPLOYMENT_NAME_LABEL].as_slice(), &tail].concat());
+        for (pod, log) in self.operator_logs(1000).await.unwrap_or_default() {
+            let lines: Vec<_> = log.lines().filter(|line| line.contains(namespace)).collect();
+            text += &format!("log of {pod}:\n{}\n", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+        text
+    }
+
     /// A namespace for a scenario, with a Connection to the shared server.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ mod cluster;
 use std::process::ExitCode;
 
 use cluster::{
-    bad_pods, changes, drain, faults, futile, gates, handlers, life, moves, recording, replicas, rest, rollouts,
-    rotation, secrets, shrink, sidecars, signals, steady, versions,
+    bad_pods, changes, drain, faults, futile, gates, handlers, life, moves, polyglot, recording, replicas, rest,
+    rollouts, rotation, secrets, shrink, sidecars, signals, steady, versions,
 };
 use e2e::{ClusterBed, scenario, suite};
 
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         scenario!(shrink::without_cordon_no_busy_pod_is_removed),
         scenario!(moves::a_fleet_moves_to_versions_and_back_with_tasks_running, minutes 8),
         scenario!(rollouts::workflows_keep_to_their_versions_through_a_rollout_and_a_way_back, minutes 12),
+        scenario!(polyglot::one_workflow_uses_workers_of_every_language, minutes 8),
         scenario!(futile::a_rate_limited_queue_gets_no_useless_pods),
         scenario!(changes::running_pods_take_a_change_over_and_a_killed_one_loses_nothing, minutes 6),
         scenario!(rotation::a_new_certificate_is_taken_under_load_and_the_old_one_is_not_missed, minutes 6),

@@ -119,6 +119,9 @@ impl Drop for Bed {
 }
 
 async fn is_encrypted_and_drained(language: &'static str, tools: &'static [Tool]) -> Result<()> {
+    if !Tools::ensure_async(tools).await?.has(&format!("{language}-worker")) {
+        return Ok(());
+    }
     let mut bed = Bed::start(language, tools).await?;
     bed.greets().await?;
     bed.drains().await

@@ -169,7 +169,10 @@ fn content(image: &ImageSpec) -> Result<BTreeMap<PathBuf, Content>> {
         add_tree(source, target, &mut all)?;
     }
     for (source, target) in &image.programs {
-        for library in libraries(source)? {
+        let libraries = libraries(source)?;
+        // Those of a folder that is here as a whole are found there.
+        let is_here = |library: &PathBuf| image.trees.iter().any(|(tree, _)| library.starts_with(tree));
+        for library in libraries.into_iter().filter(|library| !is_here(library)) {
             all.insert(library.clone(), Content::File(library));
         }
         all.insert(target.clone(), Content::File(source.clone()));

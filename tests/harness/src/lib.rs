@@ -15,6 +15,7 @@
 
 pub mod activities;
 pub mod audit;
+pub mod client_sidecar;
 pub mod cluster;
 pub mod control_plane;
 pub mod demo;
@@ -22,15 +23,18 @@ pub mod images;
 pub mod launch;
 mod logs;
 pub mod pki;
+pub mod polyglot;
 pub mod prerequisites;
 pub mod process;
 pub mod programs;
+pub mod sdk_images;
 pub mod state;
 pub mod temporal;
 pub mod tools;
 pub mod workflows;
 
 pub use audit::AuditEvent;
+pub use client_sidecar::ClientSidecar;
 pub use cluster::{Cluster, ClusterOptions};
 pub use control_plane::ControlPlane;
 pub use images::ImageSpec;

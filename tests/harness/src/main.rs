@@ -67,6 +67,12 @@ enum Action {
         #[arg(long, env = "DEV_CLUSTER_STATE")]
         state: Option<PathBuf>,
     },
+    /// Run the demo of languages: one Workflow that uses Workers in Go, Java, PHP, Python, Rust and TypeScript.
+    DemoPolyglot {
+        /// Folder that holds clusters; by default below XDG_STATE_HOME, else below /var/tmp.
+        #[arg(long, env = "DEV_CLUSTER_STATE")]
+        state: Option<PathBuf>,
+    },
     /// Run etcd and the API server alone, until Ctrl-C; prints KUBECONFIG. Needs no root.
     ApiServer {
         /// Folder that holds clusters; by default below XDG_STATE_HOME, else below /var/tmp.
@@ -107,10 +113,8 @@ async fn run(action: Action) -> Result<()> {
             let cluster = Cluster::attach(&which.root(), &which.name).await?;
             archives.iter().try_for_each(|archive| cluster.load_image(archive))
         }
-        Action::Demo { tasks, state } => {
-            let root = state.unwrap_or_else(state::default_root);
-            demo::run(&demo::Options { tasks, root }).await
-        }
+        Action::Demo { tasks, state } => demo(demo::Play::Pictures { tasks }, state).await,
+        Action::DemoPolyglot { state } => demo(demo::Play::Languages, state).await,
         Action::ApiServer { state } => {
             let control_plane = ControlPlane::start_in(&state.unwrap_or_else(state::default_root)).await?;
             println!("export KUBECONFIG={}", control_plane.kubeconfig_path().display());
@@ -119,6 +123,10 @@ async fn run(action: Action) -> Result<()> {
         }
         Action::BuildTools => Tools::ensure_async(Tools::ALL).await.map(drop),
     }
+}
+
+async fn demo(play: demo::Play, state: Option<PathBuf>) -> Result<()> {
+    demo::run(&demo::Options { play, root: state.unwrap_or_else(state::default_root) }).await
 }
 
 async fn up(which: Which) -> Result<()> {

@@ -9,6 +9,7 @@ pub mod gates;
 pub mod handlers;
 pub mod life;
 pub mod moves;
+pub mod polyglot;
 pub mod recording;
 pub mod replicas;
 pub mod rest;

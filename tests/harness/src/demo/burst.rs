@@ -12,7 +12,7 @@ use temporalio_protos::temporal::api::history::v1::history_event::Attributes;
 use super::fleets::Fleet;
 use super::stage::Stage;
 use super::table::Table;
-use super::{NAMESPACE, THUMBNAILS, WORKFLOWS_QUEUE, all, watch};
+use super::{FLEETS, NAMESPACE, THUMBNAILS, WORKFLOWS_QUEUE, all, watch};
 use crate::programs::PICTURES;
 use crate::workflows::{NewWorkflow, Workflows};
 
@@ -44,7 +44,7 @@ pub async fn run(stage: &Stage, tasks: u32, table: &mut Table) -> Result<Vec<Fle
     // A slow, busy core takes seconds for a picture; the rest is for starting, checking and going to zero.
     let limit = Duration::from_secs(300 + 3 * u64::from(tasks));
     let is_gone = all(Fleet::is_gone);
-    let watching = watch(stage, table, limit, note, |fleets| closed.get() && is_gone(fleets));
+    let watching = watch((stage, &FLEETS), table, limit, note, |fleets| closed.get() && is_gone(fleets));
     let (fleets, ()) = tokio::try_join!(watching, follow).context("the burst did not come to its end")?;
     Ok(fleets)
 }

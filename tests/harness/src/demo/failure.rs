@@ -1,7 +1,7 @@
 //! When the demo fails: what a user would look at, in that order.
 
 use super::stage::Stage;
-use super::{NAMESPACE, OPERATOR};
+use super::{OPERATOR, Play};
 use crate::logs;
 
 const LINES: usize = 25;
@@ -9,25 +9,31 @@ const LINES: usize = 25;
 const LINE_CHARACTERS: usize = 300;
 
 /// Prints objects, events and the ends of logs.
-pub async fn explain(stage: &Stage) {
+pub async fn explain(stage: &Stage, play: Play) {
     println!("\nThe demo failed. What there is:");
     let conditions = r#"jsonpath={range .items[*]}{.metadata.name}{"\n"}{range .status.conditions[*]}{"  "}{.type}={.status} {.reason}: {.message}{"\n"}{end}{end}"#;
     let operator_logs =
         ["--namespace", OPERATOR, "logs", "--selector", "app.kubernetes.io/name=temporal-worker-operator"];
-    let worker_logs = ["--namespace", NAMESPACE, "logs", "--selector", "temporal.io/deployment-name"];
     let tail = ["--prefix", "--tail", "15", "--all-containers"];
-    let looks: [(&str, Vec<&str>); 5] = [
+    let looks: [(&str, Vec<&str>); 4] = [
         ("Objects", vec!["get", "pods,deployments,workerdeployments", "--all-namespaces", "--output", "wide"]),
-        ("Conditions", vec!["--namespace", NAMESPACE, "get", "workerdeployments", "--output", conditions]),
+        ("Conditions", vec!["get", "workerdeployments", "--all-namespaces", "--output", conditions]),
         ("Events", vec!["get", "events", "--all-namespaces", "--sort-by", ".metadata.creationTimestamp"]),
         ("Log of the operator", [operator_logs.as_slice(), &tail].concat()),
-        ("Logs of the Workers", [worker_logs.as_slice(), &tail].concat()),
     ];
     for (title, arguments) in looks {
-        let said = stage.run("kubectl", &arguments).await.unwrap_or_else(|error| format!("{error:#}"));
-        println!("\n{title}\n{}", end_of(&said));
+        show(stage, title, &arguments).await;
+    }
+    for namespace in play.namespaces() {
+        let worker_logs = ["--namespace", &namespace, "logs", "--selector", "temporal.io/deployment-name"];
+        show(stage, &format!("Logs of the Workers in {namespace}"), &[worker_logs.as_slice(), &tail].concat()).await;
     }
     println!("\nLog of the Temporal server\n{}", logs::tail(&stage.server.log()));
+}
+
+async fn show(stage: &Stage, title: &str, arguments: &[&str]) {
+    let said = stage.run("kubectl", arguments).await.unwrap_or_else(|error| format!("{error:#}"));
+    println!("\n{title}\n{}", end_of(&said));
 }
 
 fn end_of(text: &str) -> String {

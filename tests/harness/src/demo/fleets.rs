@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Client, ResourceExt as _};
 
-use super::{NAMESPACE, OPERATOR};
+use super::OPERATOR;
 
 /// Name of the operator's gauge of a fleet's live values.
 const FLEET_METRIC: &str = "temporal_worker_operator_fleet{";
@@ -50,15 +50,15 @@ impl Fleet {
     }
 }
 
-/// Reads the fleets of the demo, in the order of `names`.
+/// Reads the fleets of the demo, whose names are different in all namespaces, in the order of `names`.
 ///
 /// # Errors
 /// The API server does not answer. Metrics of the operator that can't be read are left out.
 pub async fn observe(client: &Client, names: &[&str]) -> Result<Vec<Fleet>> {
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("temporal.io", "v1alpha1", "WorkerDeployment"));
-    let objects = Api::<DynamicObject>::namespaced_with(client.clone(), NAMESPACE, &kind);
-    let deployments = Api::<Deployment>::namespaced(client.clone(), NAMESPACE);
-    let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
+    let objects = Api::<DynamicObject>::all_with(client.clone(), &kind);
+    let deployments = Api::<Deployment>::all(client.clone());
+    let pods = Api::<Pod>::all(client.clone());
     let (all, of_fleets) = (ListParams::default(), ListParams::default().labels(FLEET_LABEL));
     // At a time, so that the columns belong together.
     let lists = async { tokio::try_join!(objects.list(&all), deployments.list(&of_fleets), pods.list(&of_fleets)) };
@@ -120,7 +120,6 @@ fn fleet_value(line: &str) -> Option<((String, String), i64)> {
     let (labels, value) = line.strip_prefix(FLEET_METRIC)?.split_once("} ")?;
     let labels: BTreeMap<_, _> = labels.split(',').filter_map(|label| label.split_once('=')).collect();
     let label = |name| labels.get(name).map(|value| value.trim_matches('"').to_owned());
-    (label("namespace")? == NAMESPACE).then_some(())?;
     Some(((label("name")?, label("value")?), value.parse().ok()?))
 }
 
@@ -129,10 +128,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn live_values_of_the_demos_namespace_are_read_from_the_metrics() {
+    fn live_values_of_fleets_are_read_from_the_metrics() {
         let line = r#"temporal_worker_operator_fleet{name="thumbnails",namespace="demo",value="backlog"} 36"#;
         assert_eq!(fleet_value(line), Some((("thumbnails".into(), "backlog".into()), 36)));
-        assert_eq!(fleet_value(&line.replace("\"demo\"", "\"other\"")), None);
         assert_eq!(fleet_value("# HELP temporal_worker_operator_fleet Live values"), None);
     }
 

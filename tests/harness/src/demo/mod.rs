@@ -4,6 +4,7 @@ mod burst;
 mod failure;
 mod fleets;
 mod history;
+mod languages;
 mod outcome;
 mod stage;
 mod summary;
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::polyglot::{LANGUAGES, namespace};
 use fleets::Fleet;
 use stage::Stage;
 use table::Table;
@@ -36,11 +38,33 @@ const FLEETS: [&str; 2] = [PICTURES, THUMBNAILS];
 /// How often the fleets are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
+/// What is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Play {
+    /// A burst of thumbnails, by two fleets.
+    Pictures {
+        /// Tasks of the burst.
+        tasks: u32,
+    },
+    /// One Workflow that uses Workers of all languages.
+    Languages,
+}
+
+impl Play {
+    /// Kubernetes namespaces of its fleets.
+    fn namespaces(self) -> Vec<String> {
+        match self {
+            Self::Pictures { .. } => vec![NAMESPACE.to_owned()],
+            Self::Languages => LANGUAGES.map(namespace).to_vec(),
+        }
+    }
+}
+
 /// What the demo does.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Tasks of the burst.
-    pub tasks: u32,
+    /// What is played.
+    pub play: Play,
     /// Folder of clusters.
     pub root: PathBuf,
 }
@@ -72,12 +96,15 @@ async fn told_to_end() -> Result<&'static str> {
 
 async fn from_nothing(options: &Options, watched: bool) -> Result<()> {
     let stage = Stage::set_up(options).await?;
-    let played = play(&stage, options, watched).await;
+    let played = match options.play {
+        Play::Pictures { tasks } => pictures(&stage, tasks, watched).await,
+        Play::Languages => languages::play(&stage, watched).await,
+    };
     if played.is_err() {
-        failure::explain(&stage).await;
+        failure::explain(&stage, options.play).await;
     }
     if watched {
-        stage.keep()?;
+        stage.keep(options.play)?;
     } else {
         stage.end()?;
         println!("\nThe cluster is removed.");
@@ -85,34 +112,27 @@ async fn from_nothing(options: &Options, watched: bool) -> Result<()> {
     played
 }
 
-async fn play(stage: &Stage, options: &Options, watched: bool) -> Result<()> {
+async fn pictures(stage: &Stage, tasks: u32, watched: bool) -> Result<()> {
     stage.install().await?;
     stage.apply_fleets().await?;
-    let mut table = Table::new(watched);
-    let limit = Duration::from_secs(240);
-    watch(
-        stage,
-        &mut table,
-        limit,
-        || "waiting for both fleets to be ready and back at zero".into(),
-        all(Fleet::rests),
-    )
-    .await
-    .context("the fleets did not become ready and go to zero")?;
-
-    step(
-        6,
-        "Work",
-        &format!("a Workflow that has {} thumbnails made and checked, starting from zero pods", options.tasks),
-    );
-    let ended = burst::run(stage, options.tasks, &mut Table::new(watched)).await;
+    rest(stage, &FLEETS, watched).await?;
+    step(6, "Work", &format!("a Workflow that has {tasks} thumbnails made and checked, starting from zero pods"));
+    let ended = burst::run(stage, tasks, &mut Table::new(watched)).await;
     // What the server knows is written also when the burst did not end in time.
     let fleets = match &ended {
         Ok(fleets) => fleets.clone(),
         Err(_) => fleets::observe(&stage.client(), &FLEETS).await?,
     };
-    let judged = outcome::report(stage, options.tasks, &fleets).await;
+    let judged = outcome::report(stage, tasks, &fleets).await;
     ended.and(judged)
+}
+
+/// Waits until new fleets are ready for work and have no pod.
+async fn rest(stage: &Stage, fleets: &[&str], watched: bool) -> Result<()> {
+    let note = || "waiting for the fleets to be ready and back at zero".into();
+    let mut table = Table::new(watched);
+    let rested = watch((stage, fleets), &mut table, Duration::from_secs(240), note, all(Fleet::rests)).await;
+    rested.map(drop).context("the fleets did not become ready and go to zero")
 }
 
 /// Whether a condition holds for every fleet.
@@ -122,7 +142,7 @@ fn all(condition: impl Fn(&Fleet) -> bool) -> impl Fn(&[Fleet]) -> bool {
 
 /// Shows the fleets once a second until `done`.
 async fn watch(
-    stage: &Stage,
+    (stage, fleets): (&Stage, &[&str]),
     table: &mut Table,
     limit: Duration,
     note: impl Fn() -> String,
@@ -134,7 +154,7 @@ async fn watch(
     loop {
         ticks.tick().await;
         // A busy machine answers late now and then: only the limit ends this.
-        let seen = fleets::observe(&client, &FLEETS).await;
+        let seen = fleets::observe(&client, fleets).await;
         if let Ok(fleets) = &seen {
             table.show(fleets, &note());
             if done(fleets) {

@@ -23,7 +23,7 @@ use crate::programs::{self, source_root};
 /// A task was not completed once and rightly, or a fleet did not go from zero and back; every problem is named.
 pub async fn report(stage: &Stage, tasks: u32, fleets: &[Fleet]) -> Result<()> {
     let folder = source_root().join("target/demo");
-    let histories = save_histories(stage, &folder)?;
+    let histories = save_histories(stage, &folder, WORKFLOW_ID)?;
     let run = Run::parse(histories.get(WORKFLOW_ID).context("the Workflow's history is missing")?)?;
     let events = stage.cluster.audit_events()?;
     let ways: Vec<_> = [
@@ -55,8 +55,11 @@ pub async fn report(stage: &Stage, tasks: u32, fleets: &[Fleet]) -> Result<()> {
     Ok(())
 }
 
-/// Writes every Workflow's history into a file, and gives them back by Workflow ID.
-fn save_histories(stage: &Stage, folder: &Path) -> Result<BTreeMap<String, Value>> {
+/// Writes the history of a Workflow, and of every other one, into a file each, and gives them back by Workflow ID.
+///
+/// # Errors
+/// The server does not answer, or a file can't be written.
+pub fn save_histories(stage: &Stage, folder: &Path, workflow_id: &str) -> Result<BTreeMap<String, Value>> {
     fresh_folder(folder)?;
     let folder = folder.join("histories");
     fs::create_dir(&folder)?;
@@ -64,7 +67,7 @@ fn save_histories(stage: &Stage, folder: &Path) -> Result<BTreeMap<String, Value
     let listed = listed.as_array().into_iter().flatten();
     let ids = listed.filter_map(|workflow| workflow.pointer("/execution/workflowId")?.as_str().map(str::to_owned));
     // The list is made aside and may lag behind.
-    let ids: BTreeSet<String> = ids.chain([WORKFLOW_ID.to_owned()]).collect();
+    let ids: BTreeSet<String> = ids.chain([workflow_id.to_owned()]).collect();
     let mut histories = BTreeMap::new();
     for id in ids {
         let history = stage.temporal(&["workflow", "show", "--workflow-id", &id, "--no-json-shorthand-payloads"])?;

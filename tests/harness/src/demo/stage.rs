@@ -14,9 +14,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{CLUSTER, NAMESPACE, OPERATOR, Options, WORKFLOWS_QUEUE, step};
+use super::{CLUSTER, NAMESPACE, OPERATOR, Options, Play, WORKFLOWS_QUEUE, step};
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::programs::{self, OPERATOR_IMAGE, Profile, Programs, RUNTIME_IMAGE};
+use crate::sdk_images::sdk_images;
 use crate::temporal::{TemporalOptions, TemporalServer};
 use crate::tools::Tools;
 
@@ -41,7 +42,11 @@ impl Stage {
     /// # Errors
     /// A part can't be built or started.
     pub async fn set_up(options: &Options) -> Result<Self> {
-        step(1, "Programs", "the operator, the worker runtime and two example programs, built from this source tree");
+        let built = match options.play {
+            Play::Pictures { .. } => "two example programs",
+            Play::Languages => "Workers in Go, Java, Python, Rust and TypeScript",
+        };
+        step(1, "Programs", &format!("the operator, the worker runtime and {built}, built from this source tree"));
         println!("      Third-party programs are built once into a cache; the first time takes about 15 minutes.");
         let programs = Programs::build(Profile::own()).await?;
         Tools::ensure_async(Tools::ALL).await?;
@@ -52,12 +57,13 @@ impl Stage {
         }
         let cluster = Cluster::start(ClusterOptions { name: CLUSTER.into(), root: options.root.clone() }).await?;
         let pictures = tempfile::tempdir()?;
-        let images = [
-            programs.operator_image()?,
-            programs.runtime_image(RUNTIME_IMAGE)?,
-            programs.handlers_image(pictures.path())?,
-            programs.worker_image()?,
-        ];
+        let mut images = vec![programs.operator_image()?, programs.runtime_image(RUNTIME_IMAGE)?];
+        match options.play {
+            Play::Pictures { .. } => {
+                images.extend([programs.handlers_image(pictures.path())?, programs.worker_image()?])
+            }
+            Play::Languages => images.extend(sdk_images(&programs).await?),
+        }
         programs::load(&cluster, &images)?;
         println!("      Images are loaded without a registry: {}", short_names(&images));
 
@@ -96,7 +102,11 @@ impl Stage {
         create::<EndpointSlice>(Api::namespaced(self.client(), namespace), slice).await
     }
 
-    async fn create_namespace(&self, name: &str) -> Result<()> {
+    /// Creates a Kubernetes namespace.
+    ///
+    /// # Errors
+    /// It exists.
+    pub async fn create_namespace(&self, name: &str) -> Result<()> {
         create::<Namespace>(Api::all(self.client()), json!({"metadata": {"name": name}})).await
     }
 
@@ -169,7 +179,7 @@ impl Stage {
     ///
     /// # Errors
     /// The cluster has ended.
-    pub fn keep(self) -> Result<()> {
+    pub fn keep(self, play: Play) -> Result<()> {
         let kubeconfig = self.cluster.kubeconfig_path();
         let kubectl = self.cluster.tools().program("kubectl")?.to_owned();
         let temporal = self.cluster.tools().program("temporal")?.to_owned();
@@ -179,12 +189,14 @@ impl Stage {
         std::mem::forget(self.server);
         println!("\nThe cluster still runs. Look around:");
         println!("  export KUBECONFIG={}", kubeconfig.display());
-        println!("  {} --namespace {NAMESPACE} get workerdeployments,deployments,pods", shown(&kubectl));
-        println!("  {} --namespace {NAMESPACE} describe workerdeployment thumbnails", shown(&kubectl));
+        println!("  {} get workerdeployments,deployments,pods --all-namespaces", shown(&kubectl));
         println!("  Temporal's web UI: {ui}/namespaces/{NAMESPACE}");
-        println!("More work:");
-        println!("  {} workflow start --address {host_port} --namespace {NAMESPACE} \\", shown(&temporal));
-        println!("    --task-queue {WORKFLOWS_QUEUE} --type MakeThumbnails --input '{{\"pictures\": 200}}'");
+        if let Play::Pictures { .. } = play {
+            println!("  {} --namespace {NAMESPACE} describe workerdeployment thumbnails", shown(&kubectl));
+            println!("More work:");
+            println!("  {} workflow start --address {host_port} --namespace {NAMESPACE} \\", shown(&temporal));
+            println!("    --task-queue {WORKFLOWS_QUEUE} --type MakeThumbnails --input '{{\"pictures\": 200}}'");
+        }
         println!("Remove everything:");
         println!("  make cluster-down");
         Ok(())

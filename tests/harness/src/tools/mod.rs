@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::prerequisites::{ensure_pip, find_program};
 use cache::Build;
+use workers::MissingLanguage;
 
 const KUBERNETES: &str = "1.36.3";
 const CONTAINERD: &str = "2.4.2";
@@ -101,7 +102,8 @@ impl Tools {
         Tool::Rival,
     ];
 
-    /// Builds what is not in the cache yet. Blocks, for minutes the first time; shows its progress on standard error.
+    /// Builds what is not in the cache yet. Blocks, for minutes the first time; shows its progress on standard error. The Worker of a
+    /// language that is not installed here, nor can be, is left out, with a word that says so; never with `CI=true`.
     ///
     /// # Errors
     /// A build fails, or a prerequisite is missing and can't be installed.
@@ -114,7 +116,14 @@ impl Tools {
                 programs.insert("kubectl".to_owned(), own);
                 continue;
             }
-            let directory = tool.ensure()?.join("bin");
+            let directory = match tool.ensure() {
+                Ok(built) => built.join("bin"),
+                Err(error) if error.is::<MissingLanguage>() && !is_ci() => {
+                    eprintln!("skipped: {error:#}");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             for file in fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))? {
                 let file = file?;
                 programs.insert(file.file_name().to_string_lossy().into_owned(), file.path());
@@ -131,6 +140,12 @@ impl Tools {
         tokio::task::spawn_blocking(|| Self::ensure(tools)).await.context("the build was cancelled")?
     }
 
+    /// Whether a Worker was not left out.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.programs.contains_key(name)
+    }
+
     /// Path of a program by its name, such as `kubelet`, `ctr`, `helm`, `temporal` or `kubectl`.
     ///
     /// # Errors
@@ -141,6 +156,10 @@ impl Tools {
             .map(PathBuf::as_path)
             .with_context(|| format!("the program {name} was not built: ask for its tool"))
     }
+}
+
+fn is_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true")
 }
 
 impl Tool {
