@@ -61,7 +61,9 @@ async fn fifty_queues_are_read_as_often_as_the_budget_allows() -> Result<()> {
     bed.poller.set(bed.watch("f", &queues(50), Phase::AtZero)?);
     let rate = rate(&bed, &queues(50)).await?;
     println!("50 queues: {rate:.1} calls/s, a sweep each {:.2} s", mean_sweep(&bed));
-    assert!((60.0..=120.0).contains(&rate), "{rate} calls/s");
+    // Within the budget of 120, of which a quarter of a second's may come at once.
+    let most = 120.0 * (1.0 + 0.25 / WINDOW.as_secs_f64());
+    assert!((60.0..=most).contains(&rate), "{rate} calls/s, more than {most}");
     assert!(mean_sweep(&bed) < 4.0, "{}", mean_sweep(&bed));
     Ok(())
 }

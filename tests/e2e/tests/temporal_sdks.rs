@@ -1,5 +1,5 @@
-//! Workers on the SDKs of several languages by themselves, without a sidecar: what they make of the environment that the
-//! operator gives them, and what they tell the server of themselves.
+//! Workers on the SDKs of several languages by themselves, without a sidecar: what they make of the environment that
+//! the operator gives them, and what they tell the server of themselves.
 
 mod runtime_support;
 mod signals_support;

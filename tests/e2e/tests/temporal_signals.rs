@@ -26,8 +26,8 @@ async fn go_worker() -> Result<PathBuf> {
     Ok(Tools::ensure_async(Tools::GO_WORKER).await?.program("go-worker")?.to_owned())
 }
 
-/// Holds what is read of a Worker beside the server's record: with all slots in use, in a stream of short tasks, and once
-/// nothing runs any more.
+/// Holds what is read of a Worker beside the server's record: with all slots in use, in a stream of short tasks, and
+/// once nothing runs any more.
 async fn is_read_exactly(server: &Server, reader: &Reader) -> Result<()> {
     wait_for(&format!("{}: a first reading", reader.task_queue), SOON, async || reader.slots(TaskType::Activity)).await;
     let mut ids = is_read_while_full(server, reader).await?;
