@@ -287,4 +287,26 @@ mod tests {
         assert_eq!(first(at(67)), Some("fast"), "not read for more than twice its period");
         assert_eq!(first(at(121)), Some("slow"), "nor was the other one");
     }
+
+    #[test]
+    fn what_finds_tasks_comes_before_what_was_left_out_for_long() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let read_at = |read| {
+            let mut timer = Timer::new(start);
+            timer.start(read);
+            timer.succeeded(1.0);
+            timer
+        };
+        let now = start + 600 * second;
+        let (starving, fresh) = (read_at(start), read_at(now - second));
+        let first = |class, period| {
+            let mut earliest = Earliest::new(now);
+            earliest.offer(&starving, (Class::Pinned, 10 * second), "starving");
+            earliest.offer(&fresh, (class, period), "fresh");
+            earliest.first.map(|(_, _, what)| what)
+        };
+        assert_eq!(first(Class::Hot, Duration::ZERO), Some("fresh"), "a partition that a hint names");
+        assert_eq!(first(Class::Starts, second / 2), Some("fresh"), "the call that gives hints");
+        assert_eq!(first(Class::Hot, second / 2), Some("starving"), "but no other");
+    }
 }
