@@ -9,6 +9,9 @@ use serde::Serialize;
 use crate::kind::Kind;
 use crate::libtest::Report;
 
+/// Lines of a failed test's output that are printed again at the end.
+const REPEATED: usize = 12;
+
 /// How a test ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -27,6 +30,8 @@ struct Test {
     kind: Kind,
     outcome: Outcome,
     seconds: f64,
+    #[serde(skip)]
+    output: String,
 }
 
 /// The results so far.
@@ -48,7 +53,8 @@ impl Summary {
         if report.outcome == Outcome::Failed && !report.output.is_empty() {
             println!("{}", report.output.trim_end());
         }
-        self.tests.push(Test { name, kind, outcome: report.outcome, seconds: report.seconds });
+        let output = if report.outcome == Outcome::Failed { beginning(&report.output) } else { String::new() };
+        self.tests.push(Test { name, kind, outcome: report.outcome, seconds: report.seconds, output });
     }
 
     /// Whether no test was run.
@@ -69,9 +75,10 @@ impl Summary {
 
     /// Prints the failures and skipped tests again, then the totals; returns whether the run is a success.
     pub fn close(&self, no_skips: bool) -> bool {
-        let named = |outcome| self.tests.iter().filter(move |test| test.outcome == outcome).map(|test| &test.name);
-        for name in named(Outcome::Failed) {
-            println!("failed: {name}");
+        let with = |outcome| self.tests.iter().filter(move |test| test.outcome == outcome);
+        let named = |outcome| with(outcome).map(|test| &test.name);
+        for Test { name, output, .. } in with(Outcome::Failed) {
+            println!("failed: {name}\n{output}");
         }
         for name in named(Outcome::Skipped) {
             println!("skipped{}: {name}", if no_skips { ", which fails a run with CI=true" } else { "" });
@@ -81,6 +88,11 @@ impl Summary {
         println!("{passed} passed, {failed} failed, {skipped} skipped");
         failed == 0 && !(no_skips && skipped > 0)
     }
+}
+
+/// The first lines of a failure, which tell why: who looks at the end of a long run sees them there.
+fn beginning(output: &str) -> String {
+    output.lines().take(REPEATED).flat_map(|line| ["  ", line, "\n"]).collect()
 }
 
 #[cfg(test)]
@@ -102,6 +114,14 @@ mod tests {
         assert!(!summary(&[Outcome::Passed, Outcome::Skipped]).close(true));
         assert!(!summary(&[Outcome::Passed, Outcome::Failed]).close(false));
         assert!(summary(&[Outcome::Passed]).close(true));
+    }
+
+    #[test]
+    fn a_failure_is_told_again_by_its_first_lines() {
+        let output: String = (0..40).map(|line| format!("line {line}\n")).collect();
+        let told = beginning(&output);
+        assert!(told.starts_with("  line 0\n  line 1\n") && told.lines().count() == REPEATED, "{told}");
+        assert_eq!(beginning(""), "");
     }
 
     #[test]
