@@ -1,9 +1,11 @@
 //! A real Temporal server for tests: it can be stopped, killed, paused and restarted with its data, and cut off.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -67,7 +69,36 @@ enum ServerPlace {
     Cluster {
         namespace: Namespace,
         pods: String,
+        _ports: ClusterPorts,
     },
+}
+
+/// Four ports in a row that a server has to itself: two that start at the same time would both find the same ones free.
+struct ClusterPorts {
+    address: Ipv4Addr,
+    first: u16,
+}
+
+static TAKEN: Mutex<BTreeSet<(Ipv4Addr, u16)>> = Mutex::new(BTreeSet::new());
+
+impl ClusterPorts {
+    /// Those of servers that this process did not start are seen by a connection.
+    fn take(address: Ipv4Addr) -> Result<Self> {
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_free =
+            |port: &u16| TcpStream::connect_timeout(&SocketAddr::from((address, *port)), CONNECT_LIMIT).is_err();
+        let mut others =
+            (0..CLUSTER_SERVERS).map(|n| CLUSTER_PORT + 4 * n).filter(|port| !taken.contains(&(address, *port)));
+        let first = others.find(is_free).context("too many Temporal servers in this cluster: stop some")?;
+        taken.insert((address, first));
+        Ok(Self { address, first })
+    }
+}
+
+impl Drop for ClusterPorts {
+    fn drop(&mut self) {
+        TAKEN.lock().unwrap_or_else(PoisonError::into_inner).remove(&(self.address, self.first));
+    }
 }
 
 impl TemporalServer {
@@ -89,12 +120,10 @@ impl TemporalServer {
     pub async fn start_in(cluster: &Cluster, options: TemporalOptions) -> Result<Self> {
         let tools = Tools::ensure_async(TOOLS).await?;
         let address = cluster.network().node();
-        let is_free =
-            |port: &u16| TcpStream::connect_timeout(&SocketAddr::from((address, *port)), CONNECT_LIMIT).is_err();
-        let port = (0..CLUSTER_SERVERS).map(|n| CLUSTER_PORT + 4 * n).find(is_free);
-        let port = port.context("too many Temporal servers in this cluster: stop some")?;
+        let ports = ClusterPorts::take(address)?;
+        let port = ports.first;
         let namespace = Namespace::attach(cluster.namespace().init().clone());
-        let place = ServerPlace::Cluster { namespace, pods: cluster.network().pods() };
+        let place = ServerPlace::Cluster { namespace, pods: cluster.network().pods(), _ports: ports };
         let data = tempfile::Builder::new().prefix("temporal-").tempdir_in(cluster.state_path())?;
         Self::begin(options, tools, place, data, (address, port, [port + 1, port + 2, port + 3])).await
     }
@@ -262,7 +291,7 @@ impl TemporalServer {
     /// # Errors
     /// The server is not inside a cluster, or the packet filter refuses.
     pub fn set_cut_off(&self, cut_off: bool) -> Result<()> {
-        let ServerPlace::Cluster { namespace, pods } = &self.place else {
+        let ServerPlace::Cluster { namespace, pods, .. } = &self.place else {
             bail!("a Temporal server on the loopback address can't be cut off: pause or stop it");
         };
         let (table, port) = (self.cut_table(), self.port);
@@ -311,5 +340,19 @@ impl Drop for TemporalServer {
         {
             eprintln!("could not end the Temporal server: {error:#}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_start_at_the_same_time_get_ports_of_their_own() {
+        let address = Ipv4Addr::new(127, 77, 0, 1);
+        let [first, second] = [(); 2].map(|()| ClusterPorts::take(address).unwrap());
+        assert_eq!((first.first, second.first), (CLUSTER_PORT, CLUSTER_PORT + 4));
+        drop(first);
+        assert_eq!(ClusterPorts::take(address).unwrap().first, CLUSTER_PORT, "what a server had is free again");
     }
 }
