@@ -4,6 +4,8 @@
 //! calls, and two wake-ups of either side. Here a flush waits until everything else that can go on has done so once; by then
 //! the message is there.
 
+mod answers;
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -18,8 +20,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tonic::codegen::{Service, http::Uri};
 
+use answers::Answers;
+
 /// More than this is not kept: it is written without waiting for a flush.
 const MOST: usize = 64 * 1024;
+/// Bytes that a client writes before its first frame (RFC 9113 section 3.4).
+const PREFACE: usize = 24;
 
 type ConnectError = <HttpConnector as Service<Uri>>::Error;
 
@@ -49,8 +55,10 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
+        // Frames can't be told within TLS.
+        let preface = (uri.scheme_str() != Some("https")).then_some(PREFACE);
         let connecting = self.0.call(uri);
-        async move { Ok(TokioIo::new(Gathering::over(connecting.await?.into_inner()))) }.boxed()
+        async move { Ok(TokioIo::new(Gathering::over(connecting.await?.into_inner(), preface))) }.boxed()
     }
 }
 
@@ -61,12 +69,14 @@ pub struct Gathering<T> {
     unwritten: BytesMut,
     /// Whether others had their turn since a flush was first asked for.
     waited: bool,
+    /// The answers to PINGs that were written.
+    answers: Option<Answers>,
 }
 
 impl<T: AsyncWrite + Unpin> Gathering<T> {
-    /// Gathers what is written to `inner`.
-    pub fn over(inner: T) -> Self {
-        Self { inner, unwritten: BytesMut::new(), waited: false }
+    /// Gathers what is written to `inner`; answers to PINGs too, if what is written is HTTP/2's frames after so many bytes.
+    pub fn over(inner: T, before_frames: Option<usize>) -> Self {
+        Self { inner, unwritten: BytesMut::new(), waited: false, answers: before_frames.map(Answers::new) }
     }
 
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -93,12 +103,20 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gathering<T> {
         if self.unwritten.len() >= MOST {
             ready!(self.poll_write_out(cx))?;
         }
-        let kept = bytes.len().min(MOST - self.unwritten.len());
-        self.unwritten.extend_from_slice(&bytes[..kept]);
+        let Self { unwritten, answers, .. } = &mut *self;
+        let kept = bytes.len().min(MOST - unwritten.len());
+        match answers {
+            Some(answers) => answers.take(&bytes[..kept], unwritten),
+            None => unwritten.extend_from_slice(&bytes[..kept]),
+        }
         Poll::Ready(Ok(kept))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { unwritten, answers, .. } = &mut *self;
+        if let Some(answers) = answers {
+            answers.poll_due(cx, unwritten);
+        }
         if !self.unwritten.is_empty() && !std::mem::replace(&mut self.waited, true) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -142,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_comes_while_a_flush_waits_is_written_with_it() {
-        let mut stream = Gathering::over(Writes::default());
+        let mut stream = Gathering::over(Writes::default(), None);
         let mut cx = Context::from_waker(Waker::noop());
         let mut pinned = Pin::new(&mut stream);
         assert!(pinned.as_mut().poll_write(&mut cx, b"head").is_ready());
@@ -154,7 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_lost_and_little_is_kept() {
-        let mut stream = Gathering::over(Writes::default());
+        let mut stream = Gathering::over(Writes::default(), None);
         let sent = vec![7; 5 * MOST + 3];
         stream.write_all(&sent).await.unwrap();
         assert!(stream.unwritten.len() <= MOST);

@@ -69,7 +69,7 @@ async fn connection(stream: TcpStream, proxy: Proxy, traffic: Traffic, lifecycle
         .max_concurrent_streams(MOST_CALLS)
         .initial_stream_window_size(REQUEST_WINDOW)
         .initial_connection_window_size(LARGEST_WINDOW)
-        .serve_connection(TokioIo::new(Gathering::over(stream)), service);
+        .serve_connection(TokioIo::new(Gathering::over(stream, Some(0))), service);
     if let Err(error) = served.await {
         tracing::debug!(%error, "a connection of the Worker ended");
     }
