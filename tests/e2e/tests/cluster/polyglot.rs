@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::codec::{self, KEYS};
 use e2e::ground::TEMPORAL_NAMESPACE;
 use e2e::load::all_run;
-use e2e::tasks::{Burst, Order, payload};
+use e2e::tasks::{Order, payload};
 use e2e::{ClusterBed, Ground, eventually};
 use futures::future::try_join_all;
 use harness::ClientSidecar;
@@ -95,8 +95,14 @@ pub async fn one_workflow_uses_workers_of_every_language(bed: Arc<ClusterBed>) -
         let scalings = bed.scalings((&ground.namespace, language), begun)?;
         ensure!(scalings.first().is_some_and(|(_, replicas)| *replicas > 0), "fleet {language}: {scalings:?}");
     }
-    nothing_is_lost_with_the_pods(&bed, fleets().filter(|(language, _)| WITH_SIDECAR.contains(language)).collect())
-        .await
+    let with_sidecar = fleets().filter(|(language, _)| WITH_SIDECAR.contains(language));
+    let bed = &bed;
+    try_join_all(with_sidecar.map(|(language, ground)| async move {
+        let kept = nothing_is_lost_with_the_pods(bed, language, ground).await;
+        kept.with_context(|| format!("tasks of the Worker in {language}"))
+    }))
+    .await
+    .map(drop)
 }
 
 /// The attempt that a history's event says was begun.
@@ -108,25 +114,16 @@ fn attempt(event: &temporalio_protos::temporal::api::history::v1::HistoryEvent) 
     }
 }
 
-/// Deletes the pods of fleets under load: every task ends on its first attempt, whatever the SDK does on SIGTERM.
-async fn nothing_is_lost_with_the_pods(bed: &ClusterBed, fleets: Vec<(&str, &Ground)>) -> Result<()> {
+/// Deletes the pods of a fleet under load: every task ends on its first attempt, whatever the SDK does on SIGTERM. The fleet may be at
+/// zero when they come, and its Worker slow to start: none waits for that of another language.
+async fn nothing_is_lost_with_the_pods(bed: &ClusterBed, language: &'static str, ground: &Ground) -> Result<()> {
     let tasks = bed.tasks()?;
-    let mut bursts: Vec<Burst> = Vec::new();
-    for (language, _) in &fleets {
-        let language = (*language).to_owned();
-        bursts.push(tasks.start(&spawn_blocking(move || order(&language)).await??).await?);
-    }
-    for burst in &bursts {
-        all_run(&tasks, burst).await?;
-    }
-    for (language, ground) in &fleets {
-        delete_pods(ground, language).await?;
-    }
-    for (burst, (language, _)) in bursts.iter().zip(&fleets) {
-        tasks.finish_once_each(burst, END).await.with_context(|| format!("tasks of the Worker in {language}"))?;
-        let told = tasks.activities(burst).await?.into_values().flat_map(|one| one.payloads);
-        let open: Vec<_> = told.filter(|payload| codec::key_of(payload).is_none()).collect();
-        ensure!(open.is_empty(), "{language}: {open:?}");
-    }
+    let burst = tasks.start(&spawn_blocking(move || order(language)).await??).await?;
+    all_run(&tasks, &burst).await?;
+    delete_pods(ground, language).await?;
+    tasks.finish_once_each(&burst, END).await?;
+    let told = tasks.activities(&burst).await?.into_values().flat_map(|one| one.payloads);
+    let open: Vec<_> = told.filter(|payload| codec::key_of(payload).is_none()).collect();
+    ensure!(open.is_empty(), "{open:?}");
     Ok(())
 }
