@@ -234,8 +234,9 @@ impl Ground {
     /// The API server does not answer.
     pub async fn restarts(&self, fleet: &str) -> Result<BTreeMap<String, i32>> {
         let restarts = |pod: &Pod| {
-            let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-            containers.map(|container| container.restart_count).sum()
+            let statuses = pod.status.iter();
+            let containers = statuses.flat_map(|status| [&status.container_statuses, &status.init_container_statuses]);
+            containers.flatten().flatten().map(|container| container.restart_count).sum()
         };
         Ok(self.pods(fleet).await?.iter().map(|pod| (pod.name_any(), restarts(pod))).collect())
     }

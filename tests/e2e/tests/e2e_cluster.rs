@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         scenario!(changes::running_pods_take_a_change_over_and_a_killed_one_loses_nothing, minutes 6),
         scenario!(rotation::a_new_certificate_is_taken_under_load_and_the_old_one_is_not_missed, minutes 6),
         scenario!(rotation::keys_change_under_load_and_every_payload_can_be_read, minutes 6),
+        scenario!(rotation::sidecars_take_a_new_key_and_a_new_certificate_under_load, minutes 8),
         scenario!(sidecars::a_go_worker_loses_no_task_that_it_loses_without, minutes 6),
         scenario!(sidecars::a_sidecar_that_is_killed_loses_no_task),
         scenario!(steady::a_busy_queue_without_backlog_never_goes_to_zero),

@@ -9,22 +9,26 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use e2e::bed::GO_WORKER_IMAGE;
 use e2e::codec::{self, KEYS};
 use e2e::endpoint::{Authority, Endpoint, Signed};
-use e2e::ground::{CONNECTION, Ground, runtime_fleet};
+use e2e::ground::{CONNECTION, Ground, TEMPORAL_NAMESPACE, runtime_fleet};
+use e2e::history::Activity;
 use e2e::stream::Stream;
 use e2e::tasks::{Order, payload};
 use e2e::{ClusterBed, eventually};
 use kube::ResourceExt as _;
-use operator_core::contract::{RUNTIME_CONTAINER, TLS_MOUNT_PATH};
+use operator_core::contract::{RUNTIME_CONTAINER, SIDECAR_CONTAINER, TLS_MOUNT_PATH};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 const FLEET: &str = "rotating";
 const KEYS_QUEUE: &str = "rotating-keys";
 const CERTIFICATES_QUEUE: &str = "rotating-certificates";
-/// Seconds that a task takes.
+const SIDECARS_QUEUE: &str = "rotating-sidecars";
+/// Seconds that a task of the runtime takes, and milliseconds that one of the Worker in Go does.
 const TASK: f64 = 0.5;
+const GO_TASK: u64 = 500;
 /// Time within which a new certificate is in use once its file is in the pod.
 const TAKEN: Duration = Duration::from_secs(10);
 /// Time after which a poll has been answered.
@@ -56,12 +60,14 @@ fn encryption(write: &str, read: &[&str]) -> Value {
     json!({"mode": "Require", "writeKey": key(write), "readKeys": read})
 }
 
-/// Tasks whose arguments are encrypted with a key.
-fn sealed(key: &str) -> Result<Order> {
-    let order = Order::work(KEYS_QUEUE, 4, TASK);
+/// The same tasks with their arguments encrypted with the first key, and with the second.
+fn sealed(order: &Order) -> Result<[Order; 2]> {
     let plain: Vec<_> = order.inputs.iter().map(payload).collect();
-    let inputs = codec::seal(key, &plain)?.iter().map(codec::to_json).collect();
-    Ok(Order { inputs, sealed: true, ..order })
+    let with = |key| {
+        let inputs = codec::seal(key, &plain)?.iter().map(codec::to_json).collect();
+        anyhow::Ok(Order { inputs, sealed: true, ..order.clone() })
+    };
+    Ok([with("k1")?, with("k2")?])
 }
 
 /// Waits until every pod has encrypted what it did last with a key.
@@ -79,32 +85,27 @@ async fn all_write(ground: &Ground, stream: &Stream<'_>, key: &str) -> Result<()
         .await
 }
 
-pub async fn keys_change_under_load_and_every_payload_can_be_read(bed: Arc<ClusterBed>) -> Result<()> {
-    let ground = bed.ground("keys_change_under_load").await?;
-    ground.apply(&keys(&["k1"])).await?;
-    let mut fleet = fleet(KEYS_QUEUE);
-    fleet["spec"]["runtime"]["encryption"] = encryption("k1", &[]);
-    ground.apply(&fleet).await?;
-    let before = served(&ground).await?;
-    let (first, second) = spawn_blocking(|| anyhow::Ok((sealed("k1")?, sealed("k2")?))).await??;
+/// Adds a key that pods read and write with from then on. `encrypted` is the part of the manifest that names keys.
+async fn change_key(
+    ground: &Ground,
+    fleet: &mut Value,
+    encrypted: &str,
+    stream: &Stream<'_>,
+    use_new_key: impl FnOnce(),
+) -> Result<()> {
+    all_write(ground, stream, "k1").await?;
+    ground.apply(&keys(&["k1", "k2"])).await?;
+    fleet["spec"][encrypted]["encryption"] = encryption("k2", &["k1"]);
+    ground.apply(fleet).await?;
+    all_write(ground, stream, "k2").await?;
+    // What the pods can read, the clients may write.
+    use_new_key();
+    stream.next().await?;
+    stream.next().await.map(drop)
+}
 
-    let tasks = bed.tasks()?;
-    let (stream, clients_have) = (Stream::of(&tasks), Cell::new(&first));
-    let rotate = async {
-        all_write(&ground, &stream, "k1").await?;
-        ground.apply(&keys(&["k1", "k2"])).await?;
-        fleet["spec"]["runtime"]["encryption"] = encryption("k2", &["k1"]);
-        ground.apply(&fleet).await?;
-        all_write(&ground, &stream, "k2").await?;
-        // What the pods can read, the clients may write.
-        clients_have.set(&second);
-        stream.next().await?;
-        stream.next().await.map(drop)
-    };
-    stream.during(|| clients_have.get().clone(), rotate).await?;
-    let ended = stream.ends_once_each().await?;
-    ensure!(ground.restarts(FLEET).await? == before, "pods were replaced or restarted: {before:?}");
-
+/// Fails unless all payloads can be read and say `said`, and tasks ran with the first key, both, and the second.
+async fn check_payloads(ended: Vec<Activity>, said: Value) -> Result<()> {
     let pairs = ended.iter().map(|one| one.payloads.iter().map(codec::key_of).collect());
     let pairs: BTreeSet<Vec<_>> = pairs.collect();
     let key = |id: &str| Some(id.to_owned());
@@ -114,9 +115,27 @@ pub async fn keys_change_under_load_and_every_payload_can_be_read(bed: Arc<Clust
     let payloads: Vec<_> = ended.into_iter().flat_map(|one| one.payloads).collect();
     for opened in spawn_blocking(move || codec::open(&payloads)).await?? {
         let value: Value = serde_json::from_slice(&opened.data)?;
-        ensure!(value == json!(TASK), "a payload says {value}");
+        ensure!(value == said, "a payload says {value}");
     }
     Ok(())
+}
+
+pub async fn keys_change_under_load_and_every_payload_can_be_read(bed: Arc<ClusterBed>) -> Result<()> {
+    let ground = bed.ground("keys_change_under_load").await?;
+    ground.apply(&keys(&["k1"])).await?;
+    let mut fleet = fleet(KEYS_QUEUE);
+    fleet["spec"]["runtime"]["encryption"] = encryption("k1", &[]);
+    ground.apply(&fleet).await?;
+    let before = served(&ground).await?;
+    let [first, second] = spawn_blocking(|| sealed(&Order::work(KEYS_QUEUE, 4, TASK))).await??;
+
+    let tasks = bed.tasks()?;
+    let (stream, clients_have) = (Stream::of(&tasks), Cell::new(&first));
+    let rotate = change_key(&ground, &mut fleet, "runtime", &stream, || clients_have.set(&second));
+    stream.during(|| clients_have.get().clone(), rotate).await?;
+    let ended = stream.ends_once_each().await?;
+    ensure!(ground.restarts(FLEET).await? == before, "pods were replaced or restarted: {before:?}");
+    check_payloads(ended, json!(TASK)).await
 }
 
 /// The Secret of a client certificate.
@@ -127,10 +146,10 @@ fn certificate(signed: &Signed, authority: &Authority) -> Value {
 }
 
 /// Where each pod of the fleet has its certificate, seen from this machine, by the pod's address.
-async fn files(bed: &ClusterBed, ground: &Ground) -> Result<BTreeMap<IpAddr, String>> {
+async fn files(bed: &ClusterBed, ground: &Ground, container: &str) -> Result<BTreeMap<IpAddr, String>> {
     let mut files = BTreeMap::new();
     for pod in ground.pods(FLEET).await? {
-        let processes = bed.container_processes((&ground.namespace, &pod.name_any()), RUNTIME_CONTAINER).await?;
+        let processes = bed.container_processes((&ground.namespace, &pod.name_any()), container).await?;
         // The runtime was there before its handlers' programs.
         let process = processes.into_iter().min().context("no process")?;
         let address = pod.status.and_then(|status| status.pod_ip).context("no address")?;
@@ -203,39 +222,93 @@ async fn operator_follows(bed: &ClusterBed, ground: &Ground, (endpoint, new): (&
     .await
 }
 
-pub async fn a_new_certificate_is_taken_under_load_and_the_old_one_is_not_missed(bed: Arc<ClusterBed>) -> Result<()> {
-    let ground = Ground::bare(bed.client.clone(), "a-new-certificate-is-taken-under-load").await?;
+/// An endpoint in front of the server that knows clients by their certificates, a namespace with a Connection to it, and the
+/// certificate that is there and the one that follows.
+async fn certified(bed: &ClusterBed, namespace: &str) -> Result<(Ground, Endpoint, [Signed; 2])> {
+    let ground = Ground::bare(bed.client.clone(), namespace).await?;
     let host = bed.cluster.network().host();
     let endpoint = Endpoint::start(Authority::new()?, host.into(), &bed.server.host_port()).await?;
     let authority = endpoint.authority();
-    let (old, new) = (authority.sign("worker", 2090)?, authority.sign("worker", 2091)?);
-    ground.apply(&certificate(&old, authority)).await?;
+    let signed = [authority.sign("worker", 2090)?, authority.sign("worker", 2091)?];
+    ground.apply(&certificate(&signed[0], authority)).await?;
     let connection = json!({"apiVersion": "temporal.io/v1alpha1", "kind": "Connection",
         "metadata": {"name": CONNECTION},
         "spec": {"hostPort": endpoint.address, "mutualTLSSecretRef": {"name": "client"}}});
     ground.apply(&connection).await?;
+    Ok((ground, endpoint, signed))
+}
+
+/// Puts the new certificate in the old one's place, and revokes that once nobody uses it any more.
+async fn change_certificate(
+    bed: &ClusterBed,
+    ground: &Ground,
+    (endpoint, [old, new]): (&Endpoint, &[Signed; 2]),
+    container: &str,
+    stream: &Stream<'_>,
+) -> Result<()> {
+    stream.next().await?;
+    let files = files(bed, ground, container).await?;
+    ensure!(files.len() == 2 && endpoint.seen(new).is_empty(), "{files:?}");
+    ground.apply(&certificate(new, endpoint.authority())).await?;
+    let since = mounted(ground, &files, new).await?;
+    used(endpoint, new, &since).await?;
+    let pods = files.into_keys().collect();
+    retire(endpoint, (old, new), &pods).await?;
+    operator_follows(bed, ground, (endpoint, new)).await?;
+    stream.next().await.with_context(|| format!("connections are {:?}", endpoint.seen(new)))?;
+    let refused = endpoint.refused().into_iter().find(|refused| pods.contains(&refused.peer));
+    ensure!(refused.is_none(), "a pod came back with the old certificate: {refused:?}");
+    Ok(())
+}
+
+pub async fn a_new_certificate_is_taken_under_load_and_the_old_one_is_not_missed(bed: Arc<ClusterBed>) -> Result<()> {
+    let (ground, endpoint, signed) = certified(&bed, "a-new-certificate-is-taken-under-load").await?;
     ground.apply(&fleet(CERTIFICATES_QUEUE)).await?;
     let before = served(&ground).await?;
-
     let tasks = bed.tasks()?;
     let stream = Stream::of(&tasks);
-    let rotate = async {
-        stream.next().await?;
-        let files = files(&bed, &ground).await?;
-        ensure!(files.len() == 2 && endpoint.seen(&new).is_empty(), "{files:?}");
-        ground.apply(&certificate(&new, authority)).await?;
-        let since = mounted(&ground, &files, &new).await?;
-        used(&endpoint, &new, &since).await?;
-        let pods = files.into_keys().collect();
-        retire(&endpoint, (&old, &new), &pods).await?;
-        operator_follows(&bed, &ground, (&endpoint, &new)).await?;
-        stream.next().await.with_context(|| format!("connections are {:?}", endpoint.seen(&new)))?;
-        let refused = endpoint.refused().into_iter().find(|refused| pods.contains(&refused.peer));
-        ensure!(refused.is_none(), "a pod came back with the old certificate: {refused:?}");
-        Ok(())
-    };
+    let rotate = change_certificate(&bed, &ground, (&endpoint, &signed), RUNTIME_CONTAINER, &stream);
     stream.during(|| Order::work(CERTIFICATES_QUEUE, 4, TASK), rotate).await?;
     stream.ends_once_each().await?;
     ensure!(ground.restarts(FLEET).await? == before, "pods were replaced or restarted: {before:?}");
     Ok(())
+}
+
+/// Two pods of a Worker in Go that knows of no key and no certificate.
+fn fleet_beside_sidecars() -> Value {
+    let environment = json!([{"name": "TASK_QUEUE", "value": SIDECARS_QUEUE}, {"name": "SLOTS", "value": "4"}]);
+    json!({
+        "apiVersion": "temporal.io/v1alpha1",
+        "kind": "WorkerDeployment",
+        "metadata": {"name": FLEET},
+        "spec": {
+            "workerOptions": {"connectionRef": {"name": CONNECTION}, "temporalNamespace": TEMPORAL_NAMESPACE},
+            "scaling": {"minReplicas": 2, "maxReplicas": 2},
+            "sidecar": {"encryption": encryption("k1", &[])},
+            "template": {"spec": {"containers": [{"name": "worker", "image": GO_WORKER_IMAGE, "env": environment}]}},
+            "rollout": {"strategy": "AllAtOnce"},
+            "sunset": {},
+        },
+    })
+}
+
+pub async fn sidecars_take_a_new_key_and_a_new_certificate_under_load(bed: Arc<ClusterBed>) -> Result<()> {
+    let (ground, endpoint, signed) = certified(&bed, "sidecars-take-a-new-key").await?;
+    ground.apply(&keys(&["k1"])).await?;
+    let mut fleet = fleet_beside_sidecars();
+    ground.apply(&fleet).await?;
+    let before = served(&ground).await?;
+    let order = Order { inputs: vec![json!(GO_TASK); 4], ..Order::work(SIDECARS_QUEUE, 0, 0.0) };
+    let [first, second] = spawn_blocking(move || sealed(&order)).await??;
+
+    let tasks = bed.tasks()?;
+    let (stream, clients_have) = (Stream::of(&tasks), Cell::new(&first));
+    let rotate = async {
+        change_key(&ground, &mut fleet, "sidecar", &stream, || clients_have.set(&second)).await?;
+        change_certificate(&bed, &ground, (&endpoint, &signed), SIDECAR_CONTAINER, &stream).await
+    };
+    stream.during(|| clients_have.get().clone(), rotate).await?;
+    let ended = stream.ends_once_each().await?;
+    ensure!(ground.restarts(FLEET).await? == before, "pods were replaced or restarted: {before:?}");
+    check_payloads(ended, json!(GO_TASK)).await
 }

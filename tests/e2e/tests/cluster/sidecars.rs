@@ -15,7 +15,7 @@ use e2e::{ClusterBed, Ground, eventually};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{EvictParams, Patch, PatchParams};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use operator_core::contract::{METRIC_CORDONED, METRIC_SLOTS_USED, SIDECAR_CONTAINER, SIDECAR_METRICS_PORT};
@@ -125,10 +125,12 @@ pub async fn a_go_worker_loses_no_task_that_it_loses_without(bed: Arc<ClusterBed
     ensure!(told.iter().all(|payload| codec::key_of(payload).as_deref() == Some("k1")), "{told:?}");
     serves(&ground, BESIDE).await?;
 
-    // A pod that goes by itself, as with its node.
+    // As when its node is drained.
     let burst = run(&tasks, &order_beside).await?;
     let pod = ground.pods(BESIDE).await?.first().context("no pod")?.name_any();
-    ground.api::<Pod>().delete(&pod, &DeleteParams::default()).await?;
+    ground.api::<Pod>().evict(&pod, &EvictParams::default()).await?;
+    let pending = tasks.pending(&burst).await?;
+    ensure!(pending.running == order_beside.inputs.len(), "{pending:?}: they ended before the pod was to go");
     tasks.finish_once_each(&burst, END).await?;
     eventually("another pod is there", async || ground.settled_at(BESIDE, PODS).await).await
 }
