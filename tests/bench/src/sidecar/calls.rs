@@ -1,9 +1,10 @@
-//! Calls, one after another, to the server and through a sidecar.
+//! Calls to the server and through a sidecar.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::process::Cpu;
+use futures::future::try_join_all;
 use serde::Serialize;
 use temporalio_protos::temporal::api::common::v1::{Payload, Payloads, WorkflowType};
 use temporalio_protos::temporal::api::taskqueue::v1::TaskQueue;
@@ -18,6 +19,8 @@ use crate::runtime::load::{NAMESPACE, argument};
 /// Calls that are timed, in turns of the two ways.
 const CALLS: usize = 4_000;
 const WARM_UP: usize = 500;
+/// Calls that are under way at a time where there are many.
+const MANY: usize = 64;
 /// Calls whose payloads are encrypted, and payloads of each.
 const SEALED: u32 = 200;
 const PAYLOADS: u32 = 100;
@@ -77,6 +80,26 @@ async fn call(client: &WorkflowServiceClient<Channel>) -> Result<Duration> {
     let took = begun.elapsed();
     ensure!(answer.as_ref().is_err_and(|status| status.code() == Code::InvalidArgument), "{answer:?}");
     Ok(took)
+}
+
+/// CPU time of a sidecar for a call, in microseconds: when each call is alone, and when there are many at a time. The work is the same;
+/// the difference is what it costs to be woken up for each message.
+///
+/// # Errors
+/// A call has another answer.
+pub async fn cost(sidecar: &Sidecar) -> Result<[f64; 2]> {
+    let client = client(&sidecar.address).await?;
+    let mut used = [0.0; 2];
+    for (used, at_a_time) in used.iter_mut().zip([1, MANY]) {
+        let before = Cpu::of(sidecar.pid())?;
+        for _ in 0..CALLS / at_a_time {
+            try_join_all((0..at_a_time).map(|_| call(&client))).await?;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand calls")]
+        let calls = (CALLS / at_a_time * at_a_time) as f64;
+        *used = Cpu::of(sidecar.pid())?.since(before).own.as_secs_f64() * 1e6 / calls;
+    }
+    Ok(used)
 }
 
 /// CPU time of the encryption of a payload of 1 KiB, in microseconds: what a sidecar that encrypts uses beyond one that does not.

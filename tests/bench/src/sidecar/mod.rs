@@ -36,6 +36,8 @@ struct Report {
     worker_alone_ms: Vec<f64>,
     worker_ms: Vec<f64>,
     sidecar_ms: Vec<f64>,
+    call_alone_us: f64,
+    call_among_many_us: f64,
     figures: Vec<Figure>,
 }
 
@@ -62,6 +64,7 @@ pub async fn run(rounds: u32) -> Result<()> {
         }
     }
     let (direct, through) = calls::compare(&scene.host_port, &plain.address).await?;
+    let [call_alone_us, call_among_many_us] = calls::cost(&plain).await?;
     let encryption_us = calls::encryption(&plain, &encrypting).await?;
     let (idle_mb, idle_worker) = idle(&scene).await?;
     drop(idle_worker);
@@ -71,11 +74,23 @@ pub async fn run(rounds: u32) -> Result<()> {
         Figure::new("added to a call, p50", "ms", through.p50 - direct.p50).against("a call", direct.p50).mark(0.3),
         Figure::new("added to a call, p99", "ms", through.p99 - direct.p99).against("a call", direct.p99).mark(1.5),
         Figure::new("CPU beside the Worker's", "%", share).mark(25.0),
+        Figure::new("CPU of a call among many", "µs", call_among_many_us)
+            .against("a call that is alone", call_alone_us),
         Figure::new("idle memory", "MB", idle_mb).mark(12.0),
         Figure::new("encryption of a payload of 1 KiB", "µs", encryption_us).mark(10.0),
     ];
     println!("\n{}", figures::table(&figures));
-    let report = Report { load_before, direct, through, worker_alone_ms, worker_ms, sidecar_ms, figures };
+    let report = Report {
+        load_before,
+        direct,
+        through,
+        worker_alone_ms,
+        worker_ms,
+        sidecar_ms,
+        call_alone_us,
+        call_among_many_us,
+        figures,
+    };
     println!("\n{rounds} rounds of {TASKS} tasks each; {} written", figures::write("sidecar", &report)?.display());
     Ok(())
 }
