@@ -17,6 +17,7 @@ use crate::kube::client::{bounded, clients};
 use crate::kube::directory::Directory;
 use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
+use crate::kube::namespaces::Namespaces;
 use crate::kube::order_key::OrderKeys;
 use crate::kube::secrets::Secrets;
 use crate::metrics::Metrics;
@@ -99,6 +100,7 @@ pub(crate) fn shared(
     Ok(Arc::new(Shared {
         directory: Directory::default(),
         secrets: Secrets::new(client.clone()),
+        namespaces: Namespaces::new(client.clone()),
         pool: Pool::new(limits, temporal.clone()),
         poller: Poller::new(changes.clone(), temporal),
         heartbeats: Heartbeats::new(changes),

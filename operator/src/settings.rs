@@ -84,8 +84,8 @@ pub struct PlanArguments {
     /// The WorkerDeployment, as it is stored.
     #[arg(value_name = "NAMESPACE/NAME", required_unless_present = "file", conflicts_with = "file")]
     pub fleet: Option<String>,
-    /// Manifests as they would be after applying them: WorkerDeployments to plan for, and Connections, YAML or JSON; `-`
-    /// reads standard input.
+    /// Manifests as they would be after applying them: WorkerDeployments to plan for, Connections and
+    /// ClusterConnections, YAML or JSON; `-` reads standard input.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<String>,
     /// Format.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// A Connection without its secrets: references only.
+/// A Connection or ClusterConnection without its secrets: references only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConnectionFacts {
     /// `host:port` of the Temporal frontend.

@@ -199,7 +199,10 @@ type Condition = (ConditionStatus, Reason, String);
 
 fn connection_health(input: &StatusInput<'_>) -> Option<Condition> {
     if let Some(blocked) = input.blocked {
-        let about = matches!(blocked.reason, Reason::ConnectionNotFound | Reason::AuthSecretInvalid);
+        let about = matches!(
+            blocked.reason,
+            Reason::ConnectionNotFound | Reason::ConnectionNotAllowed | Reason::AuthSecretInvalid
+        );
         return about.then(|| (ConditionStatus::False, blocked.reason, blocked.message.clone()));
     }
     let (fleet, _) = input.planned?;

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 type Nodes = BTreeMap<String, Map<String, Value>>;
 
 /// Nodes that are ours, with everything below them.
-const ADDED: [&str; 22] = [
+const ADDED: [&str; 23] = [
+    ".spec.allowedNamespaces",
     ".spec.deploymentStrategy",
     ".spec.deletionPolicy",
     ".spec.rollout.paused",
@@ -65,7 +66,8 @@ fn ours(kind: &str) -> Nodes {
 
 fn contract(kind: &str) -> Value {
     let text = match kind {
-        "Connection" => include_str!("data/contract_connection.json"),
+        // The spec and status of both are one.
+        "Connection" | "ClusterConnection" => include_str!("data/contract_connection.json"),
         _ => include_str!("data/contract_workerdeployment.json"),
     };
     serde_json::from_str(text).expect("the contract is JSON")
@@ -124,13 +126,22 @@ fn every_node_of_connection_is_the_contracts() {
 }
 
 #[test]
+fn every_node_of_cluster_connection_is_that_of_the_contracts_connection() {
+    assert_eq!(differences("ClusterConnection"), Vec::<String>::new());
+}
+
+#[test]
 fn names_scope_columns_and_subresources_are_the_contracts() {
-    for kind in ["Connection", "WorkerDeployment"] {
+    let cluster_names = json!({"kind": "ClusterConnection", "listKind": "ClusterConnectionList",
+        "plural": "clusterconnections", "singular": "clusterconnection"});
+    for kind in ["Connection", "ClusterConnection", "WorkerDeployment"] {
         let (ours, contract) = (crd(kind), contract(kind));
         let spec = &ours["spec"];
+        let is_of_cluster = kind == "ClusterConnection";
         assert_eq!(spec["group"], "temporal.io");
-        assert_eq!(spec["scope"], "Namespaced");
-        for (name, value) in contract["names"].as_object().expect("names") {
+        assert_eq!(spec["scope"], if is_of_cluster { "Cluster" } else { "Namespaced" });
+        let names = if is_of_cluster { &cluster_names } else { &contract["names"] };
+        for (name, value) in names.as_object().expect("names") {
             assert_eq!(spec["names"].get(name), Some(value), "{kind} {name}");
         }
         assert_eq!(spec["versions"].as_array().map(Vec::len), Some(1));
@@ -149,9 +160,8 @@ fn names_scope_columns_and_subresources_are_the_contracts() {
 /// Every list of ours has keys, a limit, and limits on the texts in it: else a rule over it is beyond the cost budget.
 #[test]
 fn our_own_lists_and_texts_have_limits() {
-    for (path, node) in
-        ours("WorkerDeployment").into_iter().filter(|(path, _)| is_added(path) && path.starts_with(".spec"))
-    {
+    let nodes = ours("WorkerDeployment").into_iter().chain(ours("ClusterConnection"));
+    for (path, node) in nodes.filter(|(path, _)| is_added(path) && path.starts_with(".spec")) {
         let has = |key: &str| node.contains_key(key);
         match node.get("type").and_then(Value::as_str) {
             Some("array") => assert!(has("maxItems") && has("x-kubernetes-list-type"), "{path}: {node:?}"),
@@ -200,7 +210,8 @@ fn a_crd_fits_into_the_annotation_of_a_client_side_apply() {
 fn the_yaml_files_say_the_same_as_the_values() {
     let files = crd_yaml_files();
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["temporal.io_connections.yaml", "temporal.io_workerdeployments.yaml"]);
+    let kinds = ["clusterconnections", "connections", "workerdeployments"];
+    assert_eq!(names, kinds.map(|kind| format!("temporal.io_{kind}.yaml")));
     for ((_, yaml), crd) in files.iter().zip(crds()) {
         assert_eq!(serde_yaml::from_str::<Value>(yaml).expect("YAML"), crd);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kube::core::cel::Validator;
-use operator_core::api::{Connection, WorkerDeployment, crds};
+use operator_core::api::{ClusterConnection, Connection, WorkerDeployment, crds};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -20,7 +20,8 @@ struct Case {
     object: Value,
 }
 
-const TABLES: [(&str, &str); 2] = [
+const TABLES: [(&str, &str); 3] = [
+    ("ClusterConnection", include_str!("../../../tests/e2e/data/cel/cluster_connections.yaml")),
     ("Connection", include_str!("../../../tests/e2e/data/cel/connections.yaml")),
     ("WorkerDeployment", include_str!("../../../tests/e2e/data/cel/worker_deployments.yaml")),
 ];
@@ -88,6 +89,9 @@ fn every_accepted_object_is_read_into_the_types_and_back() {
         for case in cases(text).into_iter().filter(|case| case.accepted) {
             let back = match kind {
                 "Connection" => serde_json::from_value::<Connection>(case.object.clone()).map(serde_json::to_value),
+                "ClusterConnection" => {
+                    serde_json::from_value::<ClusterConnection>(case.object.clone()).map(serde_json::to_value)
+                }
                 _ => serde_json::from_value::<WorkerDeployment>(case.object.clone()).map(serde_json::to_value),
             };
             let back = back.unwrap_or_else(|error| panic!("{}: {error}", case.name)).expect("JSON");

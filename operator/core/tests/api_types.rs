@@ -106,6 +106,8 @@ fn the_reference_names_fields_defaults_and_rules() {
         "| `spec.workerOptions` *required* | object |",
         "| `spec.rollout.strategy` *required* | `Manual`, `AllAtOnce`, `Progressive` |",
         "- `spec.scaling`: minReplicas must not be more than maxReplicas",
+        "| `spec.allowedNamespaces.names` | list of text",
+        "| `spec.allowedNamespaces.selector.matchExpressions[].operator` *required* | `In`, `NotIn`, `Exists`, `DoesNotExist` |",
         "- `object`: spec is required",
     ] {
         assert!(text.contains(line), "{line}\n{text}");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use kube::Api;
 use kube::core::{DynamicObject, ObjectMeta};
 
 use operator_core::api::WorkerDeployment;
@@ -145,7 +146,8 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
     let namespace = &work.fleet.namespace;
     match action {
         Action::Protect => {
-            let protected = apply::set_protected::<WorkerDeployment>(client, work.meta, true).await;
+            let fleets: Api<WorkerDeployment> = Api::namespaced(client.clone(), namespace);
+            let protected = apply::set_protected(&fleets, work.meta, true).await;
             protected.map_err(failed(|| "finalizer of the WorkerDeployment".to_owned()))?;
         }
         Action::Apply { object, digest } => apply_object(work, (object, digest), memory, outcome).await?,

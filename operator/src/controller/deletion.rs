@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use kube::Api;
 use kube::runtime::controller::Action as Requeue;
 use operator_core::api::{DeletionPolicy, WorkerDeployment};
 use operator_core::backoff::RetryClass;
@@ -19,8 +20,8 @@ use super::look::Reconcile;
 use super::memory::{Memory, Rest};
 use super::{connect, report};
 use crate::kube::apply;
+use crate::kube::connection::ConnectionProblem;
 use crate::kube::events::Regarding;
-use crate::kube::observe::ConnectionProblem;
 use crate::temporal::routing::{self, Drained, Routing};
 use crate::temporal::{Connection, Phase, Watch};
 
@@ -85,14 +86,14 @@ pub(super) async fn run(fleet: &Reconcile<'_>, since: Timestamp, memory: &mut Me
 
 /// The channel to the server; none while the Connection or its Secret can't be used.
 async fn connection(fleet: &Reconcile<'_>) -> Result<Option<Arc<Connection>>, Error> {
-    let state = match fleet.connection(false).await {
+    let state = match fleet.connection().await {
         Ok(state) => state,
         Err(ConnectionProblem::Blocked(_)) => return Ok(None),
         Err(ConnectionProblem::Call(error)) => return Err(error.into()),
     };
-    let name = &fleet.wd.spec.worker_options.connection_ref.name;
+    let reference = &fleet.wd.spec.worker_options.connection_ref;
     let (pool, namespace) = (&fleet.ctx.shared.pool, fleet.key.namespace);
-    Ok(connect::connect(pool, namespace, name, &state, Timestamp::now()).ok())
+    Ok(connect::connect(pool, namespace, reference, &state, Timestamp::now()).ok())
 }
 
 /// What the server says of the Worker Deployment: read often, as somebody waits for it.
@@ -134,7 +135,8 @@ impl Pass<'_> {
                 if let Some(left) = left {
                     self.say(&events::deletion_incomplete(&self.deployment_name, left)).await;
                 }
-                apply::set_protected::<WorkerDeployment>(client, &self.fleet.wd.metadata, false).await?;
+                let fleets: Api<WorkerDeployment> = Api::namespaced(client.clone(), namespace);
+                apply::set_protected(&fleets, &self.fleet.wd.metadata, false).await?;
             }
             step => {
                 let Some(connection) = &self.connection else { return Ok(()) };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use kube::runtime::controller::Action as Requeue;
-use operator_core::api::WorkerDeployment;
+use operator_core::api::{ConnectionKind, WorkerDeployment};
 use operator_core::backoff::RetryClass;
 use operator_core::fleet::Fleet;
 use operator_core::observed::{ChildState, FailureClass, KubeState, Observation, TemporalState};
@@ -252,7 +252,9 @@ impl Reconcile<'_> {
             None => {}
         }
         let mut after = RESYNC.min(plan.recheck_after().unwrap_or(RESYNC)).min(again.unwrap_or(RESYNC));
-        if fleet.child.object["spec"]["template"]["spec"]["volumes"].is_array() {
+        // Secrets and labels of namespaces are read, not watched.
+        let may_be_refused = self.wd.spec.worker_options.connection_ref.kind == ConnectionKind::ClusterConnection;
+        if may_be_refused || fleet.child.object["spec"]["template"]["spec"]["volumes"].is_array() {
             after = after.min(CREDENTIALS_RECHECK);
         }
         Ok(Requeue::requeue(after.max(AGAIN)))

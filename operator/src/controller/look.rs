@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use operator_core::api::{WorkerDeployment, WorkerDeploymentStatus};
+use operator_core::api::{Reason, WorkerDeployment, WorkerDeploymentStatus};
 use operator_core::commands;
 use operator_core::cordon::OrderKey;
 use operator_core::fleet::{self, Fleet, Surroundings};
@@ -25,7 +25,8 @@ use super::memory::{Applied, Memory};
 use super::{Context, checkpoint, connect, loads};
 use crate::changes::FleetId;
 use crate::kube::apply;
-use crate::kube::observe::{self, ConnectionProblem, ConnectionState, FleetKey};
+use crate::kube::connection::{self, ConnectionProblem, ConnectionState, Reads};
+use crate::kube::observe::{self, FleetKey};
 use crate::kube::standing;
 use crate::kube::views::PodView;
 use crate::temporal::{Connection, Phase, Watch};
@@ -144,13 +145,13 @@ impl Reconcile<'_> {
         order_key: Option<&OrderKey>,
     ) -> Result<Result<(Fleet, Arc<Connection>), Blocked>, Error> {
         let shared = &self.ctx.shared;
-        let state = match self.connection(false).await {
+        let state = match self.connection().await {
             Ok(state) => state,
             Err(ConnectionProblem::Blocked(blocked)) => return Ok(Err(blocked)),
             Err(ConnectionProblem::Call(error)) => return Err(error.into()),
         };
-        let name = &self.wd.spec.worker_options.connection_ref.name;
-        let connection = match connect::connect(&shared.pool, self.key.namespace, name, &state, Timestamp::now()) {
+        let reference = &self.wd.spec.worker_options.connection_ref;
+        let connection = match connect::connect(&shared.pool, self.key.namespace, reference, &state, Timestamp::now()) {
             Ok(connection) => connection,
             Err(blocked) => return Ok(Err(blocked)),
         };
@@ -169,21 +170,30 @@ impl Reconcile<'_> {
             order_keys: &order_keys,
             uncordonable: &uncordonable,
         };
-        Ok(fleet::resolve(self.wd, &around).map(|fleet| (fleet, connection)).map_err(|invalid| Blocked {
-            reason: operator_core::api::Reason::InvalidSpec,
-            message: invalid.to_string(),
-        }))
+        Ok(fleet::resolve(self.wd, &around)
+            .map(|fleet| (fleet, connection))
+            .map_err(|invalid| Blocked { reason: Reason::InvalidSpec, message: invalid.to_string() }))
     }
 
-    /// The Connection; its Secrets are read again at once when the server refused what they held.
-    pub(super) async fn connection(&self, again: bool) -> Result<ConnectionState, ConnectionProblem> {
+    /// The Connection; its Secrets are read again at once when the server refused what they held. Of a server whose
+    /// ClusterConnection the fleet may not use, nothing is read any more.
+    pub(super) async fn connection(&self) -> Result<ConnectionState, ConnectionProblem> {
         let shared = &self.ctx.shared;
-        let state = observe::connection(&self.ctx.caches, &shared.secrets, self.wd, again).await?;
-        let refused = shared.pool.get(&connect::key(self.key.namespace, &state)).is_some_and(|open| open.refused());
-        if refused && !again {
-            return observe::connection(&self.ctx.caches, &shared.secrets, self.wd, true).await;
+        let state = self.read_connection(false).await;
+        if matches!(&state, Err(ConnectionProblem::Blocked(blocked)) if blocked.reason == Reason::ConnectionNotAllowed)
+        {
+            shared.poller.remove(self.id);
+            shared.heartbeats.remove(self.id);
         }
-        Ok(state)
+        let state = state?;
+        let refused = shared.pool.get(&connect::key(self.key.namespace, &state)).is_some_and(|open| open.refused());
+        if refused { self.read_connection(true).await } else { Ok(state) }
+    }
+
+    async fn read_connection(&self, again: bool) -> Result<ConnectionState, ConnectionProblem> {
+        let shared = &self.ctx.shared;
+        let reads = Reads { secrets: &shared.secrets, namespaces: &shared.namespaces };
+        connection::connection(&self.ctx.caches, reads, self.wd, again).await
     }
 
     /// Says what is to be read of the server from now on.

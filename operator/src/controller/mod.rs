@@ -29,6 +29,7 @@ use operator_core::clock::Clock;
 use crate::kube::directory::Directory;
 use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
+use crate::kube::namespaces::Namespaces;
 use crate::kube::order_key::OrderKeys;
 use crate::kube::secrets::Secrets;
 use crate::kube::watches::Caches;
@@ -57,6 +58,8 @@ pub struct Shared {
     pub directory: Directory,
     /// Secrets that were read lately.
     pub secrets: Secrets,
+    /// Labels of namespaces that were read lately.
+    pub namespaces: Namespaces,
     /// Connections to Temporal.
     pub pool: Arc<Pool>,
     /// Reader of backlog and routing.

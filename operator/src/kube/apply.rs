@@ -3,12 +3,11 @@
 use std::fmt::Debug;
 
 use jiff::Timestamp;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client};
 use operator_core::names;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -229,20 +228,20 @@ where
     }
 }
 
-/// Gives a WorkerDeployment or a Connection the finalizer that keeps it, or takes it away. Nothing else of it is written.
+/// Gives a WorkerDeployment, Connection or ClusterConnection the finalizer that keeps it, or takes it away. Nothing else of it is
+/// written.
 ///
 /// # Errors
 /// [`CallError`]; a conflict when the object changed since it was read.
-pub async fn set_protected<K>(client: &Client, object: &ObjectMeta, protected: bool) -> Result<(), CallError>
+pub async fn set_protected<K>(api: &Api<K>, object: &ObjectMeta, protected: bool) -> Result<(), CallError>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    K: Clone + DeserializeOwned + Debug,
 {
-    let (namespace, name) = (object.namespace.clone().unwrap_or_default(), object.name.clone().unwrap_or_default());
+    let name = object.name.clone().unwrap_or_default();
     let others = object.finalizers.iter().flatten().filter(|one| *one != names::DELETE_PROTECTION_FINALIZER).cloned();
     let own = protected.then(|| names::DELETE_PROTECTION_FINALIZER.to_owned());
     let finalizers: Vec<_> = others.chain(own).collect();
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": object.resource_version}});
-    let api: Api<K> = Api::namespaced(client.clone(), &namespace);
     let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
     match bounded(api.patch_metadata(&name, &params, &Patch::Merge(patch))).await {
         Err(error) if error.is_not_found() => Ok(()),

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod checkpoint;
 pub mod client;
+pub mod connection;
 pub mod directory;
 pub mod dry_run;
 pub mod events;
@@ -10,6 +11,7 @@ pub mod gate;
 pub mod gate_input;
 pub mod index;
 pub mod lease;
+pub mod namespaces;
 pub mod observe;
 pub mod order_key;
 pub mod push_key;

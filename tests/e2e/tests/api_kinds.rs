@@ -17,10 +17,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "kinds";
-const CRDS: [&str; 2] = ["connections.temporal.io", "workerdeployments.temporal.io"];
+const CRDS: [&str; 3] = ["clusterconnections.temporal.io", "connections.temporal.io", "workerdeployments.temporal.io"];
 const LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
-const TABLES: [&str; 3] = [
+const TABLES: [&str; 4] = [
+    include_str!("../data/cel/cluster_connections.yaml"),
     include_str!("../data/cel/connections.yaml"),
     include_str!("../data/cel/worker_deployments.yaml"),
     include_str!("../data/cel/schema.yaml"),
@@ -49,7 +50,7 @@ fn cases(text: &str) -> Result<Vec<Case>> {
     Ok(serde_yaml::from_value::<Table>(yaml)?.cases)
 }
 
-/// The API server alone with both CRDs, applied as a user does.
+/// The API server alone with all CRDs, applied as a user does.
 struct Server {
     control_plane: ControlPlane,
     tools: Tools,
@@ -128,15 +129,15 @@ async fn gone(client: Client, name: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn crds_apply_by_either_way_of_kubectl_and_again() -> Result<()> {
     let server = Server::start().await?;
-    assert_eq!(server.apply(&[]).await?.matches(" created").count(), 2);
-    assert_eq!(server.apply(&[]).await?.matches(" unchanged").count(), 2);
+    assert_eq!(server.apply(&[]).await?.matches(" created").count(), CRDS.len());
+    assert_eq!(server.apply(&[]).await?.matches(" unchanged").count(), CRDS.len());
     server.apply(&["--server-side", "--force-conflicts"]).await?;
     for name in CRDS {
         Api::<CustomResourceDefinition>::all(server.client()).delete(name, &DeleteParams::default()).await?;
         gone(server.client(), name).await?;
     }
     let said = server.apply(&["--server-side"]).await?;
-    assert_eq!(said.matches(" serverside-applied").count(), 2, "{said}");
+    assert_eq!(said.matches(" serverside-applied").count(), CRDS.len(), "{said}");
     server.control_plane.stop()
 }
 
@@ -174,7 +175,10 @@ async fn create(client: Client, name: &str, mut object: Value) -> kube::Result<D
     }
     let kind = object["kind"].as_str().unwrap_or_default();
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("temporal.io", "v1alpha1", kind));
-    let api = Api::<DynamicObject>::namespaced_with(client, NAMESPACE, &resource);
+    let api: Api<DynamicObject> = match kind {
+        "ClusterConnection" => Api::all_with(client, &resource),
+        _ => Api::namespaced_with(client, NAMESPACE, &resource),
+    };
     let object = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
     api.create(&PostParams::default(), &object).await
 }

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use e2e::{HostBed, scenario, suite};
 use operator::{
-    adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, manifests, plan, push,
-    scaling, server,
+    adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, limited, manifests, plan,
+    push, scaling, server, shared,
 };
 
 fn main() -> ExitCode {
@@ -49,6 +49,12 @@ fn main() -> ExitCode {
         scenario!(attach::how_pods_are_replaced_reaches_the_version_that_is_there),
         scenario!(holding::a_connection_that_is_used_goes_when_the_fleet_has_another),
         scenario!(holding::fleets_that_are_deleted_together_after_their_connection_leave_nothing),
+        scenario!(shared::each_namespace_shows_a_certificate_of_its_own),
+        scenario!(shared::a_missing_one_is_named_and_a_change_reaches_every_namespace),
+        scenario!(shared::a_namespace_that_is_not_allowed_keeps_its_pods_and_reads_no_secret),
+        scenario!(shared::one_that_a_fleet_of_any_namespace_uses_stays),
+        scenario!(limited::limited_to_namespaces_it_reads_them_where_it_may_and_keeps_none),
+        scenario!(limited::without_their_kind_all_else_goes_on),
         scenario!(deletion::a_deleted_fleet_has_no_pods_before_it_goes),
         scenario!(deletion::a_deletion_says_what_it_waits_for_and_an_orphan_goes_at_once),
     ])

@@ -231,12 +231,28 @@ fn restricted_to_namespaces_nothing_is_cluster_wide() {
     for namespace in ["team-a", "team-b"] {
         let role =
             of_kind(&objects, "Role").into_iter().find(|role| role["metadata"]["namespace"] == namespace).unwrap();
-        assert_eq!(allowed(&[role]), allowed(&of_kind(&everywhere, "ClusterRole")), "{namespace}");
+        let mut expected = allowed(&of_kind(&everywhere, "ClusterRole"));
+        expected.retain(|rule| !rule.ends_with("/clusterconnections"));
+        assert_eq!(allowed(&[role]), expected, "{namespace}");
         let bindings = of_kind(&objects, "RoleBinding");
         let binding = bindings.iter().find(|binding| binding["metadata"]["namespace"] == namespace).unwrap();
         assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
         assert_eq!(binding["subjects"][0]["namespace"], RELEASE);
     }
+}
+
+#[test]
+fn restricted_to_namespaces_cluster_connections_are_read_where_it_is_said() {
+    let of = |objects: &[Value]| allowed(&of_kind(objects, "ClusterRole"));
+    let verbs = |verbs: &[&str]| -> BTreeSet<_> {
+        verbs.iter().map(|verb| format!("{verb} temporal.io/clusterconnections")).collect()
+    };
+    let rbac = json!({ "restrictWatchNamespaces": ["team-a"], "clusterConnections": true });
+    let objects = render(OPERATOR, &json!({ "rbac": rbac }));
+    assert_eq!(of(&objects), verbs(&["get", "list", "watch"]));
+    assert_eq!(of_kind(&objects, "ClusterRoleBinding")[0]["subjects"][0]["namespace"], RELEASE);
+    // What is kept from going is kept by an operator that sees every fleet.
+    assert!(of(&render(OPERATOR, &json!({}))).is_superset(&verbs(&["get", "list", "watch", "patch"])));
 }
 
 /// Names what differs; the whole of it would fill pages.
@@ -263,9 +279,8 @@ fn the_chart_of_the_kinds_adds_to_them_only_that_an_uninstall_keeps_them() {
         .flat_map(|file| documents(&std::fs::read_to_string(file).unwrap()))
         .map(|crd| (crd["metadata"]["name"].as_str().unwrap().to_owned(), crd))
         .collect();
-    assert!(
-        generated.contains_key("workerdeployments.temporal.io") && generated.contains_key("connections.temporal.io")
-    );
+    let kinds = ["clusterconnections.temporal.io", "connections.temporal.io", "workerdeployments.temporal.io"];
+    assert_eq!(generated.keys().collect::<Vec<_>>(), kinds);
     assert_same(&rendered, &generated);
 }
 

@@ -81,6 +81,8 @@ words! {
         InvalidSpec,
         /// The Connection does not exist.
         ConnectionNotFound,
+        /// The ClusterConnection may not be used in the fleet's namespace.
+        ConnectionNotAllowed,
         /// A Secret of the Connection is missing, of the wrong type, empty, malformed or expired.
         AuthSecretInvalid,
         /// The Temporal server does not answer.

@@ -61,7 +61,7 @@ pub struct TlsConfig {
     pub ca_cert_secret_ref: Option<SecretReference>,
 }
 
-/// A Secret of the same namespace.
+/// A Secret of the same namespace as the fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretReference {
     /// Name of the Secret.
@@ -69,7 +69,7 @@ pub struct SecretReference {
     pub name: String,
 }
 
-/// A key of a Secret or ConfigMap of the same namespace.
+/// A key of a Secret or ConfigMap of the same namespace as the fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct KeySelector {

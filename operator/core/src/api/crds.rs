@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
-use super::{Connection, WorkerDeployment, template};
+use super::{ClusterConnection, Connection, WorkerDeployment, template};
 
 /// The CustomResourceDefinition of every kind, as the API server takes it.
 #[must_use]
 pub fn crds() -> Vec<Value> {
-    [Connection::crd(), WorkerDeployment::crd()]
+    [ClusterConnection::crd(), Connection::crd(), WorkerDeployment::crd()]
         .into_iter()
         .map(|crd| finish(serde_json::to_value(crd).unwrap_or_default()))
         .collect()

@@ -1,9 +1,10 @@
 //! The kinds of group `temporal.io`, version `v1alpha1`: types, schema, conditions.
 //!
-//! `WorkerDeployment` and `Connection` keep the schema of temporal-worker-controller v1.8, "the contract" below, so that
+//! `WorkerDeployment`, `Connection` and `ClusterConnection` keep the schema of temporal-worker-controller v1.8, "the contract" below, so that
 //! manifests written for it apply unchanged. The types are the only source: CRDs and the reference in the docs are printed
 //! from them.
 
+mod cluster_connection;
 pub mod conditions;
 mod connection;
 mod crds;
@@ -18,6 +19,10 @@ mod status;
 mod template;
 mod worker_deployment;
 
+pub use cluster_connection::{
+    Allowance, AllowedNamespaces, ClusterConnection, ClusterConnectionSpec, LabelOperator, LabelRequirement,
+    NamespaceSelector,
+};
 pub use conditions::{
     ConditionStatus, ConditionType, ConditionUpdate, Reason, find_condition, remove_condition, set_condition,
 };

@@ -10,11 +10,13 @@ pub mod gates;
 pub mod holding;
 pub mod kills;
 pub mod leader;
+pub mod limited;
 pub mod manifests;
 pub mod plan;
 pub mod push;
 pub mod scaling;
 pub mod server;
+pub mod shared;
 
 use anyhow::{Result, ensure};
 use e2e::{Ground, eventually};
