@@ -19,6 +19,7 @@ use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
 use crate::kube::namespaces::Namespaces;
 use crate::kube::order_key::OrderKeys;
+use crate::kube::others;
 use crate::kube::secrets::Secrets;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
@@ -71,9 +72,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         result = http::serve_probes(settings.health_probe_bind_address, ready, scope_count, stop.clone()) => {
             result.context("probes")?;
         }
-        result = leadership.keep(lease_client.clone(), &settings.pod_namespace, &me) => {
-            result.context("leader election")?;
-        }
+        result = lead(&leadership, &lease_client, &settings, &me) => result.context("leader election")?,
         result = push_backend::run(push_operator, push_listen, push_metrics) => result.context("push endpoint")?,
         () = scopes::run(start, namespaces, changes) => {}
         () = told_to_end() => tracing::info!("operator ends"),
@@ -82,6 +81,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     checkpoint::save_all(&client, &leadership, &shared).await;
     leadership.release(lease_client, &settings.pod_namespace, &me).await;
     Ok(())
+}
+
+/// Competes for the Lease once no other manager serves the same fleets.
+async fn lead(leadership: &Leadership, client: &Client, settings: &Settings, me: &str) -> anyhow::Result<()> {
+    if settings.leader_elect {
+        others::wait(client, &settings.pod_namespace, &settings.namespaces()).await;
+    }
+    leadership.keep(client.clone(), &settings.pod_namespace, me).await
 }
 
 /// What all scopes share, from the settings.

@@ -14,6 +14,7 @@ pub mod lease;
 pub mod namespaces;
 pub mod observe;
 pub mod order_key;
+pub mod others;
 pub mod push_key;
 pub mod secrets;
 pub mod standing;
