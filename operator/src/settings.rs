@@ -155,8 +155,8 @@ pub struct Settings {
     pub controller_identity: String,
     /// Identities that the operator had before, separated by commas: Worker Deployments that these manage are its own. The one
     /// without the UID is always among them.
-    #[arg(long, env, default_value = "", value_delimiter = ',')]
-    pub former_controller_identities: Vec<String>,
+    #[arg(long, env, alias = "former-controller-identities", default_value = "", value_delimiter = ',')]
+    pub former_identities: Vec<String>,
 }
 
 impl Settings {
@@ -170,7 +170,7 @@ impl Settings {
     /// What the operator, which is `identity` now, was called before.
     #[must_use]
     pub fn former_identities(&self, identity: &str) -> BTreeSet<String> {
-        let named = self.former_controller_identities.iter().map(|name| name.trim());
+        let named = self.former_identities.iter().map(|name| name.trim());
         let all = named.chain([self.controller_identity.as_str()]);
         all.filter(|name| !name.is_empty() && *name != identity).map(ToOwned::to_owned).collect()
     }
@@ -310,8 +310,10 @@ mod tests {
         };
         assert_eq!(former(&[], "temporal-worker-operator/u-1"), ["temporal-worker-operator"]);
         assert_eq!(former(&[], "temporal-worker-operator"), Vec::<String>::new());
-        let flags = ["--controller-identity=a/b", "--former-controller-identities=a/b/u-1, c"];
-        assert_eq!(former(&flags, "a/b/u-2"), ["a/b", "a/b/u-1", "c"]);
+        for named in ["--former-identities=a/b/u-1, c", "--former-controller-identities=a/b/u-1, c"] {
+            let flags = ["--controller-identity=a/b", named];
+            assert_eq!(former(&flags, "a/b/u-2"), ["a/b", "a/b/u-1", "c"]);
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub mod events;
 pub mod explain;
 #[cfg(feature = "k8s")]
 pub mod fleet;
+pub mod identity;
 pub mod last_words;
 pub mod lease;
 pub mod names;

@@ -29,6 +29,11 @@ pub const CORDONABLE_ANNOTATION: &str = "temporal.io/cordonable";
 pub const CORDONED_ANNOTATION: &str = "temporal.io/cordoned";
 /// Annotation on child Deployments, our own: when it was first seen that nobody wants its version, which never had traffic.
 pub const SUPERSEDED_AT_ANNOTATION: &str = "temporal.io/superseded-at";
+/// Annotation on child Deployments, our own: who made them, where that was not this operator. Their pods keep what they were made
+/// with.
+pub const MADE_BY_ANNOTATION: &str = "temporal.io/made-by";
+/// Annotation on a WorkerDeployment, our own: the identity that may be taken over as manager of its Worker Deployment, as it is.
+pub const TAKE_OVER_ANNOTATION: &str = "temporal.io/take-over";
 /// Name of the Secret, in the operator's own namespace, with the private key of its orders.
 pub const ORDER_KEY_SECRET: &str = "temporal-worker-operator-order-key";
 /// Annotation on a WorkerDeployment, our own: the serial number that tokens of the push endpoint must have

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kube::Api;
 use kube::runtime::controller::Action as Requeue;
+use kube::{Api, ResourceExt as _};
 use operator_core::api::{DeletionPolicy, WorkerDeployment};
 use operator_core::backoff::RetryClass;
 use operator_core::deletion::{self, Deletion, Step};
 use operator_core::events;
+use operator_core::identity::reclaimable;
 use operator_core::names;
 use operator_core::observed::{FailureClass, TemporalFailure, TemporalState};
 use operator_core::status;
@@ -57,7 +58,8 @@ pub(super) async fn see(fleet: &Reconcile<'_>, since: Timestamp, memory: &Memory
         kube: &kube,
         temporal: temporal.as_ref(),
         identity: &shared.identity,
-        former_identities: &shared.former_identities,
+        former_identities: &reclaimable(&shared.former_identities, fleet.wd.annotations()),
+        temporal_namespace: &fleet.wd.spec.worker_options.temporal_namespace,
         deployment_name: &deployment_name,
         resting: &memory.resting(),
         since: shared.clock().since(since),

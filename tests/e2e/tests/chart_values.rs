@@ -163,7 +163,7 @@ fn values_reach_the_pods() {
         .collect();
     assert_eq!(*variables["RUNTIME_IMAGE"], format!("localhost:5000/team/runtime@{digest}"));
     assert_eq!(variables["TEMPORAL_CALLS_PER_SECOND"], "60");
-    assert_eq!(variables["FORMER_CONTROLLER_IDENTITIES"], "old/ns/u-1,older");
+    assert_eq!(variables["FORMER_IDENTITIES"], "old/ns/u-1,older");
     assert_eq!(variables["LOG_FORMAT"], "text");
     assert_eq!(variables["LOG_LEVEL"], "debug");
     assert_eq!(variables["RECORD_DECISIONS"], "/recordings/decisions.jsonl");
