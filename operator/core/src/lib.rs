@@ -7,6 +7,8 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(feature = "k8s")]
+pub mod adoption;
+#[cfg(feature = "k8s")]
 pub mod api;
 pub mod backoff;
 #[cfg(feature = "k8s")]

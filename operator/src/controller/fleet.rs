@@ -100,6 +100,7 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
         // What is news while this runs must find its fleet.
         ctx.shared.memories.put(&id, memory.clone());
     }
+    memory.peer_has_fields = !wd.managed_fields().is_empty();
     if memory.written.as_deref() == wd.status.as_ref() {
         memory.written = None;
     }

@@ -10,6 +10,7 @@ use operator_core::api::{Reason, WorkerDeployment, WorkerDeploymentStatus};
 use operator_core::commands;
 use operator_core::cordon::OrderKey;
 use operator_core::fleet::{self, Fleet, Surroundings};
+use operator_core::identity::reclaimable;
 use operator_core::observed::{KubeState, Observation, TemporalState};
 use operator_core::plan::{self, Plan, PlanInput, object_key};
 use operator_core::rollout::{Order, Strategy};
@@ -73,6 +74,7 @@ impl Reconcile<'_> {
             Ok(resolved) => resolved,
             Err(blocked) => return Ok(Err((blocked, kube))),
         };
+        self.tell_target(&fleet, memory);
         loads::add_heartbeats(&shared.heartbeats, self.id, &fleet, &connection, &mut kube);
         self.watch((&fleet, &connection), &kube, memory);
         // What is proven by free slots counts for longer: by those of this look, and not by those of the one before.
@@ -81,6 +83,25 @@ impl Reconcile<'_> {
         self.find_standing(&fleet, &kube, memory).await?;
         let plan = self.plan(&fleet, &kube, &temporal, memory);
         Ok(Ok(Seen { fleet, connection, kube, temporal, plan }))
+    }
+
+    /// Says, once, why the target has another Build ID than its template stands for.
+    fn tell_target(&self, fleet: &Fleet, memory: &mut Memory) {
+        let why = fleet.origin.why();
+        let told = fleet.build_id.clone().filter(|_| why.is_some());
+        if memory.told_target != told {
+            if let (Some(build_id), Some(why)) = (&told, why) {
+                let (namespace, name) = (self.key.namespace, self.key.name);
+                tracing::info!(
+                    namespace,
+                    name,
+                    build_id,
+                    why,
+                    "the target keeps a Build ID that is not the computed one"
+                );
+            }
+            memory.told_target = told;
+        }
     }
 
     /// Finds out of objects that this process never applied whether they stand as it would apply them.
@@ -170,7 +191,7 @@ impl Reconcile<'_> {
             order_keys: &order_keys,
             uncordonable: &uncordonable,
         };
-        Ok(fleet::resolve(self.wd, &around)
+        Ok(fleet::resolve_beside(self.wd, &around, &kube.children)
             .map(|fleet| (fleet, connection))
             .map_err(|invalid| Blocked { reason: Reason::InvalidSpec, message: invalid.to_string() }))
     }
@@ -245,7 +266,7 @@ impl Reconcile<'_> {
             now: self.ctx.shared.started.elapsed(),
             clock: self.ctx.shared.clock(),
             identity: &self.ctx.shared.identity,
-            former_identities: &self.ctx.shared.former_identities,
+            former_identities: &reclaimable(&self.ctx.shared.former_identities, self.wd.annotations()),
             protected: apply::is_protected(&self.wd.metadata),
             order: self.order(fleet, memory),
             gates: &self.gates(fleet, memory),

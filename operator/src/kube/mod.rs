@@ -1,5 +1,6 @@
 //! The Kubernetes side: caches that are pruned before they store, reads, writes. It knows nothing of Temporal.
 
+pub mod adopt;
 pub mod apply;
 pub mod checkpoint;
 pub mod client;

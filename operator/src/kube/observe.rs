@@ -22,7 +22,7 @@ pub fn kube_state(caches: &Caches, fleet: &FleetKey<'_>, known: &impl Knowledge)
     let label = names::deployment_name_label(fleet.name);
     let mut state = KubeState::default();
     for deployment in caches.deployments.group(fleet.namespace, &label) {
-        if deployment.owner_uid.as_deref() == Some(fleet.uid) {
+        if deployment.ownership.is(fleet.name, fleet.uid) {
             state.children.push(deployment.child.clone());
         } else {
             state.foreign_deployments.insert(deployment.child.name.clone());

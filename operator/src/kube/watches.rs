@@ -16,6 +16,7 @@ use operator_core::names;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::adopt;
 use super::gate::Gate;
 use super::index::{Group, Index, View};
 use super::views::{DeploymentView, PodView};
@@ -224,7 +225,7 @@ fn fleets_stream(
 ) -> impl Stream<Item = Result<Guarded<WorkerDeployment>, watcher::Error>> + Send {
     watcher(api, config())
         .default_backoff()
-        .modify(|fleet| fleet.managed_fields_mut().clear())
+        .modify(|fleet| adopt::keep_peers(fleet.managed_fields_mut()))
         .inspect(move |event| match event {
             Ok(Event::Delete(fleet)) => deleted(fleet.uid().as_deref().unwrap_or_default()),
             Ok(_) => {}
