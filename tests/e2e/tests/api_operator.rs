@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use e2e::{HostBed, scenario, suite};
 use operator::{
     adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, limited, manifests, plan,
-    push, scaling, server, shared,
+    push, scaling, server, shared, takeover,
 };
 
 fn main() -> ExitCode {
@@ -42,6 +42,9 @@ fn main() -> ExitCode {
         scenario!(child::a_deployment_of_somebody_else_is_never_touched),
         scenario!(child::what_somebody_changes_is_put_back),
         scenario!(adoption::its_deployment_is_taken_over_without_a_new_pod),
+        scenario!(takeover::what_each_release_left_is_taken_over_without_a_write_to_a_template_or_the_routing),
+        scenario!(takeover::a_foreign_manager_is_named_and_taken_over_once_the_fleet_says_so),
+        scenario!(takeover::a_manager_in_another_namespace_is_named_and_waited_for),
         scenario!(attach::target_and_current_follow_a_changed_connection_and_an_old_version_keeps_its_own),
         scenario!(attach::a_changed_namespace_reaches_the_target_and_the_current_version_works_on_where_it_is),
         scenario!(attach::a_switch_of_credentials_changes_the_pods_wholly),

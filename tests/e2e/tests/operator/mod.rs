@@ -12,11 +12,13 @@ pub mod kills;
 pub mod leader;
 pub mod limited;
 pub mod manifests;
+pub mod peer;
 pub mod plan;
 pub mod push;
 pub mod scaling;
 pub mod server;
 pub mod shared;
+pub mod takeover;
 
 use anyhow::{Result, ensure};
 use e2e::{Ground, eventually};
