@@ -21,9 +21,15 @@ pub async fn wait(client: &Client, own: &str, namespaces: &[String]) {
     loop {
         let leases = match leases(client, namespaces).await {
             Ok(leases) => leases,
-            Err(error) => {
+            Err(error) if error.is_forbidden() => {
                 tracing::warn!(%error, "Leases {LEASE_NAME} of other namespaces can't be read; managers there go unnoticed");
                 return;
+            }
+            // Who can't read these can't get its own either.
+            Err(error) => {
+                tracing::warn!(%error, "Leases {LEASE_NAME} of other namespaces could not be read; they are read again");
+                sleep(AGAIN).await;
+                continue;
             }
         };
         let (verdict, next) = look(&leases, own, &others, start.elapsed(), Timestamp::now());
