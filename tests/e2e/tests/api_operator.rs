@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         scenario!(child::a_deployment_of_somebody_else_is_never_touched),
         scenario!(child::what_somebody_changes_is_put_back),
         scenario!(adoption::its_deployment_is_taken_over_without_a_new_pod),
+        scenario!(adoption::a_template_with_the_hash_of_another_one_is_a_version_of_its_own),
         scenario!(takeover::what_each_release_left_is_taken_over_without_a_write_to_a_template_or_the_routing),
         scenario!(takeover::a_foreign_manager_is_named_and_taken_over_once_the_fleet_says_so),
         scenario!(takeover::a_manager_in_another_namespace_is_named_and_waited_for),
