@@ -13,6 +13,7 @@ pub mod index;
 pub mod lease;
 pub mod namespaces;
 pub mod observe;
+pub mod old_kinds;
 pub mod order_key;
 pub mod push_key;
 pub mod secrets;
