@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{ORDERS_CHILD, orders};
 
 /// The Deployment that it makes for `orders`, by the contract.
-fn theirs(owner_uid: &str, namespace: &str, address: &str) -> Result<Value> {
+pub fn theirs(owner_uid: &str, namespace: &str, address: &str) -> Result<Value> {
     let selector = json!({"temporal.io/deployment-name": "orders", "temporal.io/build-id": "v1.2.3-45d8"});
     let own = &orders()["spec"]["template"];
     let mut template = own.clone();
