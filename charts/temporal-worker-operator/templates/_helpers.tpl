@@ -79,4 +79,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [get]
+# Kinds of temporal-worker-controller before 1.7, never run: patched with the finalizer that keeps one until it is handed over,
+# then with a label.
+- apiGroups: [temporal.io]
+  resources: [temporalworkerdeployments, temporalconnections]
+  verbs: [list, watch, patch]
+- apiGroups: [temporal.io]
+  resources: [temporalworkerdeployments/status, temporalconnections/status]
+  verbs: [patch]
+# Patched with their new owner where a TemporalWorkerDeployment owns them.
+- apiGroups: [temporal.io]
+  resources: [workerresourcetemplates]
+  verbs: [list, patch]
 {{- end -}}

@@ -38,6 +38,8 @@ pub mod lease;
 pub mod names;
 pub mod observed;
 #[cfg(feature = "k8s")]
+pub mod old_kinds;
+#[cfg(feature = "k8s")]
 pub mod plan;
 pub mod polling;
 #[cfg(feature = "k8s")]

@@ -43,6 +43,10 @@ pub const PUSH_TOKEN_SERIAL_ANNOTATION: &str = "temporal.io/push-token-serial";
 pub const PUSH_ADDRESS_ANNOTATION: &str = "temporal.io/push-address";
 /// Finalizer on a WorkerDeployment (the server is cleaned up first) and on a Connection that is in use.
 pub const DELETE_PROTECTION_FINALIZER: &str = "temporal.io/delete-protection";
+/// Finalizer on a TemporalWorkerDeployment or TemporalConnection that is not handed over yet.
+pub const MIGRATION_GUARD_FINALIZER: &str = "temporal.io/migration-guard";
+/// Label on a TemporalWorkerDeployment: `true` once its WorkerDeployment has all that it owned.
+pub const MIGRATED_LABEL: &str = "temporal.io/migrated-to-wd";
 /// Metadata key on a version in Temporal: which controller routes it.
 pub const CONTROLLER_METADATA: &str = "temporal.io/controller";
 /// Metadata key on a version in Temporal: the version of that controller.

@@ -7,6 +7,19 @@ use serde_json::{Map, Value, json};
 
 type Nodes = BTreeMap<String, Map<String, Value>>;
 
+/// Kinds of ours, each with the kind of the contract that it is held to. The spec and status of a ClusterConnection are a
+/// Connection's.
+const KINDS: &[(&str, &str)] = &[
+    ("ClusterConnection", "Connection"),
+    ("Connection", "Connection"),
+    ("TemporalConnection", "TemporalConnection"),
+    ("TemporalWorkerDeployment", "TemporalWorkerDeployment"),
+    ("WorkerDeployment", "WorkerDeployment"),
+];
+
+/// Kinds of the contract that are still to come.
+const MISSING: &[&str] = &["WorkerResourceTemplate"];
+
 /// Nodes that are ours, with everything below them.
 const ADDED: [&str; 23] = [
     ".spec.allowedNamespaces",
@@ -64,13 +77,21 @@ fn ours(kind: &str) -> Nodes {
     nodes
 }
 
+fn contracts() -> Map<String, Value> {
+    let text = include_str!("data/crd-schema.json");
+    let mut whole: Map<String, Value> = serde_json::from_str(text).expect("the contract is JSON");
+    match whole.remove("kinds") {
+        Some(Value::Object(kinds)) => kinds,
+        other => panic!("no kinds: {other:?}"),
+    }
+}
+
 fn contract(kind: &str) -> Value {
-    let text = match kind {
-        // The spec and status of both are one.
-        "Connection" | "ClusterConnection" => include_str!("data/contract_connection.json"),
-        _ => include_str!("data/contract_workerdeployment.json"),
-    };
-    serde_json::from_str(text).expect("the contract is JSON")
+    contracts().remove(kind).expect(kind)
+}
+
+fn is_deprecated(kind: &str) -> bool {
+    kind.starts_with("Temporal")
 }
 
 fn is_added(path: &str) -> bool {
@@ -79,7 +100,7 @@ fn is_added(path: &str) -> bool {
         .any(|added| path.strip_prefix(added).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[', '{'])))
 }
 
-/// What a contract's node may have beside the contract: rules of our own, and fewer required fields.
+/// What a contract's node may have beside the contract: rules of our own, and fewer required fields. Nothing of a deprecated kind.
 fn relax(path: &str, contract: &mut Map<String, Value>, ours: &Map<String, Value>) {
     if path == ".spec" && contract.get("required") == Some(&json!(["rollout", "sunset", "template", "workerOptions"])) {
         contract.insert("required".into(), json!(["workerOptions"]));
@@ -94,12 +115,11 @@ fn relax(path: &str, contract: &mut Map<String, Value>, ours: &Map<String, Value
     }
 }
 
-fn differences(kind: &str) -> Vec<String> {
-    let ours = ours(kind);
-    let contract: Nodes = serde_json::from_value(contract(kind)["schema"].clone()).expect("flat nodes");
+fn differences(kind: &str, ours: &Nodes, contract: Nodes) -> Vec<String> {
+    let may_be_added = |path: &str| is_added(path) && (!is_deprecated(kind) || path.starts_with(".status"));
     let mut found: Vec<String> = ours
         .keys()
-        .filter(|path| !contract.contains_key(*path) && !is_added(path))
+        .filter(|path| !contract.contains_key(*path) && !may_be_added(path))
         .map(|p| format!("{p}: ours alone"))
         .collect();
     for (path, mut node) in contract {
@@ -107,7 +127,9 @@ fn differences(kind: &str) -> Vec<String> {
             found.push(format!("{path}: missing"));
             continue;
         };
-        relax(&path, &mut node, own);
+        if !is_deprecated(kind) {
+            relax(&path, &mut node, own);
+        }
         if node != *own {
             found.push(format!("{path}: contract {}, ours {}", Value::Object(node), Value::Object(own.clone())));
         }
@@ -115,39 +137,84 @@ fn differences(kind: &str) -> Vec<String> {
     found
 }
 
-#[test]
-fn every_node_of_worker_deployment_is_the_contracts() {
-    assert_eq!(differences("WorkerDeployment"), Vec::<String>::new());
+fn contract_nodes(kind: &str) -> Nodes {
+    serde_json::from_value(contract(kind)["schema"].clone()).expect("flat nodes")
 }
 
 #[test]
-fn every_node_of_connection_is_the_contracts() {
-    assert_eq!(differences("Connection"), Vec::<String>::new());
+fn every_node_of_every_kind_is_the_contracts() {
+    for (kind, theirs) in KINDS {
+        assert_eq!(differences(kind, &ours(kind), contract_nodes(theirs)), Vec::<String>::new(), "{kind}");
+    }
 }
 
 #[test]
-fn every_node_of_cluster_connection_is_that_of_the_contracts_connection() {
-    assert_eq!(differences("ClusterConnection"), Vec::<String>::new());
+fn no_kind_is_left_out() {
+    let there: BTreeSet<_> = crds().iter().map(|crd| crd["spec"]["names"]["kind"].to_string()).collect();
+    let held: BTreeSet<_> = KINDS.iter().map(|(kind, _)| format!("{kind:?}")).collect();
+    assert_eq!(there, held);
+    let held: BTreeSet<_> = KINDS.iter().map(|(_, theirs)| *theirs).chain(MISSING.iter().copied()).collect();
+    assert_eq!(contracts().keys().map(String::as_str).collect::<BTreeSet<_>>(), held);
+}
+
+/// Every attribute of every node counts: each that is taken away or changed is a difference.
+#[test]
+fn a_node_that_is_not_the_contracts_is_found() {
+    let relaxed = [".", ".spec", ".spec.rollout.steps[]"];
+    for (kind, theirs) in KINDS {
+        let (ours, contract) = (ours(kind), contract_nodes(theirs));
+        let mut attributes = BTreeSet::new();
+        for (path, node) in &contract {
+            for (key, value) in node {
+                // One of each kind of attribute; where ours may say more, only of a kind where it may not.
+                let is_relaxed = relaxed.contains(&path.as_str()) && !is_deprecated(kind);
+                if is_relaxed || !attributes.insert(key.clone()) {
+                    continue;
+                }
+                let differs = |changed: Option<Value>| {
+                    let mut ours = ours.clone();
+                    let node = ours.get_mut(path).expect(path);
+                    match changed {
+                        Some(value) => _ = node.insert(key.clone(), value),
+                        None => _ = node.remove(key),
+                    }
+                    differences(kind, &ours, contract.clone()).len()
+                };
+                assert_eq!(differs(Some(value.clone())), 0, "{kind} {path} {key}");
+                assert_eq!(differs(Some(json!("other"))), 1, "{kind} {path} {key}");
+                assert_eq!(differs(None), 1, "{kind} {path} {key}");
+            }
+        }
+        assert!(attributes.contains("type") && attributes.contains("pattern"), "{kind}: {attributes:?}");
+        let without = |path: &str| {
+            differences(
+                kind,
+                &ours.iter().filter(|(own, _)| *own != path).map(|(p, n)| (p.clone(), n.clone())).collect(),
+                contract.clone(),
+            )
+        };
+        assert_eq!(without(".status"), [".status: missing"], "{kind}");
+    }
 }
 
 #[test]
 fn names_scope_columns_and_subresources_are_the_contracts() {
     let cluster_names = json!({"kind": "ClusterConnection", "listKind": "ClusterConnectionList",
         "plural": "clusterconnections", "singular": "clusterconnection"});
-    for kind in ["Connection", "ClusterConnection", "WorkerDeployment"] {
-        let (ours, contract) = (crd(kind), contract(kind));
+    for (kind, theirs) in KINDS {
+        let (ours, contract) = (crd(kind), contract(theirs));
         let spec = &ours["spec"];
-        let is_of_cluster = kind == "ClusterConnection";
+        let is_of_cluster = *kind == "ClusterConnection";
         assert_eq!(spec["group"], "temporal.io");
-        assert_eq!(spec["scope"], if is_of_cluster { "Cluster" } else { "Namespaced" });
+        assert_eq!(spec["scope"], if is_of_cluster { json!("Cluster") } else { contract["scope"].clone() });
         let names = if is_of_cluster { &cluster_names } else { &contract["names"] };
         for (name, value) in names.as_object().expect("names") {
             assert_eq!(spec["names"].get(name), Some(value), "{kind} {name}");
         }
         assert_eq!(spec["versions"].as_array().map(Vec::len), Some(1));
         let version = &spec["versions"][0];
-        for key in ["name", "served", "storage", "subresources"] {
-            assert_eq!(version[key], contract["version"][key], "{kind} {key}");
+        for key in ["name", "served", "storage", "subresources", "deprecated", "deprecationWarning"] {
+            assert_eq!(version.get(key), contract["version"].get(key), "{kind} {key}");
         }
         let added = ["Ready", "Desired", "Backlog"];
         let columns = version["additionalPrinterColumns"].as_array().expect("columns").iter();
@@ -210,7 +277,8 @@ fn a_crd_fits_into_the_annotation_of_a_client_side_apply() {
 fn the_yaml_files_say_the_same_as_the_values() {
     let files = crd_yaml_files();
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-    let kinds = ["clusterconnections", "connections", "workerdeployments"];
+    let kinds =
+        ["clusterconnections", "connections", "temporalconnections", "temporalworkerdeployments", "workerdeployments"];
     assert_eq!(names, kinds.map(|kind| format!("temporal.io_{kind}.yaml")));
     for ((_, yaml), crd) in files.iter().zip(crds()) {
         assert_eq!(serde_yaml::from_str::<Value>(yaml).expect("YAML"), crd);

@@ -86,6 +86,11 @@ fn the_words_of_the_contract_are_kept() {
         "ConnectionHealthy",
         "ActivePollers",
         "PollerStatusUnknown",
+        "Deprecated",
+        "WorkerDeploymentExists",
+        "MigratedToWorkerDeployment",
+        "MigratedToConnection",
+        "DeletingPendingMigration",
     ];
     for word in reasons {
         assert!(Reason::ALL.iter().any(|reason| reason.as_str() == word), "{word}");

@@ -166,6 +166,7 @@ impl Operator {
             client: self.client.clone(),
             leadership: self.leadership.clone(),
             caches: Arc::new(self.caches(fleet, wanted).await?),
+            old_kinds: Arc::default(),
             shared: self.shared.clone(),
         };
         let name = format!("{}/{}", fleet.namespace().unwrap_or_default(), fleet.name_any());

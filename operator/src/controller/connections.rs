@@ -27,6 +27,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 pub(super) async fn hold(ctx: Arc<Context>) {
     ctx.caches.wait_until_ready().await;
     let mut led = ctx.leadership.clone().gained().boxed();
+    let mut changed = ctx.caches.uses_changed.subscribe();
     let mut backoff = Backoff::default();
     loop {
         let mut pause = RESYNC;
@@ -36,7 +37,7 @@ pub(super) async fn hold(ctx: Arc<Context>) {
         }
         let woken = async {
             tokio::select! {
-                () = ctx.caches.uses_changed.notified() => {}
+                _ = changed.changed() => {}
                 _ = led.next() => {}
             }
         };

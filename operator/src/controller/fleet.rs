@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::carry_out::{Failure, Outcome, Work, carry_out};
 use super::look::{Reconcile, Seen};
 use super::memory::Memory;
-use super::{Context, checkpoint, cordon, deletion, gates, report};
+use super::{Context, checkpoint, cordon, deletion, gates, old_kinds, report};
 use crate::changes::FleetId;
 use crate::kube::apply;
 use crate::kube::client::CallError;
@@ -137,6 +137,11 @@ fn is_settled(stage: &Stage) -> bool {
 
 impl Reconcile<'_> {
     async fn run(&self, memory: &mut Memory) -> Result<Requeue, Error> {
+        match old_kinds::holds(self.ctx, &self.key) {
+            Some(None) => return Ok(Requeue::requeue(AGAIN)),
+            Some(Some(blocked)) => return self.report_blocked(&blocked, &self.observe_kube(None), memory).await,
+            None => {}
+        }
         let order_key = self.ctx.shared.order_keys.get(&self.ctx.leadership).await;
         let mut seen = match self.see(order_key.as_ref(), memory).await? {
             Ok(seen) => seen,

@@ -14,6 +14,7 @@ mod gates;
 pub mod loads;
 mod look;
 pub mod memory;
+mod old_kinds;
 pub(crate) mod preview;
 pub mod push;
 pub mod report;
@@ -30,6 +31,7 @@ use crate::kube::directory::Directory;
 use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
 use crate::kube::namespaces::Namespaces;
+use crate::kube::old_kinds::OldKinds;
 use crate::kube::order_key::OrderKeys;
 use crate::kube::secrets::Secrets;
 use crate::kube::watches::Caches;
@@ -48,6 +50,8 @@ pub struct Context {
     pub leadership: Arc<Leadership>,
     /// Caches of the scope that the fleet is in.
     pub caches: Arc<Caches>,
+    /// Objects of deprecated kinds in that scope.
+    pub old_kinds: Arc<OldKinds>,
     /// What is common to all scopes.
     pub shared: Arc<Shared>,
 }

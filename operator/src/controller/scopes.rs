@@ -9,11 +9,12 @@ use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::ObjectRef;
 use operator_core::api::WorkerDeployment;
+use operator_core::old_kinds::OldKind;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::fleet::{self, Error};
-use super::{Context, Shared, connections};
+use super::{Context, Shared, connections, old_kinds};
 use crate::changes::{Changes, FleetId};
 use crate::kube::lease::Leadership;
 use crate::kube::watches::{self, FleetRef, Guarded};
@@ -74,6 +75,7 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
         client: start.client.clone(),
         leadership: start.leadership.clone(),
         caches: caches.clone(),
+        old_kinds: Arc::default(),
         shared: start.shared.clone(),
     });
     let touched = select(scope.touched, references(changes, start.shared.clone()).boxed());
@@ -83,6 +85,7 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
         ready.send_modify(|scopes| *scopes += 1);
     });
     let holding = connections::hold(ctx.clone());
+    let handing_over = old_kinds::hand_over(ctx.clone(), namespace.as_deref());
     let led = start.leadership.clone().gained();
     let caches = scope.caches.clone();
     let running = Controller::for_stream(scope.changed, scope.caches.fleets.clone())
@@ -96,6 +99,7 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
                 async move {
                     // Nothing is decided on a cache that has not been filled.
                     caches.wait_until_ready().await;
+                    ctx.old_kinds.wait_until_known(OldKind::WorkerDeployment).await;
                     fleet::reconcile(object, ctx).await
                 }
             },
@@ -110,6 +114,7 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
     tokio::select! {
         () = running => {}
         () = holding => {}
+        () = handing_over => {}
     }
 }
 

@@ -14,6 +14,7 @@ pub mod index;
 pub mod lease;
 pub mod namespaces;
 pub mod observe;
+pub mod old_kinds;
 pub mod order_key;
 pub mod others;
 pub mod push_key;

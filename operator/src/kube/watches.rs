@@ -14,7 +14,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use operator_core::api::{ClusterConnection, Connection, ConnectionKind, ConnectionRef, WorkerDeployment};
 use operator_core::names;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::adopt;
 use super::gate::Gate;
@@ -23,8 +23,8 @@ use super::views::{DeploymentView, PodView};
 
 /// Objects of a first list that are read at a time.
 const PAGE: u32 = 100;
-/// Time until it is asked again for ClusterConnections where the operator may not read them, or their kind is not installed.
-const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// Time until it is asked again for objects that the operator may not read, or whose kind is not installed.
+pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// A WorkerDeployment, or why what is stored under its name is none.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -44,7 +44,7 @@ pub struct Caches {
     /// Whether the scope is all namespaces, so that every fleet is in these caches.
     pub has_all_fleets: bool,
     /// Told of each change of [`Caches::fleets`], [`Caches::connections`] or [`Caches::cluster_connections`].
-    pub uses_changed: Notify,
+    pub uses_changed: watch::Sender<()>,
     /// Open once [`Caches::fleets`] is filled.
     fleets_filled: Gate,
     /// Open once [`Caches::connections`] is filled.
@@ -80,7 +80,7 @@ impl Caches {
             refused: Mutex::default(),
             has_all_fleets,
             cluster_connections_filled: Gate::default(),
-            uses_changed: Notify::new(),
+            uses_changed: watch::Sender::new(()),
             fleets_filled: Gate::default(),
             connections_filled: Gate::default(),
             deployments: Index::default(),
@@ -201,7 +201,7 @@ pub fn start(client: &Client, namespace: Option<&str>, deleted: impl Fn(&str) + 
 }
 
 /// In small pages: what a page takes while it is read is never given back whole.
-fn config() -> watcher::Config {
+pub(super) fn config() -> watcher::Config {
     watcher::Config::default().page_size(PAGE)
 }
 
@@ -234,7 +234,7 @@ fn fleets_stream(
         .reflect(writer)
         .inspect(move |event| {
             open_when_filled(event, &caches.fleets_filled);
-            caches.uses_changed.notify_one();
+            caches.uses_changed.send_replace(());
         })
         .applied_objects()
         .predicate_filter(
@@ -256,7 +256,7 @@ fn connections_stream(
         .reflect(writer)
         .inspect(move |event| open_when_filled(event, &filled.connections_filled))
         .touched_objects()
-        .inspect(move |_| changed.uses_changed.notify_one())
+        .inspect(move |_| changed.uses_changed.send_replace(()))
         .filter_map(|connection| future::ready(connection.ok()))
         .flat_map(move |connection| {
             let namespace = connection.namespace().unwrap_or_default();
@@ -284,13 +284,13 @@ fn cluster_connections_stream(
             event
         })
         .touched_objects()
-        .inspect(move |_| changed.uses_changed.notify_one())
+        .inspect(move |_| changed.uses_changed.send_replace(()))
         .filter_map(|connection| future::ready(connection.ok()))
         .flat_map(move |connection| futures::stream::iter(caches.fleets_connected(None, &connection.name_any())))
 }
 
 /// What the API server says where the kind can't be read at all.
-fn refusal<K>(event: &Result<Event<K>, watcher::Error>) -> Option<String> {
+pub(super) fn refusal<K>(event: &Result<Event<K>, watcher::Error>) -> Option<String> {
     match event {
         Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
             if status.is_forbidden() || status.is_not_found() =>

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use e2e::{HostBed, scenario, suite};
 use operator::{
-    adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, limited, manifests, plan,
-    push, scaling, server, shared, takeover,
+    adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, limited, manifests,
+    old_kinds, plan, push, scaling, server, shared, takeover,
 };
 
 fn main() -> ExitCode {
@@ -59,6 +59,8 @@ fn main() -> ExitCode {
         scenario!(shared::one_that_a_fleet_of_any_namespace_uses_stays),
         scenario!(limited::limited_to_namespaces_it_reads_them_where_it_may_and_keeps_none),
         scenario!(limited::without_their_kind_all_else_goes_on),
+        scenario!(old_kinds::a_fleet_of_the_old_kind_is_handed_over_and_goes_only_then),
+        scenario!(old_kinds::without_the_old_kinds_all_else_goes_on_and_later_they_are_found),
         scenario!(deletion::a_deleted_fleet_has_no_pods_before_it_goes),
         scenario!(deletion::a_deletion_says_what_it_waits_for_and_an_orphan_goes_at_once),
     ])

@@ -279,7 +279,13 @@ fn the_chart_of_the_kinds_adds_to_them_only_that_an_uninstall_keeps_them() {
         .flat_map(|file| documents(&std::fs::read_to_string(file).unwrap()))
         .map(|crd| (crd["metadata"]["name"].as_str().unwrap().to_owned(), crd))
         .collect();
-    let kinds = ["clusterconnections.temporal.io", "connections.temporal.io", "workerdeployments.temporal.io"];
+    let kinds = [
+        "clusterconnections.temporal.io",
+        "connections.temporal.io",
+        "temporalconnections.temporal.io",
+        "temporalworkerdeployments.temporal.io",
+        "workerdeployments.temporal.io",
+    ];
     assert_eq!(generated.keys().collect::<Vec<_>>(), kinds);
     assert_same(&rendered, &generated);
 }

@@ -151,6 +151,16 @@ words! {
         SLOMissed,
         /// Too few tasks started lately to tell.
         TooFewTasks,
+        /// The kind is deprecated, and nothing of the new kind has the object's name.
+        Deprecated,
+        /// A WorkerDeployment of its name is there and gets what the object owns.
+        WorkerDeploymentExists,
+        /// The WorkerDeployment of its name has all that the object owned.
+        MigratedToWorkerDeployment,
+        /// There is a Connection of its name.
+        MigratedToConnection,
+        /// Its deletion waits until the object of the new kind is there and has what it owns.
+        DeletingPendingMigration,
     }
 }
 

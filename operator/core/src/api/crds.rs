@@ -5,15 +5,21 @@ use std::collections::BTreeMap;
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
-use super::{ClusterConnection, Connection, WorkerDeployment, template};
+use super::{ClusterConnection, Connection, TemporalConnection, TemporalWorkerDeployment, WorkerDeployment, template};
 
 /// The CustomResourceDefinition of every kind, as the API server takes it.
 #[must_use]
 pub fn crds() -> Vec<Value> {
-    [ClusterConnection::crd(), Connection::crd(), WorkerDeployment::crd()]
-        .into_iter()
-        .map(|crd| finish(serde_json::to_value(crd).unwrap_or_default()))
-        .collect()
+    [
+        ClusterConnection::crd(),
+        Connection::crd(),
+        TemporalConnection::crd(),
+        TemporalWorkerDeployment::crd(),
+        WorkerDeployment::crd(),
+    ]
+    .into_iter()
+    .map(|crd| finish(serde_json::to_value(crd).unwrap_or_default()))
+    .collect()
 }
 
 /// File name and YAML of every CustomResourceDefinition.

@@ -9,6 +9,7 @@ pub mod conditions;
 mod connection;
 mod crds;
 mod duration;
+mod old_kinds;
 mod reference;
 mod rollout;
 mod runtime;
@@ -29,6 +30,10 @@ pub use conditions::{
 pub use connection::{Connection, ConnectionSpec, ConnectionStatus, KeySelector, SecretReference, TlsConfig};
 pub use crds::{crd_yaml_files, crds};
 pub use duration::{DurationError, GoDuration};
+pub use old_kinds::{
+    OldConnectionRef, OldRolloutSpec, OldRolloutStep, OldWorkerOptions, TemporalConnection, TemporalConnectionSpec,
+    TemporalConnectionStatus, TemporalWorkerDeployment, TemporalWorkerDeploymentSpec,
+};
 pub use reference::reference_markdown;
 pub use rollout::{
     GateInputSource, GateSpec, OnGateFailure, RollbackSpec, RollbackStrategy, RolloutSpec, RolloutStep,

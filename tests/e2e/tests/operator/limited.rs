@@ -21,12 +21,13 @@ use serde_json::json;
 use super::shared::{SharedConnection, orders_on};
 use super::{is_blocked, orders, runs};
 
-const RELEASE: &str = "temporal-worker-operator";
+/// Name of the operator's release, and its Kubernetes namespace.
+pub const RELEASE: &str = "temporal-worker-operator";
 /// What is refused is asked for again each minute.
-const ASKED_AGAIN: Duration = Duration::from_secs(120);
+pub const ASKED_AGAIN: Duration = Duration::from_secs(120);
 
 /// A kubeconfig with the rights of the chart's account.
-fn kubeconfig(control_plane: &ControlPlane, folder: &Path) -> Result<PathBuf> {
+pub fn kubeconfig(control_plane: &ControlPlane, folder: &Path) -> Result<PathBuf> {
     let mut config = serde_json::to_value(Kubeconfig::read_from(control_plane.kubeconfig_path())?)?;
     config["users"][0]["user"]["as"] = json!(format!("system:serviceaccount:{RELEASE}:{RELEASE}"));
     let path = folder.join("kubeconfig");
@@ -34,7 +35,8 @@ fn kubeconfig(control_plane: &ControlPlane, folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn helm(tools: &Tools, control_plane: &ControlPlane, settings: &[&str]) -> Result<()> {
+/// Installs the chart for namespace `limited`, or as the settings say.
+pub fn helm(tools: &Tools, control_plane: &ControlPlane, settings: &[&str]) -> Result<()> {
     let chart = ["upgrade", "--install", RELEASE, "charts/temporal-worker-operator", "--namespace", RELEASE];
     let output = Command::new(tools.program("helm")?)
         .current_dir(source_root())

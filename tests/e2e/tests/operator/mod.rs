@@ -12,6 +12,7 @@ pub mod kills;
 pub mod leader;
 pub mod limited;
 pub mod manifests;
+pub mod old_kinds;
 pub mod peer;
 pub mod plan;
 pub mod push;
