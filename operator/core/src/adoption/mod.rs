@@ -3,9 +3,9 @@
 
 mod fields;
 mod owner;
-mod target;
+mod version;
 
 pub use fields::{PEER_MANAGERS, of_child, of_fleet};
 pub use owner::Ownership;
-pub(crate) use target::kept_hash;
-pub use target::{Candidates, Chosen, Origin, choose};
+pub(crate) use version::kept_hash;
+pub use version::{Candidates, Chosen, Origin, choose};
