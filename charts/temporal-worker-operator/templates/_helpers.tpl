@@ -79,4 +79,5 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [get]
+{{ include "operator.templateRules" . }}
 {{- end -}}

@@ -8,8 +8,11 @@ use serde_json::{Map, Value, json};
 type Nodes = BTreeMap<String, Map<String, Value>>;
 
 /// Nodes that are ours, with everything below them.
-const ADDED: [&str; 23] = [
+const ADDED: [&str; 26] = [
     ".spec.allowedNamespaces",
+    ".spec.roles",
+    ".status.versions[].apiVersion",
+    ".status.versions[].kind",
     ".spec.deploymentStrategy",
     ".spec.deletionPolicy",
     ".spec.rollout.paused",
@@ -68,6 +71,7 @@ fn contract(kind: &str) -> Value {
     let text = match kind {
         // The spec and status of both are one.
         "Connection" | "ClusterConnection" => include_str!("data/contract_connection.json"),
+        "WorkerResourceTemplate" => include_str!("data/contract_workerresourcetemplate.json"),
         _ => include_str!("data/contract_workerdeployment.json"),
     };
     serde_json::from_str(text).expect("the contract is JSON")
@@ -131,10 +135,15 @@ fn every_node_of_cluster_connection_is_that_of_the_contracts_connection() {
 }
 
 #[test]
+fn every_node_of_worker_resource_template_is_the_contracts() {
+    assert_eq!(differences("WorkerResourceTemplate"), Vec::<String>::new());
+}
+
+#[test]
 fn names_scope_columns_and_subresources_are_the_contracts() {
     let cluster_names = json!({"kind": "ClusterConnection", "listKind": "ClusterConnectionList",
         "plural": "clusterconnections", "singular": "clusterconnection"});
-    for kind in ["Connection", "ClusterConnection", "WorkerDeployment"] {
+    for kind in ["Connection", "ClusterConnection", "WorkerDeployment", "WorkerResourceTemplate"] {
         let (ours, contract) = (crd(kind), contract(kind));
         let spec = &ours["spec"];
         let is_of_cluster = kind == "ClusterConnection";

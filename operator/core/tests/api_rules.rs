@@ -20,10 +20,11 @@ struct Case {
     object: Value,
 }
 
-const TABLES: [(&str, &str); 3] = [
+const TABLES: [(&str, &str); 4] = [
     ("ClusterConnection", include_str!("../../../tests/e2e/data/cel/cluster_connections.yaml")),
     ("Connection", include_str!("../../../tests/e2e/data/cel/connections.yaml")),
     ("WorkerDeployment", include_str!("../../../tests/e2e/data/cel/worker_deployments.yaml")),
+    ("WorkerResourceTemplate", include_str!("../../../tests/e2e/data/cel/worker_resource_templates.yaml")),
 ];
 
 fn cases(text: &str) -> Vec<Case> {

@@ -86,6 +86,9 @@ fn the_words_of_the_contract_are_kept() {
         "ConnectionHealthy",
         "ActivePollers",
         "PollerStatusUnknown",
+        "AllVersionsApplied",
+        "ApplyFailed",
+        "WorkerDeploymentNotFound",
     ];
     for word in reasons {
         assert!(Reason::ALL.iter().any(|reason| reason.as_str() == word), "{word}");

@@ -167,6 +167,7 @@ impl Operator {
             leadership: self.leadership.clone(),
             caches: Arc::new(self.caches(fleet, wanted).await?),
             shared: self.shared.clone(),
+            templates: Arc::default(),
         };
         let name = format!("{}/{}", fleet.namespace().unwrap_or_default(), fleet.name_any());
         let planned = preview::preview(&ctx, fleet, &self.changes).await;

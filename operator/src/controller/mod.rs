@@ -19,6 +19,7 @@ pub mod push;
 pub mod report;
 mod route;
 pub mod scopes;
+pub mod templates;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub struct Context {
     pub caches: Arc<Caches>,
     /// What is common to all scopes.
     pub shared: Arc<Shared>,
+    /// What the templates of this scope know of its fleets.
+    pub templates: Arc<templates::Board>,
 }
 
 /// What all scopes share.
@@ -70,6 +73,8 @@ pub struct Shared {
     pub heartbeats: Arc<Heartbeats>,
     /// Sender of orders to pods.
     pub cordons: Arc<Cordons>,
+    /// What WorkerResourceTemplates may be.
+    pub templates: templates::Rules,
     /// The key of these orders.
     pub order_keys: OrderKeys,
     /// What is remembered of each fleet.

@@ -22,8 +22,8 @@ use super::views::{DeploymentView, PodView};
 
 /// Objects of a first list that are read at a time.
 const PAGE: u32 = 100;
-/// Time until it is asked again for ClusterConnections where the operator may not read them, or their kind is not installed.
-const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// Time until it is asked again for objects that the operator may not read, or whose kind is not installed.
+pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// A WorkerDeployment, or why what is stored under its name is none.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -200,11 +200,11 @@ pub fn start(client: &Client, namespace: Option<&str>, deleted: impl Fn(&str) + 
 }
 
 /// In small pages: what a page takes while it is read is never given back whole.
-fn config() -> watcher::Config {
+pub(super) fn config() -> watcher::Config {
     watcher::Config::default().page_size(PAGE)
 }
 
-fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+pub(super) fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
     K::DynamicType: Default,
@@ -289,7 +289,7 @@ fn cluster_connections_stream(
 }
 
 /// What the API server says where the kind can't be read at all.
-fn refusal<K>(event: &Result<Event<K>, watcher::Error>) -> Option<String> {
+pub(super) fn refusal<K>(event: &Result<Event<K>, watcher::Error>) -> Option<String> {
     match event {
         Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
             if status.is_forbidden() || status.is_not_found() =>

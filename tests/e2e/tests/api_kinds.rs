@@ -17,13 +17,19 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "kinds";
-const CRDS: [&str; 3] = ["clusterconnections.temporal.io", "connections.temporal.io", "workerdeployments.temporal.io"];
+const CRDS: [&str; 4] = [
+    "clusterconnections.temporal.io",
+    "connections.temporal.io",
+    "workerdeployments.temporal.io",
+    "workerresourcetemplates.temporal.io",
+];
 const LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 5] = [
     include_str!("../data/cel/cluster_connections.yaml"),
     include_str!("../data/cel/connections.yaml"),
     include_str!("../data/cel/worker_deployments.yaml"),
+    include_str!("../data/cel/worker_resource_templates.yaml"),
     include_str!("../data/cel/schema.yaml"),
 ];
 

@@ -18,6 +18,7 @@ mod schema;
 mod status;
 mod template;
 mod worker_deployment;
+mod worker_resource_template;
 
 pub use cluster_connection::{
     Allowance, AllowedNamespaces, ClusterConnection, ClusterConnectionSpec, LabelOperator, LabelRequirement,
@@ -27,6 +28,7 @@ pub use conditions::{
     ConditionStatus, ConditionType, ConditionUpdate, Reason, find_condition, remove_condition, set_condition,
 };
 pub use connection::{Connection, ConnectionSpec, ConnectionStatus, KeySelector, SecretReference, TlsConfig};
+pub(crate) use crds::sorted;
 pub use crds::{crd_yaml_files, crds};
 pub use duration::{DurationError, GoDuration};
 pub use reference::reference_markdown;
@@ -52,6 +54,10 @@ pub use worker_deployment::{
     ConnectionKind, ConnectionRef, DEFAULT_PROGRESS_DEADLINE_SECONDS, DeletionPolicy, DeploymentStrategy,
     DeploymentStrategyType, RollingUpdate, SidecarSpec, Versioning, WorkerDeployment, WorkerDeploymentSpec,
     WorkerOptions,
+};
+pub use worker_resource_template::{
+    CopyStatus, FleetReference, TemplateRole, WorkerResourceTemplate, WorkerResourceTemplateSpec,
+    WorkerResourceTemplateStatus,
 };
 
 /// API group of every kind.

@@ -12,4 +12,5 @@ mod remembered;
 mod runtime;
 mod sidecar;
 mod status;
+mod templates;
 mod versions;

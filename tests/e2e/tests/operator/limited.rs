@@ -26,7 +26,7 @@ const RELEASE: &str = "temporal-worker-operator";
 const ASKED_AGAIN: Duration = Duration::from_secs(120);
 
 /// A kubeconfig with the rights of the chart's account.
-fn kubeconfig(control_plane: &ControlPlane, folder: &Path) -> Result<PathBuf> {
+pub fn kubeconfig(control_plane: &ControlPlane, folder: &Path) -> Result<PathBuf> {
     let mut config = serde_json::to_value(Kubeconfig::read_from(control_plane.kubeconfig_path())?)?;
     config["users"][0]["user"]["as"] = json!(format!("system:serviceaccount:{RELEASE}:{RELEASE}"));
     let path = folder.join("kubeconfig");

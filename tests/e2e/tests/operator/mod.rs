@@ -17,6 +17,8 @@ pub mod push;
 pub mod scaling;
 pub mod server;
 pub mod shared;
+pub mod template_authors;
+pub mod templates;
 
 use anyhow::{Result, ensure};
 use e2e::{Ground, eventually};
