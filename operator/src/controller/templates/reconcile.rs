@@ -92,7 +92,7 @@ impl Templates {
     }
 
     async fn run(&self, template: &WorkerResourceTemplate) -> Result<Requeue, Error> {
-        let Some(mut subject) = self.look(template).await? else { return Ok(Requeue::requeue(UNSEEN)) };
+        let Some(mut subject) = self.look(template).await else { return Ok(Requeue::requeue(UNSEEN)) };
         let is_off = subject.is_off();
         let steps = if is_off { Vec::new() } else { plan(&subject.input()) };
         if let Some(announced) = subject.report(&[]).announce(&steps) {
@@ -115,7 +115,7 @@ impl Templates {
     }
 
     /// Finds out what a template is to be; none while its fleet was not seen yet.
-    async fn look<'a>(&self, object: &'a WorkerResourceTemplate) -> Result<Option<Subject<'a>>, Error> {
+    async fn look<'a>(&self, object: &'a WorkerResourceTemplate) -> Option<Subject<'a>> {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let uid = object.uid().unwrap_or_default();
         let fleet = object.spec.fleet();
@@ -125,16 +125,16 @@ impl Templates {
         let rules = &self.ctx.shared.templates;
         if let Err(why) = rules.policy.check().await {
             subject.refusal = Some(Refusal::without_policy(&why));
-            return Ok(Some(subject));
+            return Some(subject);
         }
         let key = ObjectRef::<Guarded<WorkerDeployment>>::new(fleet).within(&subject.namespace);
         let Some(found) = self.ctx.caches.fleets.get(&key) else {
             subject.refusal = Some(Refusal::without_fleet(fleet, &subject.namespace));
-            return Ok(Some(subject));
+            return Some(subject);
         };
         let fleet_uid = found.uid().unwrap_or_default();
-        let Some(seen) = self.ctx.templates.picture(&FleetId::from(fleet_uid.as_str())) else { return Ok(None) };
-        self.adopt(object, fleet, &fleet_uid).await?;
+        let seen = self.ctx.templates.picture(&FleetId::from(fleet_uid.as_str()))?;
+        self.adopt(object, fleet, &fleet_uid).await;
         let wrong = validate(&object.spec.template, &rules.allowed);
         subject.refusal = match wrong.as_slice() {
             [] if seen.is_scaled && scales(&object.spec.template) => Some(Refusal::scaled(fleet)),
@@ -142,12 +142,16 @@ impl Templates {
             wrong => Some(Refusal::invalid(wrong)),
         };
         subject.picture = seen;
-        Ok(Some(subject))
+        Some(subject)
     }
 
-    async fn adopt(&self, object: &WorkerResourceTemplate, fleet: &str, uid: &str) -> Result<(), CallError> {
-        let Some(_permit) = self.ctx.leadership.permit().await else { return Ok(()) };
-        copies::adopt(&self.ctx.client, &object.metadata, fleet, uid).await
+    /// What fails is tried again at the next look: copies don't wait for it. While the peer is scaled to zero, its webhook refuses
+    /// every change of a template.
+    async fn adopt(&self, object: &WorkerResourceTemplate, fleet: &str, uid: &str) {
+        let Some(_permit) = self.ctx.leadership.permit().await else { return };
+        if let Err(error) = copies::adopt(&self.ctx.client, &object.metadata, fleet, uid).await {
+            tracing::warn!(namespace = object.namespace(), name = object.name_any(), %error, "owner of the template not set");
+        }
     }
 
     async fn write(&self, subject: &mut Subject<'_>, status: WorkerResourceTemplateStatus) -> Result<(), CallError> {
