@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::Changes;
-use crate::controller::{Shared, checkpoint, memory::Memories, push as push_backend, scopes};
+use crate::controller::{Shared, checkpoint, memory::Memories, push as push_backend, scopes, templates::Rules};
 use crate::kube::client::{bounded, clients};
 use crate::kube::directory::Directory;
 use crate::kube::events::Events;
@@ -115,6 +115,7 @@ pub(crate) fn shared(
         cordons,
         order_keys: OrderKeys::new(client.clone(), &settings.pod_namespace),
         memories: Memories::default(),
+        templates: Rules::new(client, &settings.templates),
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics,
         runtime_image: settings.runtime_image.clone(),

@@ -1,5 +1,7 @@
 //! Flags, and environment variables of the same names, as validated settings.
 
+mod templates;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,6 +11,8 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::explain::Output;
+
+pub use templates::TemplateSettings;
 
 /// Runs fleets of Temporal Workers on Kubernetes: versions, rollouts and scaling.
 #[derive(Debug, Parser)]
@@ -147,6 +151,9 @@ pub struct Settings {
     /// How the push endpoint is served.
     #[command(flatten)]
     pub push: PushSettings,
+    /// What WorkerResourceTemplates may be.
+    #[command(flatten)]
+    pub templates: TemplateSettings,
     /// Most old versions of a fleet that have work or pods beside which a new one is begun.
     #[arg(long, env = "CONTROLLER_MAX_DEPLOYMENT_VERSIONS_INELIGIBLE_FOR_DELETION", default_value_t = 75)]
     pub max_deployment_versions_ineligible_for_deletion: usize,

@@ -87,8 +87,5 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [temporal.io]
   resources: [temporalworkerdeployments/status, temporalconnections/status]
   verbs: [patch]
-# Patched with their new owner where a TemporalWorkerDeployment owns them.
-- apiGroups: [temporal.io]
-  resources: [workerresourcetemplates]
-  verbs: [list, patch]
+{{ include "operator.templateRules" . }}
 {{- end -}}

@@ -45,6 +45,8 @@ pub mod polling;
 #[cfg(feature = "k8s")]
 pub mod preview;
 pub mod push_token;
+#[cfg(feature = "k8s")]
+pub mod resource_template;
 pub mod rollout;
 pub mod scaling;
 #[cfg(feature = "k8s")]

@@ -58,6 +58,8 @@ pub const LEASE_NAME: &str = "98e39f52.temporal.io";
 pub const PUSH_KEY_SECRET: &str = "temporal-worker-operator-push";
 /// Field manager of everything that is applied.
 pub const FIELD_MANAGER: &str = "temporal-worker-operator";
+/// Field manager of the copies of WorkerResourceTemplates: the peer's, so that those that it made stand as they are.
+pub const TEMPLATE_FIELD_MANAGER: &str = "temporal-worker-controller";
 /// Field manager of writes to the `scale` subresource.
 pub const SCALER_FIELD_MANAGER: &str = "temporal-worker-operator/scaler";
 
@@ -122,7 +124,7 @@ fn head(text: &str, bytes: usize) -> &[u8] {
 }
 
 /// Runs of what a DNS label can't hold become a dash, letters become lower-case.
-fn dns_label(text: &[u8]) -> String {
+pub(crate) fn dns_label(text: &[u8]) -> String {
     replace_runs(text, |c| c.is_ascii_alphanumeric() || c == b'-').to_ascii_lowercase()
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use kube::core::cel::Validator;
 use operator_core::api::{
-    ClusterConnection, Connection, TemporalConnection, TemporalWorkerDeployment, WorkerDeployment, crds,
+    ClusterConnection, Connection, TemporalConnection, TemporalWorkerDeployment, WorkerDeployment,
+    WorkerResourceTemplate, crds,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,12 +23,13 @@ struct Case {
     object: Value,
 }
 
-const TABLES: [(&str, &str); 5] = [
+const TABLES: [(&str, &str); 6] = [
     ("ClusterConnection", include_str!("../../../tests/e2e/data/cel/cluster_connections.yaml")),
     ("Connection", include_str!("../../../tests/e2e/data/cel/connections.yaml")),
     ("TemporalConnection", include_str!("../../../tests/e2e/data/cel/temporal_connections.yaml")),
     ("TemporalWorkerDeployment", include_str!("../../../tests/e2e/data/cel/temporal_worker_deployments.yaml")),
     ("WorkerDeployment", include_str!("../../../tests/e2e/data/cel/worker_deployments.yaml")),
+    ("WorkerResourceTemplate", include_str!("../../../tests/e2e/data/cel/worker_resource_templates.yaml")),
 ];
 
 fn cases(text: &str) -> Vec<Case> {
@@ -106,6 +108,9 @@ fn every_accepted_object_is_read_into_the_types_and_back() {
                 }
                 "TemporalWorkerDeployment" => {
                     serde_json::from_value::<TemporalWorkerDeployment>(case.object.clone()).map(serde_json::to_value)
+                }
+                "WorkerResourceTemplate" => {
+                    serde_json::from_value::<WorkerResourceTemplate>(case.object.clone()).map(serde_json::to_value)
                 }
                 _ => serde_json::from_value::<WorkerDeployment>(case.object.clone()).map(serde_json::to_value),
             };

@@ -91,6 +91,9 @@ fn the_words_of_the_contract_are_kept() {
         "MigratedToWorkerDeployment",
         "MigratedToConnection",
         "DeletingPendingMigration",
+        "AllVersionsApplied",
+        "ApplyFailed",
+        "WorkerDeploymentNotFound",
     ];
     for word in reasons {
         assert!(Reason::ALL.iter().any(|reason| reason.as_str() == word), "{word}");

@@ -168,6 +168,7 @@ impl Operator {
             caches: Arc::new(self.caches(fleet, wanted).await?),
             old_kinds: Arc::default(),
             shared: self.shared.clone(),
+            templates: Arc::default(),
         };
         let name = format!("{}/{}", fleet.namespace().unwrap_or_default(), fleet.name_any());
         let planned = preview::preview(&ctx, fleet, &self.changes).await;

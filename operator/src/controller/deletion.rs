@@ -49,6 +49,7 @@ pub(super) struct Seen {
 /// The API server could not be asked.
 pub(super) async fn see(fleet: &Reconcile<'_>, since: Timestamp, memory: &Memory) -> Result<Seen, Error> {
     let kube = fleet.observe_kube(None);
+    fleet.show_templates(&kube, None);
     let connection = connection(fleet).await?;
     let temporal = connection.as_ref().map(|connection| look(fleet, connection));
     let deployment_name = names::temporal_deployment_name(fleet.key.namespace, fleet.key.name);

@@ -72,7 +72,10 @@ impl Reconcile<'_> {
         let mut kube = self.observe_kube(order_key);
         let (fleet, connection) = match self.resolve(&kube, order_key).await? {
             Ok(resolved) => resolved,
-            Err(blocked) => return Ok(Err((blocked, kube))),
+            Err(blocked) => {
+                self.show_templates(&kube, None);
+                return Ok(Err((blocked, kube)));
+            }
         };
         self.tell_target(&fleet, memory);
         loads::add_heartbeats(&shared.heartbeats, self.id, &fleet, &connection, &mut kube);
@@ -82,6 +85,7 @@ impl Reconcile<'_> {
         self.remember(&fleet, &kube, &temporal, memory).await?;
         self.find_standing(&fleet, &kube, memory).await?;
         let plan = self.plan(&fleet, &kube, &temporal, memory);
+        self.show_templates(&kube, Some((&fleet, &temporal, &plan)));
         Ok(Ok(Seen { fleet, connection, kube, temporal, plan }))
     }
 

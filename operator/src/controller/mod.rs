@@ -20,6 +20,7 @@ pub mod push;
 pub mod report;
 mod route;
 pub mod scopes;
+pub mod templates;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub struct Context {
     pub old_kinds: Arc<OldKinds>,
     /// What is common to all scopes.
     pub shared: Arc<Shared>,
+    /// What the templates of this scope know of its fleets.
+    pub templates: Arc<templates::Board>,
 }
 
 /// What all scopes share.
@@ -74,6 +77,8 @@ pub struct Shared {
     pub heartbeats: Arc<Heartbeats>,
     /// Sender of orders to pods.
     pub cordons: Arc<Cordons>,
+    /// What WorkerResourceTemplates may be.
+    pub templates: templates::Rules,
     /// The key of these orders.
     pub order_keys: OrderKeys,
     /// What is remembered of each fleet.

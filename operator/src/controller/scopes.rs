@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::fleet::{self, Error};
+use super::templates::{self, Board};
 use super::{Context, Shared, connections, old_kinds};
 use crate::changes::{Changes, FleetId};
 use crate::kube::lease::Leadership;
@@ -61,8 +62,11 @@ async fn route(changes: Arc<Changes>, shared: Arc<Shared>, scopes: Vec<(Option<S
 
 async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
     let shared = start.shared.clone();
+    let board = Arc::new(Board::default());
+    let shown = board.clone();
     let scope = watches::start(&start.client, namespace.as_deref(), move |uid| {
         let fleet = FleetId::from(uid);
+        shown.forget(&fleet);
         shared.poller.remove(&fleet);
         shared.scraper.remove(&fleet);
         shared.cordons.remove(&fleet);
@@ -77,6 +81,7 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
         caches: caches.clone(),
         old_kinds: Arc::default(),
         shared: start.shared.clone(),
+        templates: board,
     });
     let touched = select(scope.touched, references(changes, start.shared.clone()).boxed());
     let ready = start.ready.clone();
@@ -86,6 +91,7 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
     });
     let holding = connections::hold(ctx.clone());
     let handing_over = old_kinds::hand_over(ctx.clone(), namespace.as_deref());
+    let templates = templates::run(ctx.clone(), namespace.as_deref(), start.stop.clone());
     let led = start.leadership.clone().gained();
     let caches = scope.caches.clone();
     let running = Controller::for_stream(scope.changed, scope.caches.fleets.clone())
@@ -112,7 +118,7 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
             }
         });
     tokio::select! {
-        () = running => {}
+        _ = future::join(running, templates) => {}
         () = holding => {}
         () = handing_over => {}
     }

@@ -21,5 +21,6 @@ pub mod push_key;
 pub mod secrets;
 pub mod standing;
 pub mod status;
+pub mod templates;
 pub mod views;
 pub mod watches;

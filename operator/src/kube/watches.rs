@@ -205,7 +205,7 @@ pub(super) fn config() -> watcher::Config {
     watcher::Config::default().page_size(PAGE)
 }
 
-fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+pub(super) fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
     K::DynamicType: Default,

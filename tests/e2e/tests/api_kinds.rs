@@ -17,23 +17,25 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "kinds";
-const CRDS: [&str; 5] = [
+const CRDS: [&str; 6] = [
     "clusterconnections.temporal.io",
     "connections.temporal.io",
     "temporalconnections.temporal.io",
     "temporalworkerdeployments.temporal.io",
     "workerdeployments.temporal.io",
+    "workerresourcetemplates.temporal.io",
 ];
 /// What is said of every object of a deprecated kind.
 const NOT_CREATED: &str = "is deprecated and cannot be created. Use";
 const LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     include_str!("../data/cel/cluster_connections.yaml"),
     include_str!("../data/cel/connections.yaml"),
     include_str!("../data/cel/temporal_connections.yaml"),
     include_str!("../data/cel/temporal_worker_deployments.yaml"),
     include_str!("../data/cel/worker_deployments.yaml"),
+    include_str!("../data/cel/worker_resource_templates.yaml"),
     include_str!("../data/cel/schema.yaml"),
 ];
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use e2e::{HostBed, scenario, suite};
 use operator::{
     adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, limited, manifests,
-    old_kinds, plan, push, scaling, server, shared, takeover,
+    old_kinds, plan, push, scaling, server, shared, takeover, template_authors, templates,
 };
 
 fn main() -> ExitCode {
@@ -61,6 +61,10 @@ fn main() -> ExitCode {
         scenario!(limited::without_their_kind_all_else_goes_on),
         scenario!(old_kinds::a_fleet_of_the_old_kind_is_handed_over_and_goes_only_then),
         scenario!(old_kinds::without_the_old_kinds_all_else_goes_on_and_later_they_are_found),
+        scenario!(templates::every_version_gets_a_copy_of_each_kind_and_drift_is_mended, minutes 12),
+        scenario!(templates::roles_and_the_owner_of_replicas_decide_which_copies_there_are, minutes 12),
+        scenario!(template_authors::an_author_can_do_no_more_by_a_template_than_without),
+        scenario!(templates::without_the_policy_they_are_off),
         scenario!(deletion::a_deleted_fleet_has_no_pods_before_it_goes),
         scenario!(deletion::a_deletion_says_what_it_waits_for_and_an_orphan_goes_at_once),
     ])

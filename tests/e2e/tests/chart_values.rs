@@ -107,6 +107,11 @@ fn a_value_of_the_wrong_kind_is_refused_with_its_place() {
         ("/temporalCallsPerSecond", json!({ "temporalCallsPerSecond": 0 })),
         ("/rbac/restrictWatchNamespaces", json!({ "rbac": { "restrictWatchNamespaces": ["a", "a"] } })),
         ("/rbac/restrictWatchNamespaces/0", json!({ "rbac": { "restrictWatchNamespaces": ["Not_A_Name"] } })),
+        (
+            "/workerResourceTemplate/allowedResources/0/resources/0",
+            json!({ "workerResourceTemplate": { "allowedResources": [
+                { "kinds": ["Any"], "apiGroups": ["a"], "resources": ["*"] }] } }),
+        ),
         ("/resources/limits/memory", json!({ "resources": { "limits": { "memory": "256Mx" } } })),
     ];
     for (at, values) in cases {
@@ -218,7 +223,8 @@ fn secrets_are_only_got_by_name_and_nothing_is_allowed_wholesale() {
     assert!(allowed.iter().all(|rule| !rule.contains('*')), "{allowed:?}");
     // Versions that nobody wants any more.
     let deletes: Vec<_> = allowed.iter().filter(|rule| rule.starts_with("delete")).collect();
-    assert_eq!(deletes, ["delete /configmaps", "delete apps/deployments"]);
+    let copies = "delete autoscaling/horizontalpodautoscalers";
+    assert_eq!(deletes, ["delete /configmaps", "delete apps/deployments", copies]);
 }
 
 #[test]
@@ -232,7 +238,9 @@ fn restricted_to_namespaces_nothing_is_cluster_wide() {
         let role =
             of_kind(&objects, "Role").into_iter().find(|role| role["metadata"]["namespace"] == namespace).unwrap();
         let mut expected = allowed(&of_kind(&everywhere, "ClusterRole"));
-        expected.retain(|rule| !rule.ends_with("/clusterconnections"));
+        let of_cluster = ["/clusterconnections", "/horizontalpodautoscalers"];
+        expected
+            .retain(|rule| !of_cluster.iter().any(|of| rule.ends_with(of)) && !rule.contains("admissionregistration"));
         assert_eq!(allowed(&[role]), expected, "{namespace}");
         let bindings = of_kind(&objects, "RoleBinding");
         let binding = bindings.iter().find(|binding| binding["metadata"]["namespace"] == namespace).unwrap();
@@ -253,6 +261,43 @@ fn restricted_to_namespaces_cluster_connections_are_read_where_it_is_said() {
     assert_eq!(of_kind(&objects, "ClusterRoleBinding")[0]["subjects"][0]["namespace"], RELEASE);
     // What is kept from going is kept by an operator that sees every fleet.
     assert!(of(&render(OPERATOR, &json!({}))).is_superset(&verbs(&["get", "list", "watch", "patch"])));
+}
+
+#[test]
+fn templates_are_on_with_their_policy_and_the_operator_has_their_rights_only_then() {
+    let entry = json!({ "kinds": ["ScaledObject"], "apiGroups": ["keda.sh"], "resources": ["scaledobjects"] });
+    let rendered = |restricted: Value, create: bool| {
+        let rbac = json!({ "restrictWatchNamespaces": restricted, "resourceTemplates": true });
+        let templates = json!({ "allowedResources": [entry], "policy": { "create": create } });
+        render(OPERATOR, &json!({ "rbac": rbac, "workerResourceTemplate": templates }))
+    };
+    let of = |objects: &[Value]| allowed(&[of_kind(objects, "ClusterRole"), of_kind(objects, "Role")].concat());
+    let variables = |objects: &[Value]| of_kind(objects, "Deployment")[0]["spec"].to_string();
+    for restricted in [json!([]), json!(["team-a"])] {
+        let objects = rendered(restricted.clone(), true);
+        let (policies, bindings) =
+            (of_kind(&objects, "ValidatingAdmissionPolicy"), of_kind(&objects, "ValidatingAdmissionPolicyBinding"));
+        assert_eq!(policies[0]["spec"]["failurePolicy"], "Fail");
+        assert_eq!(bindings[0]["spec"]["policyName"], policies[0]["metadata"]["name"]);
+        assert_eq!(bindings[0]["spec"]["validationActions"], json!(["Deny"]));
+        let namespaces = &bindings[0]["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"][0]["values"];
+        assert_eq!(*namespaces, if restricted == json!([]) { Value::Null } else { restricted.clone() });
+        let verbs = ["create", "delete", "get", "patch"].map(|verb| format!("{verb} keda.sh/scaledobjects"));
+        let rules = of(&objects);
+        assert_eq!(rules.iter().filter(|rule| rule.contains("keda.sh")).cloned().collect::<Vec<_>>(), verbs);
+        assert!(!rules.iter().any(|rule| rule.contains("autoscaling")), "the default is replaced: {rules:?}");
+        let role = of_kind(&objects, "ClusterRole")
+            .into_iter()
+            .find(|role| role["metadata"]["name"] == policies[0]["metadata"]["name"]);
+        assert_eq!(role.unwrap()["rules"][0]["resourceNames"][0], policies[0]["metadata"]["name"]);
+        let name = policies[0]["metadata"]["name"].as_str().unwrap();
+        assert!(variables(&objects).contains(name) && variables(&objects).contains("ALLOWED_KINDS"));
+        let without = rendered(restricted, false);
+        assert!(of_kind(&without, "ValidatingAdmissionPolicy").is_empty());
+        assert!(
+            !of(&without).iter().any(|rule| rule.contains("keda.sh")) && !variables(&without).contains("ALLOWED_KINDS")
+        );
+    }
 }
 
 /// Names what differs; the whole of it would fill pages.
@@ -280,13 +325,15 @@ fn the_chart_of_the_kinds_adds_to_them_only_that_an_uninstall_keeps_them() {
         .map(|crd| (crd["metadata"]["name"].as_str().unwrap().to_owned(), crd))
         .collect();
     let kinds = [
-        "clusterconnections.temporal.io",
-        "connections.temporal.io",
-        "temporalconnections.temporal.io",
-        "temporalworkerdeployments.temporal.io",
-        "workerdeployments.temporal.io",
+        "clusterconnections",
+        "connections",
+        "temporalconnections",
+        "temporalworkerdeployments",
+        "workerdeployments",
+        "workerresourcetemplates",
     ];
-    assert_eq!(generated.keys().collect::<Vec<_>>(), kinds);
+    let kinds = kinds.map(|kind| format!("{kind}.temporal.io"));
+    assert_eq!(generated.keys().cloned().collect::<Vec<_>>(), kinds);
     assert_same(&rendered, &generated);
 }
 

@@ -161,6 +161,16 @@ words! {
         MigratedToConnection,
         /// Its deletion waits until the object of the new kind is there and has what it owns.
         DeletingPendingMigration,
+        /// Every version that is to have a copy of the template has it.
+        AllVersionsApplied,
+        /// A copy could not be applied or deleted.
+        ApplyFailed,
+        /// The WorkerDeployment that a template names does not exist.
+        WorkerDeploymentNotFound,
+        /// Nobody checks what authors of templates may do: the policy is not installed.
+        PolicyNotInstalled,
+        /// The template scales Deployments whose replicas `spec.scaling` decides.
+        ReplicasOwnedByScaling,
     }
 }
 

@@ -19,6 +19,7 @@ mod schema;
 mod status;
 mod template;
 mod worker_deployment;
+mod worker_resource_template;
 
 pub use cluster_connection::{
     Allowance, AllowedNamespaces, ClusterConnection, ClusterConnectionSpec, LabelOperator, LabelRequirement,
@@ -28,6 +29,7 @@ pub use conditions::{
     ConditionStatus, ConditionType, ConditionUpdate, Reason, find_condition, remove_condition, set_condition,
 };
 pub use connection::{Connection, ConnectionSpec, ConnectionStatus, KeySelector, SecretReference, TlsConfig};
+pub(crate) use crds::sorted;
 pub use crds::{crd_yaml_files, crds};
 pub use duration::{DurationError, GoDuration};
 pub use old_kinds::{
@@ -57,6 +59,10 @@ pub use worker_deployment::{
     ConnectionKind, ConnectionRef, DEFAULT_PROGRESS_DEADLINE_SECONDS, DeletionPolicy, DeploymentStrategy,
     DeploymentStrategyType, RollingUpdate, SidecarSpec, Versioning, WorkerDeployment, WorkerDeploymentSpec,
     WorkerOptions,
+};
+pub use worker_resource_template::{
+    CopyStatus, FleetReference, TemplateRole, WorkerResourceTemplate, WorkerResourceTemplateSpec,
+    WorkerResourceTemplateStatus,
 };
 
 /// API group of every kind.

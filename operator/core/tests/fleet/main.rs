@@ -13,4 +13,5 @@ mod remembered;
 mod runtime;
 mod sidecar;
 mod status;
+mod templates;
 mod versions;

@@ -20,6 +20,8 @@ pub mod scaling;
 pub mod server;
 pub mod shared;
 pub mod takeover;
+pub mod template_authors;
+pub mod templates;
 
 use anyhow::{Result, ensure};
 use e2e::{Ground, eventually};
