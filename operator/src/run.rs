@@ -12,8 +12,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::Changes;
+use crate::compat;
 use crate::controller::{Shared, checkpoint, memory::Memories, push as push_backend, scopes};
-use crate::kube::client::{bounded, clients};
+use crate::kube::client::{bounded, clients_of};
 use crate::kube::directory::Directory;
 use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
@@ -33,7 +34,8 @@ use crate::{http, push, temporal, workers};
 /// When it can't start, or when a part of it fails; the process then ends and is started anew.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (push_listen, push_address) = (settings.push.listen()?, settings.push.advertised()?);
-    let (client, lease_client) = clients().await.context("no way to the Kubernetes API")?;
+    let (client, lease_client) =
+        clients_of(settings.kubeconfig.as_deref()).await.context("no way to the Kubernetes API")?;
     let registry = Registry::new();
     let metrics = Metrics::register(&registry)?;
     let changes = Changes::new();
@@ -65,6 +67,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         stop: stop.clone(),
         ready: ready.clone(),
     };
+    for line in compat::unused(&settings.unused, |name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+        tracing::warn!("{line}");
+    }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?namespaces, "operator starts");
     tokio::select! {
         result = http::serve_metrics(settings.metrics_bind_address, registry, stop.clone()) => result.context("metrics")?,

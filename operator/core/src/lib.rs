@@ -32,6 +32,8 @@ pub mod explain;
 pub mod fleet;
 pub mod last_words;
 pub mod lease;
+#[cfg(feature = "k8s")]
+pub mod migrate;
 pub mod names;
 pub mod observed;
 #[cfg(feature = "k8s")]
