@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use e2e::{HostBed, scenario, suite};
 use operator::{
-    adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, limited, manifests, plan,
-    push, scaling, server, shared,
+    adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, limited, manifests, migrate,
+    plan, push, scaling, server, shared,
 };
 
 fn main() -> ExitCode {
@@ -22,6 +22,8 @@ fn main() -> ExitCode {
         scenario!(scaling::a_dry_run_is_explained_and_changes_no_replicas),
         scenario!(plan::it_says_what_the_operator_then_does_and_writes_nothing),
         scenario!(plan::what_can_not_be_planned_is_named_with_its_remedy),
+        scenario!(migrate::what_stands_in_the_way_is_listed_until_nothing_does),
+        scenario!(migrate::what_replaces_a_deployment_is_taken_by_the_api_server),
         scenario!(leader::one_of_two_writes_and_a_paused_leader_never_again),
         scenario!(push::a_call_of_the_server_raises_a_fleet_from_zero_through_either_replica),
         scenario!(connections::a_missing_connection_is_named_and_found_when_it_appears),

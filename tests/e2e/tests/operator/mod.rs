@@ -12,6 +12,7 @@ pub mod kills;
 pub mod leader;
 pub mod limited;
 pub mod manifests;
+pub mod migrate;
 pub mod plan;
 pub mod push;
 pub mod scaling;
