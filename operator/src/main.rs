@@ -31,7 +31,8 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Some(Command::Migrate(command)) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            return Ok(ExitCode::from(runtime.block_on(cli::migrate::run(&command, std::io::stdout()))?));
+            let check = cli::migrate::run(&command, cli.settings.kubeconfig.as_deref(), std::io::stdout());
+            return Ok(ExitCode::from(runtime.block_on(check)?));
         }
         Some(Command::DeleteFleets { timeout }) => {
             telemetry::start(&cli.settings)?;

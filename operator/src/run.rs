@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use prometheus::Registry;
@@ -21,6 +22,7 @@ use crate::kube::lease::Leadership;
 use crate::kube::namespaces::Namespaces;
 use crate::kube::order_key::OrderKeys;
 use crate::kube::secrets::Secrets;
+use crate::kube::served;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::settings::Settings;
@@ -71,16 +73,21 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         tracing::warn!("{line}");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?namespaces, "operator starts");
+    // Before that, nothing leads, looks or writes.
+    let kinds = served::wait(client.clone()).shared();
     tokio::select! {
         result = http::serve_metrics(settings.metrics_bind_address, registry, stop.clone()) => result.context("metrics")?,
         result = http::serve_probes(settings.health_probe_bind_address, ready, scope_count, stop.clone()) => {
             result.context("probes")?;
         }
-        result = leadership.keep(lease_client.clone(), &settings.pod_namespace, &me) => {
+        result = kinds.clone().then(|()| leadership.keep(lease_client.clone(), &settings.pod_namespace, &me)) => {
             result.context("leader election")?;
         }
         result = push_backend::run(push_operator, push_listen, push_metrics) => result.context("push endpoint")?,
-        () = scopes::run(start, namespaces, changes) => {}
+        () = kinds.then(|()| scopes::run(start, namespaces, changes)) => {}
+        fields = served::lost(client.clone()) => bail!(
+            "the API server lacks fields that it had ({}): install the chart of the kinds of this version", fields.join(", ")
+        ),
         () = told_to_end() => tracing::info!("operator ends"),
     }
     stop.cancel();

@@ -46,6 +46,8 @@ pub mod rollout;
 pub mod scaling;
 #[cfg(feature = "k8s")]
 pub mod schedule;
+#[cfg(feature = "k8s")]
+pub mod served;
 pub mod standing;
 #[cfg(feature = "k8s")]
 pub mod status;

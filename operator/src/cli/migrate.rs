@@ -5,6 +5,7 @@ mod replace;
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
@@ -18,7 +19,7 @@ use operator_core::migrate::{Cluster, Kind, Listed, Query, Report, Scope, check}
 use serde_json::Value;
 
 use super::explain::Output;
-use crate::kube::client::{CallError, bounded, clients};
+use crate::kube::client::{CallError, bounded, clients_of};
 
 /// Something has to be changed first.
 const BLOCKED: u8 = 1;
@@ -81,8 +82,8 @@ pub struct ReplaceArguments {
 ///
 /// # Errors
 /// There is no way to the cluster, or what is named can't be read or replaced.
-pub async fn run(command: &MigrateCommand, mut out: impl Write) -> Result<u8> {
-    let (client, _) = clients().await.context("no way to the Kubernetes API; is KUBECONFIG set?")?;
+pub async fn run(command: &MigrateCommand, kubeconfig: Option<&Path>, mut out: impl Write) -> Result<u8> {
+    let (client, _) = clients_of(kubeconfig).await.context("no way to the Kubernetes API; is KUBECONFIG set?")?;
     match command {
         MigrateCommand::Check(arguments) => {
             let report = check(&cluster(&client, arguments.namespace.as_deref()).await);

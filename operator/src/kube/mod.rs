@@ -16,6 +16,7 @@ pub mod observe;
 pub mod order_key;
 pub mod push_key;
 pub mod secrets;
+pub mod served;
 pub mod standing;
 pub mod status;
 pub mod views;

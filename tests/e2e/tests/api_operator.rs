@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use e2e::{HostBed, scenario, suite};
 use operator::{
     adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, limited, manifests, migrate,
-    plan, push, scaling, server, shared,
+    plan, push, scaling, served, server, shared,
 };
 
 fn main() -> ExitCode {
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         scenario!(connections::a_corrected_secret_is_found_within_a_minute),
         scenario!(cordon::a_pod_too_many_is_cordoned_then_removed_and_taken_back_on_demand),
         scenario!(cordon::the_key_is_one_secret_of_the_operators_own_namespace),
+        scenario!(served::nothing_is_written_before_the_fields_are_served),
         scenario!(server::a_server_that_does_not_answer_changes_nothing),
         scenario!(server::an_unknown_temporal_namespace_is_named),
         scenario!(server::a_refused_permission_is_said),

@@ -16,6 +16,7 @@ pub mod migrate;
 pub mod plan;
 pub mod push;
 pub mod scaling;
+pub mod served;
 pub mod server;
 pub mod shared;
 
