@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,7 +16,6 @@ use harness::tools::{Tool, Tools};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
@@ -95,13 +95,11 @@ pub async fn a_deployment_becomes_a_fleet_under_load_without_a_gap(bed: Arc<Clus
 
     let (tools, folder) = (Tools::ensure_async(&[Tool::Kubectl]).await?, tempfile::tempdir()?);
     let tasks = bed.tasks()?;
-    let (stream, fewest) = (Stream::of(&tasks), Mutex::new(usize::MAX));
+    let (stream, fewest) = (Stream::of(&tasks), AtomicUsize::new(usize::MAX));
     let watch = async {
         loop {
             let count = serving(&ground).await?;
-            let mut fewest = fewest.lock();
-            *fewest = (*fewest).min(count);
-            drop(fewest);
+            fewest.fetch_min(count, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
@@ -120,7 +118,7 @@ pub async fn a_deployment_becomes_a_fleet_under_load_without_a_gap(bed: Arc<Clus
     moved.await?;
 
     stream.ends_once_each().await?;
-    let fewest = *fewest.lock();
+    let fewest = fewest.into_inner();
     ensure!(fewest >= PODS, "there were only {fewest} pods at a time");
     ensure!(ground.api::<Deployment>().get_opt(OLD).await?.is_none(), "the Deployment is still there");
     let child = ground.api::<Deployment>().get(FLEET).await?;

@@ -75,7 +75,7 @@ pub(super) fn mounted_secret<'a>(
 /// The pod template, but for what the Connection gives.
 pub(super) fn template(deployment: &Value, server: &Server, found: &mut Findings) -> Value {
     let mut template = deployment["spec"]["template"].clone();
-    if let Some(metadata) = template["metadata"].as_object_mut() {
+    if let Some(metadata) = template.pointer_mut("/metadata").and_then(Value::as_object_mut) {
         metadata.retain(|_, value| !value.is_null());
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.remove(RESTARTED_AT);
@@ -84,7 +84,8 @@ pub(super) fn template(deployment: &Value, server: &Server, found: &mut Findings
     }
     let given = server.variables();
     for list in ["containers", "initContainers"] {
-        let Some(all) = template["spec"][list].as_array_mut() else { continue };
+        let pointer = format!("/spec/{list}");
+        let Some(all) = template.pointer_mut(&pointer).and_then(Value::as_array_mut) else { continue };
         for container in all {
             note_expansions(container, &given, found);
             // Variables are given to Workers, not to what runs before them.
