@@ -69,7 +69,8 @@ enum Look {
 }
 
 async fn look(client: &Client) -> Look {
-    let request = match http::Request::get(DOCUMENT).body(Vec::new()) {
+    let request = http::Request::get(DOCUMENT).header(http::header::ACCEPT, "application/json").body(Vec::new());
+    let request = match request {
         Ok(request) => request,
         Err(error) => return Look::Failed(error.to_string()),
     };
