@@ -8,15 +8,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::explain::Output;
+use crate::cli::migrate::MigrateCommand;
+use crate::compat::{self, UnusedFlags};
 
 pub use templates::TemplateSettings;
 
 /// Runs fleets of Temporal Workers on Kubernetes: versions, rollouts and scaling.
 #[derive(Debug, Parser)]
-#[command(name = "temporal-worker-operator", version, about)]
+#[command(name = "temporal-worker-operator", version, about, args_override_self = true)]
 pub struct Cli {
     /// What to do instead of running the operator.
     #[command(subcommand)]
@@ -61,6 +63,17 @@ pub enum Command {
     /// Print what the operator would do now for a fleet, and why; nothing is written. Exits with 0 when nothing is to be
     /// done, 3 when something is, 4 when somebody has to change something first, 1 when no plan can be made.
     Plan(PlanArguments),
+    /// Find out what stands in the way of taking over from temporal-worker-controller, or print what replaces a Deployment and its
+    /// scaler. Nothing is written.
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
+    /// Delete every WorkerDeployment of the namespaces that the operator serves, and wait until they are gone.
+    #[command(hide = true)]
+    DeleteFleets {
+        /// Seconds to wait.
+        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        timeout: u64,
+    },
     /// Print the kubeconfig by which a Temporal server may call the push endpoint for a fleet. It holds a secret.
     PushKubeconfig {
         /// The WorkerDeployment, as NAMESPACE/NAME.
@@ -119,8 +132,12 @@ pub struct Settings {
     #[arg(long, env, default_value = ":8081", value_parser = address)]
     pub health_probe_bind_address: SocketAddr,
     /// Write only while holding the Lease. Without it, this process assumes that it is alone.
-    #[arg(long, env)]
+    #[arg(long, env, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = ArgAction::Set, value_parser = compat::truth)]
     pub leader_elect: bool,
+    /// File with the way to the Kubernetes API; without one that of KUBECONFIG, or the pod's own account.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
     /// Kubernetes namespaces to serve, separated by commas; empty for all.
     #[arg(long, env, default_value = "", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
@@ -155,7 +172,7 @@ pub struct Settings {
     #[command(flatten)]
     pub templates: TemplateSettings,
     /// Most old versions of a fleet that have work or pods beside which a new one is begun.
-    #[arg(long, env = "CONTROLLER_MAX_DEPLOYMENT_VERSIONS_INELIGIBLE_FOR_DELETION", default_value_t = 75)]
+    #[arg(long, env = "CONTROLLER_MAX_DEPLOYMENT_VERSIONS_INELIGIBLE_FOR_DELETION", default_value = MAX_VERSIONS, value_parser = max_versions)]
     pub max_deployment_versions_ineligible_for_deletion: usize,
     /// Identity towards Temporal, completed by the UID of the operator's namespace.
     #[arg(long, env, default_value = "temporal-worker-operator")]
@@ -164,6 +181,9 @@ pub struct Settings {
     /// without the UID is always among them.
     #[arg(long, env, alias = "former-controller-identities", default_value = "", value_delimiter = ',')]
     pub former_identities: Vec<String>,
+    /// What temporal-worker-controller has, and has no meaning here.
+    #[command(flatten)]
+    pub unused: UnusedFlags,
 }
 
 impl Settings {
@@ -256,6 +276,15 @@ pub const RESYNC: Duration = Duration::from_secs(300);
 
 fn default_pod_name() -> String {
     std::env::var("HOSTNAME").unwrap_or_else(|_| format!("pid-{}", std::process::id()))
+}
+
+/// Most old versions beside which a new one is begun, unless somebody says otherwise.
+const MAX_VERSIONS: &str = "75";
+
+/// Reads a number of versions; an empty variable is as good as none.
+fn max_versions(text: &str) -> Result<usize, String> {
+    let text = if text.is_empty() { MAX_VERSIONS } else { text };
+    text.parse().map_err(|_| format!("{text:?} is no number of versions"))
 }
 
 /// Reads `:8080`, as well as `127.0.0.1:8080` and `[::]:8080`.

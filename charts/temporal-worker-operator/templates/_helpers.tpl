@@ -39,6 +39,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* Security context of the pods. securityContext.seccompProfile.enabled is temporal-worker-controller's word for the default. */}}
+{{- define "operator.podSecurityContext" -}}
+{{- $context := deepCopy .Values.podSecurityContext -}}
+{{- if (((.Values.securityContext).seccompProfile).enabled) -}}
+{{- $_ := set $context "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- end -}}
+{{- with $context -}}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
 {{/* Rules over the namespaces that the operator watches. */}}
 {{- define "operator.rules" -}}
 - apiGroups: [temporal.io]

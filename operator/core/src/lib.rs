@@ -35,6 +35,8 @@ pub mod fleet;
 pub mod identity;
 pub mod last_words;
 pub mod lease;
+#[cfg(feature = "k8s")]
+pub mod migrate;
 pub mod names;
 pub mod observed;
 #[cfg(feature = "k8s")]
@@ -51,6 +53,8 @@ pub mod rollout;
 pub mod scaling;
 #[cfg(feature = "k8s")]
 pub mod schedule;
+#[cfg(feature = "k8s")]
+pub mod served;
 pub mod standing;
 #[cfg(feature = "k8s")]
 pub mod status;

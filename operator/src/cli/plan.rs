@@ -22,7 +22,7 @@ use super::explain::Output;
 use super::{build_id, explain};
 use crate::changes::Changes;
 use crate::controller::{Context, Shared, preview};
-use crate::kube::client::{CallError, bounded, clients};
+use crate::kube::client::{CallError, bounded, clients_of};
 use crate::kube::dry_run;
 use crate::kube::lease::Leadership;
 use crate::kube::watches::{Caches, Guarded, StoredConnections};
@@ -50,7 +50,8 @@ pub async fn run(
         settings.pod_namespace.clone_from(namespace);
     }
     settings.record_decisions = None;
-    let (client, _) = clients().await.context("no way to the Kubernetes API; is KUBECONFIG set?")?;
+    let (client, _) =
+        clients_of(settings.kubeconfig.as_deref()).await.context("no way to the Kubernetes API; is KUBECONFIG set?")?;
     let wanted = match (&arguments.fleet, &arguments.file) {
         (Some(fleet), _) => stored(&client, fleet).await?,
         (None, Some(file)) => as_applied(&client, file, stdin).await?,

@@ -19,6 +19,7 @@ pub mod order_key;
 pub mod others;
 pub mod push_key;
 pub mod secrets;
+pub mod served;
 pub mod standing;
 pub mod status;
 pub mod templates;

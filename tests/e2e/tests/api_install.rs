@@ -282,3 +282,53 @@ async fn upgrades_keep_the_kinds_current_and_an_uninstall_keeps_the_users_object
     assert!(Api::<Deployment>::namespaced(client.clone(), RELEASE).get_opt(RELEASE).await.unwrap().is_none());
     control_plane.stop().unwrap();
 }
+
+/// The chart of the kinds as another release would bring them: an uninstall of it deletes them.
+fn kinds_of_another_release(folder: &Path) -> PathBuf {
+    let (from, to) = (root().join("charts/temporal-worker-operator-crds"), folder.join("other-crds"));
+    std::fs::create_dir_all(to.join("templates")).unwrap();
+    for file in ["Chart.yaml", "values.yaml", "values.schema.json"] {
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    for file in std::fs::read_dir(from.join("files")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join("templates").join(file.file_name())).unwrap();
+    }
+    to
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_takes_over_kinds_of_another_release_which_can_then_go() {
+    let control_plane = ControlPlane::start().await.unwrap();
+    let (client, shell) = (control_plane.client(), Shell::of(&control_plane).await);
+    let folder = tempfile::tempdir().unwrap();
+    let other = kinds_of_another_release(folder.path());
+    create_namespace(&client, "old").await;
+    shell.succeed("helm", &["install", "twc-crds", other.to_str().unwrap(), "--namespace", "old"]);
+    eventually("the kinds are served", async || {
+        let output = shell.run("kubectl", &["get", "workerdeployments,connections", "--all-namespaces"]);
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let uid = create_users_objects(&client, &shell, "team-a").await;
+
+    // As docs/migrate-from-go-controller.md has it.
+    let kinds = ["upgrade", "--install", "kinds", "charts/temporal-worker-operator-crds", "--take-ownership"];
+    shell.succeed("helm", &[kinds.as_slice(), &["--force-conflicts"]].concat());
+    shell.succeed("kubectl", &["--namespace", "old", "delete", "secret", "-l", "owner=helm,name=twc-crds"]);
+
+    let listed = shell.succeed("helm", &["list", "--all-namespaces", "--short"]);
+    assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["kinds"]);
+    let crds = Api::<CustomResourceDefinition>::all(client.clone());
+    for crd in crds.list(&ListParams::default()).await.unwrap() {
+        let annotations = crd.annotations();
+        let of = |key: &str| annotations.get(key).map(String::as_str);
+        assert_eq!(of("meta.helm.sh/release-name"), Some("kinds"), "{}", crd.name_any());
+        assert_eq!(of("helm.sh/resource-policy"), Some("keep"), "{}", crd.name_any());
+    }
+    shell.succeed("helm", &["uninstall", "kinds"]);
+    assert_eq!(workers(&client, "team-a").get("echo").await.unwrap().uid(), Some(uid));
+    control_plane.stop().unwrap();
+}

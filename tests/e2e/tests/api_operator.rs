@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use e2e::{HostBed, scenario, suite};
 use operator::{
-    adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, limited, manifests,
-    old_kinds, plan, push, scaling, server, shared, takeover, template_authors, templates,
+    adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, limited, manifests, migrate,
+    old_kinds, plan, push, scaling, served, server, shared, takeover, template_authors, templates,
 };
 
 fn main() -> ExitCode {
@@ -22,6 +22,8 @@ fn main() -> ExitCode {
         scenario!(scaling::a_dry_run_is_explained_and_changes_no_replicas),
         scenario!(plan::it_says_what_the_operator_then_does_and_writes_nothing),
         scenario!(plan::what_can_not_be_planned_is_named_with_its_remedy),
+        scenario!(migrate::what_stands_in_the_way_is_listed_until_nothing_does),
+        scenario!(migrate::what_replaces_a_deployment_is_taken_by_the_api_server),
         scenario!(leader::one_of_two_writes_and_a_paused_leader_never_again),
         scenario!(push::a_call_of_the_server_raises_a_fleet_from_zero_through_either_replica),
         scenario!(connections::a_missing_connection_is_named_and_found_when_it_appears),
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         scenario!(connections::a_corrected_secret_is_found_within_a_minute),
         scenario!(cordon::a_pod_too_many_is_cordoned_then_removed_and_taken_back_on_demand),
         scenario!(cordon::the_key_is_one_secret_of_the_operators_own_namespace),
+        scenario!(served::nothing_is_written_before_the_fields_are_served),
         scenario!(server::a_server_that_does_not_answer_changes_nothing),
         scenario!(server::an_unknown_temporal_namespace_is_named),
         scenario!(server::a_refused_permission_is_said),

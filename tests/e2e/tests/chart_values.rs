@@ -357,6 +357,90 @@ fn the_push_endpoint_is_off_and_needs_tls_or_a_word() {
     }
 }
 
+/// The default values of temporal-worker-controller's chart 0.27.1, with what it switches on by default left out.
+fn of_the_controllers_chart() -> Value {
+    json!({
+        "image": { "repository": "temporalio/temporal-worker-controller", "tag": "", "pullPolicy": "IfNotPresent", "pullSecrets": [] },
+        "podAnnotations": {}, "podLabels": {}, "nodeSelector": {}, "tolerations": [], "affinity": {}, "replicas": 2,
+        "resources": { "limits": { "cpu": "500m", "memory": "128Mi" }, "requests": { "cpu": "10m", "memory": "64Mi" } },
+        "terminationGracePeriodSeconds": 10, "priorityClassName": "",
+        "rbac": { "create": true, "restrictWatchNamespaces": [], "createEndUserRoles": true },
+        "serviceAccount": { "create": true, "name": null },
+        "securityContext": { "seccompProfile": { "enabled": false } },
+        "podSecurityContext": {}, "containerSecurityContext": {},
+        "metrics": { "enabled": true, "port": 8080 },
+        "namespace": { "create": false },
+        "authProxy": { "enabled": false },
+        "webhook": { "enabled": false },
+        "certmanager": { "install": false, "enabled": false, "caBundle": "" },
+        "prometheus": { "enabled": false },
+    })
+}
+
+#[test]
+fn values_of_the_controllers_chart_mean_the_same() {
+    let objects = render(OPERATOR, &of_the_controllers_chart());
+    let spec = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+    assert_eq!(spec["containers"][0]["resources"]["limits"]["cpu"], "500m");
+    assert_eq!(spec.get("priority"), None);
+    let objects = render(
+        OPERATOR,
+        &json!({
+            "priority": 7,
+            "securityContext": { "seccompProfile": { "enabled": true } },
+            "podSecurityContext": { "seccompProfile": null },
+            "metrics": { "disableAuth": true },
+        }),
+    );
+    let spec = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+    assert_eq!(
+        (&spec["priority"], &spec["securityContext"]["seccompProfile"]["type"]),
+        (&json!(7), &json!("RuntimeDefault"))
+    );
+}
+
+#[test]
+fn values_of_the_controllers_chart_that_mean_nothing_are_refused_with_what_to_do() {
+    let cases = [
+        ("authProxy", json!({ "enabled": true }), "NetworkPolicy"),
+        ("kubeRBACProxy", json!({ "image": { "tag": "v0.14.1" } }), "NetworkPolicy"),
+        ("certmanager", json!({ "enabled": true }), "no certificate is needed"),
+        ("webhook", json!({ "enabled": true }), "there is no webhook"),
+        ("webhook", json!({ "port": 9443 }), "there is no webhook"),
+        ("namespace", json!({ "create": true }), "--create-namespace"),
+        ("prometheus", json!({ "enabled": true }), "scrape"),
+        ("metrics", json!({ "disableAuth": false }), "metrics.disableAuth"),
+    ];
+    for (key, value, part) in cases {
+        let refused = refusal(OPERATOR, &json!({ key: value }));
+        assert!(refused.contains(key) && refused.contains(part), "{key}: {part:?} is not in: {refused}");
+        assert!(!refused.contains("additional properties"), "{key}: {refused}");
+    }
+}
+
+#[test]
+fn an_uninstall_takes_the_fleets_only_when_it_is_said() {
+    let jobs = |objects: &[Value]| of_kind(objects, "Job").len();
+    assert_eq!(jobs(&render(OPERATOR, &json!({}))), 0);
+    let objects = render(OPERATOR, &json!({ "uninstall": { "deleteFleets": true } }));
+    let job = of_kind(&objects, "Job")[0];
+    assert_eq!(job["metadata"]["annotations"]["helm.sh/hook"], "pre-delete");
+    assert_eq!(job["spec"]["template"]["spec"]["containers"][0]["args"], json!(["delete-fleets"]));
+    assert_eq!(job["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"], true);
+    let hooked = |objects: &[Value], kind: &str| {
+        let is_hook = |object: &&&Value| object["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete";
+        allowed(&of_kind(objects, kind).iter().filter(is_hook).copied().collect::<Vec<_>>())
+    };
+    let expected: BTreeSet<_> = ["list", "delete"].map(|verb| format!("{verb} temporal.io/workerdeployments")).into();
+    assert_eq!(hooked(&objects, "ClusterRole"), expected);
+    let rbac = json!({ "restrictWatchNamespaces": ["team-a", "team-b"] });
+    let limited = render(OPERATOR, &json!({ "uninstall": { "deleteFleets": true }, "rbac": rbac }));
+    assert!(limited.iter().all(|object| !object["kind"].as_str().unwrap().starts_with("Cluster")));
+    assert_eq!(hooked(&limited, "Role"), expected);
+    let env = &of_kind(&limited, "Job")[0]["spec"]["template"]["spec"]["containers"][0]["env"];
+    assert_eq!(*env, json!([{ "name": "WATCH_NAMESPACES", "value": "team-a,team-b" }]));
+}
+
 #[test]
 fn copies_are_what_their_sources_say() {
     succeed(&root().join("charts/sync-crds.sh"), &["--check"]);

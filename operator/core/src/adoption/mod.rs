@@ -8,4 +8,4 @@ mod version;
 pub use fields::{PEER_MANAGERS, of_child, of_fleet};
 pub use owner::Ownership;
 pub(crate) use version::kept_hash;
-pub use version::{Candidates, Chosen, Origin, choose};
+pub use version::{Candidates, Chosen, Origin, choose, target_of};

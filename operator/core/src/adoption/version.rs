@@ -106,7 +106,7 @@ impl Origin {
 pub fn choose(from: &Candidates<'_>) -> Result<Chosen, InvalidTemplate> {
     let computed = build_id::compute(from.template, None)?;
     let chosen = |build_id: &str, origin| Ok(Chosen { build_id: build_id.to_owned(), origin });
-    if let Some(told) = told(from).filter(|told| *told != computed) {
+    if let Some(told) = target_of(from.status, from.generation).filter(|told| *told != computed) {
         return chosen(told, Origin::Status { computed });
     }
     let child = child_of(from, &computed);
@@ -129,14 +129,15 @@ pub fn choose(from: &Candidates<'_>) -> Result<Chosen, InvalidTemplate> {
     chosen(&computed, Origin::Computed)
 }
 
-/// The target that the status has for this generation.
-fn told<'a>(from: &Candidates<'a>) -> Option<&'a str> {
-    let status = from.status?;
+/// Build ID of the target that a status has for this generation; none where it may be that of a spec before.
+#[must_use]
+pub fn target_of(status: Option<&WorkerDeploymentStatus>, generation: i64) -> Option<&str> {
+    let status = status?;
     let proves = |reason: &str| PROOFS.iter().any(|proof| proof.as_str() == reason);
     let looked_at = status
         .conditions
         .iter()
-        .any(|condition| condition.observed_generation == Some(from.generation) && proves(&condition.reason));
+        .any(|condition| condition.observed_generation == Some(generation) && proves(&condition.reason));
     let build_id = status.target_version.version.build_id.as_str();
     (looked_at && !build_id.is_empty()).then_some(build_id)
 }
