@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::connection::{ConnectionSpec, ConnectionStatus};
@@ -54,12 +54,16 @@ pub struct AllowedNamespaces {
 }
 
 /// Labels that a namespace must have, all of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.matchLabels) || self.matchLabels.all(key, size(key) <= 317)")
+        .message("keys of matchLabels can have at most 317 characters")
+)]
 pub struct NamespaceSelector {
     /// Labels with their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(schema_with = "labels")]
     pub match_labels: BTreeMap<String, String>,
     /// What else must hold of labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -110,6 +114,15 @@ pub enum Allowance<'a> {
     No,
     /// If the labels of their namespace match.
     ByLabels(&'a NamespaceSelector),
+}
+
+/// Values that a label can have. What its key can be only a rule may say.
+fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "maxLength": 63 },
+    })
 }
 
 impl ClusterConnectionSpec {
