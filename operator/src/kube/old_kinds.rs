@@ -100,7 +100,7 @@ impl OldView {
     #[must_use]
     pub fn owned_in(&self, caches: &Caches) -> usize {
         let group = caches.deployments.group(&self.namespace, &deployment_name_label(&self.name));
-        group.iter().filter(|deployment| deployment.owner_uid.as_ref() == Some(&self.uid)).count()
+        group.iter().filter(|deployment| deployment.ownership.names(&self.uid)).count()
     }
 }
 

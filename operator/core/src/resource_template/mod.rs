@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::names;
 
-pub use owner::owners;
+pub use owner::{is_version, owners};
 pub use picture::{Picture, PictureInput, Traffic, VersionPicture, picture};
 pub use plan::{Proof, Step, TemplateInput, plan};
 pub use render::{Copy, render};

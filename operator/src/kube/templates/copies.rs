@@ -8,7 +8,7 @@ use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use operator_core::api::{API_VERSION, WorkerResourceTemplate, WorkerResourceTemplateStatus};
 use operator_core::names::{FIELD_MANAGER, TEMPLATE_FIELD_MANAGER};
-use operator_core::resource_template::{Copy, owners};
+use operator_core::resource_template::{Copy, is_version, owners};
 use operator_core::standing::stands;
 use serde_json::{Value, json};
 
@@ -119,7 +119,7 @@ impl Copies<'_> {
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), self.namespace);
         let found = bounded(api.get_metadata_opt(name)).await?;
         let owners = found.and_then(|found| found.metadata.owner_references).unwrap_or_default();
-        Ok(!owners.iter().any(|owner| owner.kind == "WorkerDeployment" && owner.name == fleet))
+        Ok(!is_version(&owners, fleet))
     }
 }
 
