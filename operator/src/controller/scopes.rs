@@ -61,18 +61,8 @@ async fn route(changes: Arc<Changes>, shared: Arc<Shared>, scopes: Vec<(Option<S
 }
 
 async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
-    let shared = start.shared.clone();
     let board = Arc::new(Board::default());
-    let shown = board.clone();
-    let scope = watches::start(&start.client, namespace.as_deref(), move |uid| {
-        let fleet = FleetId::from(uid);
-        shown.forget(&fleet);
-        shared.poller.remove(&fleet);
-        shared.scraper.remove(&fleet);
-        shared.cordons.remove(&fleet);
-        shared.memories.remove(&fleet);
-        shared.metrics.forget(&fleet);
-    });
+    let scope = watches::start(&start.client, namespace.as_deref(), forgets(start.shared.clone(), board.clone()));
     let caches = scope.caches.clone();
     start.shared.directory.add(caches.fleets.clone());
     let ctx = Arc::new(Context {
@@ -121,6 +111,19 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
         _ = future::join(running, templates) => {}
         () = holding => {}
         () = handing_over => {}
+    }
+}
+
+/// Forgets a fleet that is gone, by its UID.
+fn forgets(shared: Arc<Shared>, board: Arc<Board>) -> impl Fn(&str) + Send + Sync + 'static {
+    move |uid| {
+        let fleet = FleetId::from(uid);
+        board.forget(&fleet);
+        shared.poller.remove(&fleet);
+        shared.scraper.remove(&fleet);
+        shared.cordons.remove(&fleet);
+        shared.memories.remove(&fleet);
+        shared.metrics.forget(&fleet);
     }
 }
 
