@@ -241,6 +241,9 @@ fn restricted_to_namespaces_nothing_is_cluster_wide() {
         let of_cluster = ["/clusterconnections", "/horizontalpodautoscalers"];
         expected
             .retain(|rule| !of_cluster.iter().any(|of| rule.ends_with(of)) && !rule.contains("admissionregistration"));
+        // The Lease of another manager: listed by its name everywhere, read in each namespace.
+        assert!(expected.remove("list coordination.k8s.io/leases"));
+        expected.insert("get coordination.k8s.io/leases".into());
         assert_eq!(allowed(&[role]), expected, "{namespace}");
         let bindings = of_kind(&objects, "RoleBinding");
         let binding = bindings.iter().find(|binding| binding["metadata"]["namespace"] == namespace).unwrap();
@@ -372,6 +375,8 @@ fn of_the_controllers_chart() -> Value {
         "namespace": { "create": false },
         "authProxy": { "enabled": false },
         "webhook": { "enabled": false },
+        "workerResourceTemplate": { "allowedResources": [
+            { "kinds": ["HorizontalPodAutoscaler"], "apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"] }] },
         "certmanager": { "install": false, "enabled": false, "caBundle": "" },
         "prometheus": { "enabled": false },
     })
