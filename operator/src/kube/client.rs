@@ -79,7 +79,7 @@ impl CallError {
     /// Whether the object does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        self.is(kube::core::Status::is_not_found)
+        self.is(is_not_found)
     }
 
     /// Whether the object changed meanwhile.
@@ -99,6 +99,12 @@ impl CallError {
     pub fn is_invalid(&self) -> bool {
         self.is(kube::core::Status::is_invalid)
     }
+}
+
+/// Whether something does not exist: an object, or its kind, of which the API server says so without a reason.
+#[must_use]
+pub fn is_not_found(status: &kube::core::Status) -> bool {
+    status.is_not_found() || status.code == 404
 }
 
 /// What the API server said, without the structure around it.

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::adopt;
+use super::client::is_not_found;
 use super::gate::Gate;
 use super::index::{Group, Index, View};
 use super::views::{DeploymentView, PodView};
@@ -293,7 +294,7 @@ fn cluster_connections_stream(
 pub(super) fn refusal<K>(event: &Result<Event<K>, watcher::Error>) -> Option<String> {
     match event {
         Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
-            if status.is_forbidden() || status.is_not_found() =>
+            if status.is_forbidden() || is_not_found(status) =>
         {
             Some(status.message.trim_end_matches(['.', '\n']).to_owned())
         }

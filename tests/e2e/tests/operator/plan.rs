@@ -264,7 +264,7 @@ fn with_a_shared_connection(
     };
     said(&["-f", "-"], &both(json!({})), BLOCKED, &["ConnectionNotAllowed", "namespace unplanned"])?;
     let by_label = json!({"selector": {"matchLabels": {"kubernetes.io/metadata.name": "unplanned"}}});
-    said(&["-f", "-"], &both(by_label), WRITES, &["Apply Deployment", "TemporalClientCreationFailed"])
+    said(&["-f", "-"], &both(by_label), WRITES, &["create it with image", "TemporalClientCreationFailed"])
 }
 
 fn with_namespace(mut fleet: Value) -> Value {

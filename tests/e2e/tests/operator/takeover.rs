@@ -89,11 +89,8 @@ impl Left {
         for (name, before) in &self.children {
             let after = &now[name];
             ensure!(after.uid() == before.uid(), "{name} is another one");
-            ensure!(
-                after.metadata.generation == before.metadata.generation,
-                "the spec of {name} was written: {after:?}"
-            );
-            ensure!(after.spec == before.spec, "{name}: {after:?}");
+            // Its generation may be another: an API server counts the annotations of a Deployment too.
+            ensure!(after.spec == before.spec, "the spec of {name} was written: {after:?}");
         }
         let target = now[&self.child()].managed_fields();
         ensure!(!has_peers(target), "{target:?}");

@@ -53,6 +53,10 @@ impl World {
         let world = Self { control_plane, operator: None, ground, folder: tempfile::tempdir()? };
         eventually("the policy is in force", async || {
             let refused = world.ground.apply(&template("secret", json!({"apiVersion": "v1", "kind": "Secret"}))).await;
+            if refused.is_ok() {
+                // What is there is not refused when it is applied again.
+                world.ground.api::<WorkerResourceTemplate>().delete("secret", &DeleteParams::default()).await?;
+            }
             ensure!(refused.is_err_and(|error| format!("{error:#}").contains("not allowed")));
             Ok(())
         })
