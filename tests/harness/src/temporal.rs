@@ -351,8 +351,9 @@ mod tests {
     fn servers_that_start_at_the_same_time_get_ports_of_their_own() {
         let address = Ipv4Addr::new(127, 77, 0, 1);
         let [first, second] = [(); 2].map(|()| ClusterPorts::take(address).unwrap());
-        assert_eq!((first.first, second.first), (CLUSTER_PORT, CLUSTER_PORT + 4));
+        let port = first.first;
+        assert_ne!(port, second.first);
         drop(first);
-        assert_eq!(ClusterPorts::take(address).unwrap().first, CLUSTER_PORT, "what a server had is free again");
+        assert_eq!(ClusterPorts::take(address).unwrap().first, port, "what a server had is free again");
     }
 }
