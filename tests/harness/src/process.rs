@@ -12,6 +12,9 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+/// How long a process may take to stop once it was told to.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
 /// A process, told apart from every other that may get its id later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
@@ -45,9 +48,9 @@ impl ProcessId {
             && command_line(self.pid).is_none_or(|line| line.contains(&self.mark))
     }
 
-    /// Sends a signal, when the process is still the recorded one. Returns whether it was sent.
+    /// Sends a signal, when the process is still the recorded one, as [`send`] does. Returns whether it was sent.
     pub fn signal(&self, signal: Signal) -> bool {
-        self.is_alive() && signal::kill(Pid::from_raw(self.pid), signal).is_ok()
+        self.is_alive() && send(self.pid, signal).is_ok()
     }
 
     /// Kills the process and waits until it is gone. Returns false when it still runs after `limit`.
@@ -70,6 +73,25 @@ pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool 
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Sends a signal to a process. Of SIGSTOP it waits until every thread has stopped: until then those that have not yet
+/// taken notice go on, and a server still answers.
+///
+/// # Errors
+/// There is no such process, or it still runs a while after SIGSTOP.
+pub fn send(pid: i32, signal: Signal) -> io::Result<()> {
+    signal::kill(Pid::from_raw(pid), signal)?;
+    if signal != Signal::SIGSTOP || wait_until(STOP_LIMIT, || has_stopped(pid)) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, format!("process {pid} runs {STOP_LIMIT:?} after {signal}")))
+}
+
+fn has_stopped(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states = threads.filter_map(|thread| Stat::of(&thread.path()).ok()).map(|stat| stat.state).peekable();
+    states.peek().is_some() && states.all(|state| state == 'T')
 }
 
 /// Ids of the direct children of a process.
@@ -123,9 +145,15 @@ struct Stat {
 
 impl Stat {
     fn read(pid: i32) -> io::Result<Self> {
-        let text = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"))?;
-        Self::parse(&text)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {text}")))
+        Self::of(&Path::new("/proc").join(pid.to_string()))
+    }
+
+    /// Of a process or of one of its threads, by its directory in `/proc`.
+    fn of(directory: &Path) -> io::Result<Self> {
+        let file = directory.join("stat");
+        let text = fs::read_to_string(&file)?;
+        let invalid = || io::Error::new(io::ErrorKind::InvalidData, format!("{}: {text}", file.display()));
+        Self::parse(&text).ok_or_else(invalid)
     }
 
     /// The second field, the program's name, may hold spaces and parentheses: count from its last parenthesis on.
@@ -147,6 +175,18 @@ mod tests {
     fn stat_is_read_behind_a_name_with_spaces_and_parentheses() {
         let stat = Stat::parse("42 (a b) c) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9876 1 2").unwrap();
         assert_eq!((stat.state, stat.parent, stat.start_ticks), ('S', 7, 9876));
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_does_nothing_from_then_on() {
+        let mut child = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        assert!(!has_stopped(pid), "it runs");
+        send(pid, Signal::SIGSTOP).unwrap();
+        assert!(has_stopped(pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!has_stopped(pid), "what is gone has not stopped");
     }
 
     #[test]

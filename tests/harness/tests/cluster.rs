@@ -154,7 +154,7 @@ async fn kill_container(cluster: &Cluster, pods: &Api<Pod>) {
 async fn pause_api_server(cluster: &Cluster, pods: &Api<Pod>) {
     cluster.signal_component("kube-apiserver", Signal::SIGSTOP).unwrap();
     let answer = tokio::time::timeout(Duration::from_secs(1), pods.get("victim")).await;
-    assert!(answer.is_err(), "a stopped server does not answer");
+    assert!(answer.is_err(), "a stopped server does not answer: {answer:?}");
     cluster.signal_component("kube-apiserver", Signal::SIGCONT).unwrap();
     wait_for("the server answers again", async || pods.get("victim").await.is_ok()).await;
 }

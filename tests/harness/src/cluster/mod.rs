@@ -204,7 +204,7 @@ impl Cluster {
         let is_part = |pid: &i32| process::program(*pid).is_some_and(|path| path.ends_with(&program));
         let pid = process::children(self.namespace.init().pid).into_iter().find(is_part);
         let pid = pid.with_context(|| format!("the cluster {} runs no {name}", self.name))?;
-        kill(Pid::from_raw(pid), signal).with_context(|| format!("send {signal} to {name}"))
+        process::send(pid, signal).with_context(|| format!("send {signal} to {name}"))
     }
 
     /// Lets the cluster live on by itself. It ends by `dev-cluster down`, or by [`Cluster::remove`].
