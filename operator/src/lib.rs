@@ -4,6 +4,7 @@
 
 pub mod changes;
 pub mod cli;
+pub mod compat;
 pub mod controller;
 pub mod http;
 pub mod kube;

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use temporal_worker_operator::settings::{Cli, Command};
-use temporal_worker_operator::{cli, run, telemetry};
+use temporal_worker_operator::{cli, compat, run, telemetry};
 
 fn main() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(compat::arguments(std::env::args_os()));
     match cli.command {
         Some(Command::BuildId { file, json }) => cli::build_id::run(&file, json, std::io::stdin(), std::io::stdout()),
         Some(Command::Crds { out, check }) => cli::crds::run(out.as_deref(), check, std::io::stdout()),
@@ -28,6 +28,17 @@ fn main() -> anyhow::Result<ExitCode> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let plan = cli::plan::run(&arguments, cli.settings, std::io::stdin(), std::io::stdout());
             return Ok(ExitCode::from(runtime.block_on(plan)?));
+        }
+        Some(Command::Migrate(command)) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let check = cli::migrate::run(&command, cli.settings.kubeconfig.as_deref(), std::io::stdout());
+            return Ok(ExitCode::from(runtime.block_on(check)?));
+        }
+        Some(Command::DeleteFleets { timeout }) => {
+            telemetry::start(&cli.settings)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let timeout = std::time::Duration::from_secs(timeout);
+            runtime.block_on(cli::delete_fleets::run(&cli.settings.namespaces(), timeout))
         }
         None => {
             telemetry::start(&cli.settings)?;

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use prometheus::Registry;
@@ -12,13 +13,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::Changes;
-use crate::controller::{Shared, checkpoint, memory::Memories, push as push_backend, scopes};
-use crate::kube::client::{bounded, clients};
+use crate::compat;
+use crate::controller::{Shared, checkpoint, memory::Memories, push as push_backend, scopes, templates::Rules};
+use crate::kube::client::{bounded, clients_of};
 use crate::kube::directory::Directory;
 use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
+use crate::kube::namespaces::Namespaces;
 use crate::kube::order_key::OrderKeys;
+use crate::kube::others;
 use crate::kube::secrets::Secrets;
+use crate::kube::served;
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::settings::Settings;
@@ -32,7 +37,8 @@ use crate::{http, push, temporal, workers};
 /// When it can't start, or when a part of it fails; the process then ends and is started anew.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (push_listen, push_address) = (settings.push.listen()?, settings.push.advertised()?);
-    let (client, lease_client) = clients().await.context("no way to the Kubernetes API")?;
+    let (client, lease_client) =
+        clients_of(settings.kubeconfig.as_deref()).await.context("no way to the Kubernetes API")?;
     let registry = Registry::new();
     let metrics = Metrics::register(&registry)?;
     let changes = Changes::new();
@@ -64,23 +70,39 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         stop: stop.clone(),
         ready: ready.clone(),
     };
+    for line in compat::unused(&settings.unused, |name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+        tracing::warn!("{line}");
+    }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?namespaces, "operator starts");
+    // Before that, nothing leads, looks or writes.
+    let kinds = served::wait(client.clone()).shared();
     tokio::select! {
         result = http::serve_metrics(settings.metrics_bind_address, registry, stop.clone()) => result.context("metrics")?,
         result = http::serve_probes(settings.health_probe_bind_address, ready, scope_count, stop.clone()) => {
             result.context("probes")?;
         }
-        result = leadership.keep(lease_client.clone(), &settings.pod_namespace, &me) => {
+        result = kinds.clone().then(|()| lead(&leadership, &lease_client, &settings, &me)) => {
             result.context("leader election")?;
         }
         result = push_backend::run(push_operator, push_listen, push_metrics) => result.context("push endpoint")?,
-        () = scopes::run(start, namespaces, changes) => {}
+        () = kinds.then(|()| scopes::run(start, namespaces, changes)) => {}
+        fields = served::lost(client.clone()) => bail!(
+            "the API server lacks fields that it had ({}): install the chart of the kinds of this version", fields.join(", ")
+        ),
         () = told_to_end() => tracing::info!("operator ends"),
     }
     stop.cancel();
     checkpoint::save_all(&client, &leadership, &shared).await;
     leadership.release(lease_client, &settings.pod_namespace, &me).await;
     Ok(())
+}
+
+/// Competes for the Lease once no other manager serves the same fleets.
+async fn lead(leadership: &Leadership, client: &Client, settings: &Settings, me: &str) -> anyhow::Result<()> {
+    if settings.leader_elect {
+        others::wait(client, &settings.pod_namespace, &settings.namespaces()).await;
+    }
+    leadership.keep(client.clone(), &settings.pod_namespace, me).await
 }
 
 /// What all scopes share, from the settings.
@@ -99,6 +121,7 @@ pub(crate) fn shared(
     Ok(Arc::new(Shared {
         directory: Directory::default(),
         secrets: Secrets::new(client.clone()),
+        namespaces: Namespaces::new(client.clone()),
         pool: Pool::new(limits, temporal.clone()),
         poller: Poller::new(changes.clone(), temporal),
         heartbeats: Heartbeats::new(changes),
@@ -106,6 +129,7 @@ pub(crate) fn shared(
         cordons,
         order_keys: OrderKeys::new(client.clone(), &settings.pod_namespace),
         memories: Memories::default(),
+        templates: Rules::new(client, &settings.templates),
         events: Events::new(client.clone(), settings.pod_name.clone()),
         metrics,
         runtime_image: settings.runtime_image.clone(),

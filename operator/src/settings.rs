@@ -1,18 +1,24 @@
 //! Flags, and environment variables of the same names, as validated settings.
 
+mod templates;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::explain::Output;
+use crate::cli::migrate::MigrateCommand;
+use crate::compat::{self, UnusedFlags};
+
+pub use templates::TemplateSettings;
 
 /// Runs fleets of Temporal Workers on Kubernetes: versions, rollouts and scaling.
 #[derive(Debug, Parser)]
-#[command(name = "temporal-worker-operator", version, about)]
+#[command(name = "temporal-worker-operator", version, about, args_override_self = true)]
 pub struct Cli {
     /// What to do instead of running the operator.
     #[command(subcommand)]
@@ -57,6 +63,17 @@ pub enum Command {
     /// Print what the operator would do now for a fleet, and why; nothing is written. Exits with 0 when nothing is to be
     /// done, 3 when something is, 4 when somebody has to change something first, 1 when no plan can be made.
     Plan(PlanArguments),
+    /// Find out what stands in the way of taking over from temporal-worker-controller, or print what replaces a Deployment and its
+    /// scaler. Nothing is written.
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
+    /// Delete every WorkerDeployment of the namespaces that the operator serves, and wait until they are gone.
+    #[command(hide = true)]
+    DeleteFleets {
+        /// Seconds to wait.
+        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        timeout: u64,
+    },
     /// Print the kubeconfig by which a Temporal server may call the push endpoint for a fleet. It holds a secret.
     PushKubeconfig {
         /// The WorkerDeployment, as NAMESPACE/NAME.
@@ -84,8 +101,8 @@ pub struct PlanArguments {
     /// The WorkerDeployment, as it is stored.
     #[arg(value_name = "NAMESPACE/NAME", required_unless_present = "file", conflicts_with = "file")]
     pub fleet: Option<String>,
-    /// Manifests as they would be after applying them: WorkerDeployments to plan for, and Connections, YAML or JSON; `-`
-    /// reads standard input.
+    /// Manifests as they would be after applying them: WorkerDeployments to plan for, Connections and
+    /// ClusterConnections, YAML or JSON; `-` reads standard input.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<String>,
     /// Format.
@@ -115,8 +132,12 @@ pub struct Settings {
     #[arg(long, env, default_value = ":8081", value_parser = address)]
     pub health_probe_bind_address: SocketAddr,
     /// Write only while holding the Lease. Without it, this process assumes that it is alone.
-    #[arg(long, env)]
+    #[arg(long, env, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = ArgAction::Set, value_parser = compat::truth)]
     pub leader_elect: bool,
+    /// File with the way to the Kubernetes API; without one that of KUBECONFIG, or the pod's own account.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
     /// Kubernetes namespaces to serve, separated by commas; empty for all.
     #[arg(long, env, default_value = "", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
@@ -147,16 +168,22 @@ pub struct Settings {
     /// How the push endpoint is served.
     #[command(flatten)]
     pub push: PushSettings,
+    /// What WorkerResourceTemplates may be.
+    #[command(flatten)]
+    pub templates: TemplateSettings,
     /// Most old versions of a fleet that have work or pods beside which a new one is begun.
-    #[arg(long, env = "CONTROLLER_MAX_DEPLOYMENT_VERSIONS_INELIGIBLE_FOR_DELETION", default_value_t = 75)]
+    #[arg(long, env = "CONTROLLER_MAX_DEPLOYMENT_VERSIONS_INELIGIBLE_FOR_DELETION", default_value = MAX_VERSIONS, value_parser = max_versions)]
     pub max_deployment_versions_ineligible_for_deletion: usize,
     /// Identity towards Temporal, completed by the UID of the operator's namespace.
     #[arg(long, env, default_value = "temporal-worker-operator")]
     pub controller_identity: String,
     /// Identities that the operator had before, separated by commas: Worker Deployments that these manage are its own. The one
     /// without the UID is always among them.
-    #[arg(long, env, default_value = "", value_delimiter = ',')]
-    pub former_controller_identities: Vec<String>,
+    #[arg(long, env, alias = "former-controller-identities", default_value = "", value_delimiter = ',')]
+    pub former_identities: Vec<String>,
+    /// What temporal-worker-controller has, and has no meaning here.
+    #[command(flatten)]
+    pub unused: UnusedFlags,
 }
 
 impl Settings {
@@ -170,7 +197,7 @@ impl Settings {
     /// What the operator, which is `identity` now, was called before.
     #[must_use]
     pub fn former_identities(&self, identity: &str) -> BTreeSet<String> {
-        let named = self.former_controller_identities.iter().map(|name| name.trim());
+        let named = self.former_identities.iter().map(|name| name.trim());
         let all = named.chain([self.controller_identity.as_str()]);
         all.filter(|name| !name.is_empty() && *name != identity).map(ToOwned::to_owned).collect()
     }
@@ -251,6 +278,15 @@ fn default_pod_name() -> String {
     std::env::var("HOSTNAME").unwrap_or_else(|_| format!("pid-{}", std::process::id()))
 }
 
+/// Most old versions beside which a new one is begun, unless somebody says otherwise.
+const MAX_VERSIONS: &str = "75";
+
+/// Reads a number of versions; an empty variable is as good as none.
+fn max_versions(text: &str) -> Result<usize, String> {
+    let text = if text.is_empty() { MAX_VERSIONS } else { text };
+    text.parse().map_err(|_| format!("{text:?} is no number of versions"))
+}
+
 /// Reads `:8080`, as well as `127.0.0.1:8080` and `[::]:8080`.
 fn address(text: &str) -> Result<SocketAddr, String> {
     let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
@@ -310,8 +346,10 @@ mod tests {
         };
         assert_eq!(former(&[], "temporal-worker-operator/u-1"), ["temporal-worker-operator"]);
         assert_eq!(former(&[], "temporal-worker-operator"), Vec::<String>::new());
-        let flags = ["--controller-identity=a/b", "--former-controller-identities=a/b/u-1, c"];
-        assert_eq!(former(&flags, "a/b/u-2"), ["a/b", "a/b/u-1", "c"]);
+        for named in ["--former-identities=a/b/u-1, c", "--former-controller-identities=a/b/u-1, c"] {
+            let flags = ["--controller-identity=a/b", named];
+            assert_eq!(former(&flags, "a/b/u-2"), ["a/b", "a/b/u-1", "c"]);
+        }
     }
 
     #[test]

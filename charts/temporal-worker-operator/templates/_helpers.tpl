@@ -39,6 +39,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* Security context of the pods. securityContext.seccompProfile.enabled is temporal-worker-controller's word for the default. */}}
+{{- define "operator.podSecurityContext" -}}
+{{- $context := deepCopy .Values.podSecurityContext -}}
+{{- if (((.Values.securityContext).seccompProfile).enabled) -}}
+{{- $_ := set $context "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- end -}}
+{{- with $context -}}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
 {{/* Rules over the namespaces that the operator watches. */}}
 {{- define "operator.rules" -}}
 - apiGroups: [temporal.io]
@@ -75,4 +87,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: ["", events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+# By name, where a ClusterConnection selects namespaces by their labels.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
+# Kinds of temporal-worker-controller before 1.7, never run: patched with the finalizer that keeps one until it is handed over,
+# then with a label.
+- apiGroups: [temporal.io]
+  resources: [temporalworkerdeployments, temporalconnections]
+  verbs: [list, watch, patch]
+- apiGroups: [temporal.io]
+  resources: [temporalworkerdeployments/status, temporalconnections/status]
+  verbs: [patch]
+{{ include "operator.templateRules" . }}
 {{- end -}}

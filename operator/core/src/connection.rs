@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// A Connection without its secrets: references only.
+/// A Connection or ClusterConnection without its secrets: references only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConnectionFacts {
     /// `host:port` of the Temporal frontend.
@@ -71,6 +71,18 @@ impl Attachment {
             *has_ca = false;
         }
         Self { connection, temporal_namespace: temporal_namespace.to_owned() }
+    }
+
+    /// Whether all that is missing to another one is the variable that names the CA beside the client certificate: the file is
+    /// there, and temporal-worker-controller never named it.
+    #[must_use]
+    pub fn only_lacks_own_ca(&self, to: &Self) -> bool {
+        let mut less = to.clone();
+        match &mut less.connection.auth {
+            Auth::MutualTls { has_ca: has_ca @ true, .. } => *has_ca = false,
+            _ => return false,
+        }
+        *self == less
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which Connections are kept from going: those that a fleet of their Kubernetes namespace uses, or needs to go itself.
+//! Which Connections are kept from going: those that a fleet of their Kubernetes namespace uses, or needs to go itself; and which
+//! ClusterConnections: those that a fleet of any does. These have no namespace, and an empty one here.
 //!
 //! It follows from what is there, and from nothing that is remembered: whatever was missed, by whichever process, the next look
 //! makes good. So no Connection is kept for a fleet that has another one now, or is gone.
@@ -8,7 +9,7 @@ use std::collections::BTreeSet;
 /// A WorkerDeployment, as far as it holds a Connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Use {
-    /// Kubernetes namespace.
+    /// Kubernetes namespace of the Connection; empty for a ClusterConnection.
     pub namespace: String,
     /// Name of the Connection; none when what is stored can't be read, so that it may be any.
     pub connection: Option<String>,
@@ -19,7 +20,7 @@ pub struct Use {
 /// A Connection, as far as it is held.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Holdable {
-    /// Kubernetes namespace.
+    /// Kubernetes namespace; empty for a ClusterConnection.
     pub namespace: String,
     /// Name.
     pub name: String,

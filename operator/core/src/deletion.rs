@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::identity::{Claim, claim, remedy};
 use crate::observed::{DeploymentInfo, KubeState, Observation, TemporalState};
-use crate::rollout::{Claim, claim};
 
 /// Longest time for which a deletion waits for what it can't do.
 pub const LONGEST: Duration = Duration::from_secs(3600);
@@ -37,6 +37,8 @@ pub struct Deletion<'a> {
     pub identity: &'a str,
     /// Identities that it had before.
     pub former_identities: &'a BTreeSet<String>,
+    /// Temporal namespace.
+    pub temporal_namespace: &'a str,
     /// Name of the Worker Deployment.
     pub deployment_name: &'a str,
     /// Versions whose record the server refused to delete a short time ago.
@@ -142,8 +144,8 @@ fn on_the_server(input: &Deletion<'_>, info: &DeploymentInfo) -> (Vec<Step>, Str
     match claim(manager, input.identity, input.former_identities) {
         Claim::Refused => {
             let message = format!(
-                "Worker Deployment {name:?} is managed by {manager:?}, which alone may clean it up. Use `temporal worker \
-                 deployment manager-identity unset --deployment-name {name}`.",
+                "Worker Deployment {name:?} is managed by {manager:?}, which alone may clean it up. Hand it over with {}.",
+                remedy(manager, input.temporal_namespace, name)
             );
             return (Vec::new(), message);
         }
@@ -228,6 +230,7 @@ mod tests {
                 temporal: self.connected.then_some(&temporal),
                 identity: "me",
                 former_identities: &["i".to_owned()].into(),
+                temporal_namespace: "default",
                 deployment_name: "ns/f",
                 resting: &resting,
                 since: self.since,
@@ -305,6 +308,7 @@ mod tests {
                 temporal: Some(&temporal),
                 identity: "me",
                 former_identities: &none,
+                temporal_namespace: "default",
                 deployment_name: "ns/f",
                 resting: &none,
                 since: Duration::ZERO,

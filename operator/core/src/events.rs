@@ -10,8 +10,10 @@ use crate::api::{
 use crate::commands::annotation;
 use crate::observed::TestStatus;
 
+mod adoption;
 mod failures;
 
+pub use adoption::{adopted, collided};
 pub use failures::failed;
 
 /// Event that the target was missed.

@@ -6,12 +6,14 @@ mod policy;
 mod rollout_policy;
 mod runtime;
 mod sidecar;
+mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::adoption::Origin;
 use crate::api::{DeletionPolicy, GoDuration, PodTemplate, RuntimeMode, TaskQueueType, Versioning, WorkerDeployment};
 use crate::build;
 use crate::build::deployment::{self, Child, ChildInput, Owner};
@@ -20,7 +22,7 @@ use crate::build::sidecar::SidecarPod;
 use crate::build_id::{self, RuntimeInputs};
 use crate::connection::{Attachment, ConnectionFacts};
 use crate::names;
-use crate::observed::{LaneKey, TaskType};
+use crate::observed::{ChildState, LaneKey, TaskType};
 use crate::rollout::{self, sunset::Delays};
 use crate::scaling::DEFAULT_GRACE;
 
@@ -41,6 +43,8 @@ pub struct Fleet {
     pub deployment_name: String,
     /// Build ID of the target version; none with Worker Versioning off.
     pub build_id: Option<String>,
+    /// How that Build ID came about.
+    pub origin: Origin,
     /// Name of the target's Deployment.
     pub child_name: String,
     /// The target's Deployment.
@@ -98,14 +102,24 @@ pub struct Surroundings<'a> {
 #[error("{}", .0.join(" "))]
 pub struct InvalidSpec(pub Vec<String>);
 
-/// Resolves a manifest.
+/// Resolves a manifest that has no Deployment yet.
+///
+/// # Errors
+/// As [`resolve_beside`].
+pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<Fleet, InvalidSpec> {
+    resolve_beside(object, around, &[])
+}
+
+/// Resolves a manifest. `children` are the Deployments that it has: their Build IDs stand, and pods keep what they were made with.
 ///
 /// # Errors
 /// [`InvalidSpec`] with everything that is wrong, for what the schema can't or could not refuse.
-pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<Fleet, InvalidSpec> {
-    let mut wrong = Vec::new();
-    let spec = &object.spec;
-    let meta = &object.metadata;
+pub fn resolve_beside(
+    object: &WorkerDeployment,
+    around: &Surroundings<'_>,
+    children: &[ChildState],
+) -> Result<Fleet, InvalidSpec> {
+    let (mut wrong, spec, meta) = (Vec::new(), &object.spec, &object.metadata);
     let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
     let uid = meta.uid.clone().unwrap_or_default();
     let template = spec.template.as_ref().map_or(Value::Null, PodTemplate::value);
@@ -114,17 +128,19 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
     let scaling = spec.scaling.as_ref().map(|scaling| policy::scaling(scaling, &mut wrong));
     let rollout = rollout_policy::resolve(spec.rollout.as_ref(), &mut wrong);
     let sunset = rollout_policy::delays(spec.sunset.as_ref(), &mut wrong);
-    let build_id = target_build_id(object, &template, &mut wrong);
+    let template_hash = template_hash(&template, &mut wrong);
+    let (build_id, origin) = target::choose(object, (&template, &template_hash), children, &mut wrong);
     let child_name = build_id.as_ref().map_or_else(|| name.clone(), |id| names::child_deployment_name(&name, id));
     let context = runtime::Context { around, name: &name, child_name: &child_name, template: &template };
     let runtime = spec.runtime.as_ref().map(|runtime| runtime::pod(runtime, &context, &mut wrong));
     let sidecar = spec.sidecar.as_ref().map(|sidecar| sidecar::pod(sidecar, &context, &mut wrong));
-    let template_hash = template_hash(&template, &mut wrong);
     if !wrong.is_empty() {
         return Err(InvalidSpec(wrong));
     }
     let owner = Owner { namespace: &namespace, name: &name, uid: &uid };
     let deployment_name = names::temporal_deployment_name(&namespace, &name);
+    let attachment = Attachment::new(around.connection, &spec.worker_options.temporal_namespace);
+    let existing = children.iter().find(|child| child.name == child_name);
     let child = deployment::child(&ChildInput {
         owner,
         name: &child_name,
@@ -132,8 +148,8 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         deployment_name: &deployment_name,
         temporal_namespace: &spec.worker_options.temporal_namespace,
         template: &template,
-        template_hash: &template_hash,
-        connection: around.connection,
+        template_hash: target::kept_hash(object, existing, &template_hash).as_deref(),
+        connection: &target::kept_connection(existing, around.connection, &attachment),
         runtime: runtime.as_ref(),
         sidecar: sidecar.as_ref(),
         min_ready_seconds: spec.min_ready_seconds,
@@ -143,7 +159,7 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
     let config_maps = config_maps(owner, object, build_id.is_some(), (runtime.as_ref(), sidecar.as_ref()));
     Ok(Fleet {
         grace: grace(&child),
-        attachment: Attachment::new(around.connection, &spec.worker_options.temporal_namespace),
+        attachment,
         temporal_namespace: spec.worker_options.temporal_namespace.clone(),
         replicas: spec.replicas.map(count),
         declared: declared(object, runtime.as_ref()),
@@ -156,6 +172,7 @@ pub fn resolve(object: &WorkerDeployment, around: &Surroundings<'_>) -> Result<F
         uid,
         deployment_name,
         build_id,
+        origin,
         child_name,
         child,
         config_maps,
@@ -198,21 +215,7 @@ fn check_template(template: &Value, shared_runtime: bool, wrong: &mut Vec<String
     }
 }
 
-/// None with Worker Versioning off.
-fn target_build_id(object: &WorkerDeployment, template: &Value, wrong: &mut Vec<String>) -> Option<String> {
-    if object.spec.versioning == Versioning::Disabled {
-        return None;
-    }
-    match build_id_of(object, template) {
-        Ok(build_id) => Some(build_id),
-        Err(problem) => {
-            wrong.push(problem);
-            None
-        }
-    }
-}
-
-/// Build ID that a manifest stands for.
+/// Build ID that a manifest stands for by itself, whatever Deployments there are.
 ///
 /// # Errors
 /// A sentence that names the field of the template which has no canonical form.

@@ -9,6 +9,8 @@
 //! [`step`]: a record of ours that has changed is what confirms a write, also one whose answer was lost.
 //! [`may_write`] is asked right before each write, and each write ends within [`WRITE_DEADLINE`].
 
+pub mod others;
+
 use std::time::Duration;
 
 use jiff::Timestamp;

@@ -7,6 +7,8 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(feature = "k8s")]
+pub mod adoption;
+#[cfg(feature = "k8s")]
 pub mod api;
 pub mod backoff;
 #[cfg(feature = "k8s")]
@@ -30,20 +32,29 @@ pub mod events;
 pub mod explain;
 #[cfg(feature = "k8s")]
 pub mod fleet;
+pub mod identity;
 pub mod last_words;
 pub mod lease;
+#[cfg(feature = "k8s")]
+pub mod migrate;
 pub mod names;
 pub mod observed;
+#[cfg(feature = "k8s")]
+pub mod old_kinds;
 #[cfg(feature = "k8s")]
 pub mod plan;
 pub mod polling;
 #[cfg(feature = "k8s")]
 pub mod preview;
 pub mod push_token;
+#[cfg(feature = "k8s")]
+pub mod resource_template;
 pub mod rollout;
 pub mod scaling;
 #[cfg(feature = "k8s")]
 pub mod schedule;
+#[cfg(feature = "k8s")]
+pub mod served;
 pub mod standing;
 #[cfg(feature = "k8s")]
 pub mod status;

@@ -29,6 +29,11 @@ pub const CORDONABLE_ANNOTATION: &str = "temporal.io/cordonable";
 pub const CORDONED_ANNOTATION: &str = "temporal.io/cordoned";
 /// Annotation on child Deployments, our own: when it was first seen that nobody wants its version, which never had traffic.
 pub const SUPERSEDED_AT_ANNOTATION: &str = "temporal.io/superseded-at";
+/// Annotation on child Deployments, our own: who made them, where that was not this operator. Their pods keep what they were made
+/// with.
+pub const MADE_BY_ANNOTATION: &str = "temporal.io/made-by";
+/// Annotation on a WorkerDeployment, our own: the identity that may be taken over as manager of its Worker Deployment, as it is.
+pub const TAKE_OVER_ANNOTATION: &str = "temporal.io/take-over";
 /// Name of the Secret, in the operator's own namespace, with the private key of its orders.
 pub const ORDER_KEY_SECRET: &str = "temporal-worker-operator-order-key";
 /// Annotation on a WorkerDeployment, our own: the serial number that tokens of the push endpoint must have
@@ -38,6 +43,10 @@ pub const PUSH_TOKEN_SERIAL_ANNOTATION: &str = "temporal.io/push-token-serial";
 pub const PUSH_ADDRESS_ANNOTATION: &str = "temporal.io/push-address";
 /// Finalizer on a WorkerDeployment (the server is cleaned up first) and on a Connection that is in use.
 pub const DELETE_PROTECTION_FINALIZER: &str = "temporal.io/delete-protection";
+/// Finalizer on a TemporalWorkerDeployment or TemporalConnection that is not handed over yet.
+pub const MIGRATION_GUARD_FINALIZER: &str = "temporal.io/migration-guard";
+/// Label on a TemporalWorkerDeployment: `true` once its WorkerDeployment has all that it owned.
+pub const MIGRATED_LABEL: &str = "temporal.io/migrated-to-wd";
 /// Metadata key on a version in Temporal: which controller routes it.
 pub const CONTROLLER_METADATA: &str = "temporal.io/controller";
 /// Metadata key on a version in Temporal: the version of that controller.
@@ -49,6 +58,8 @@ pub const LEASE_NAME: &str = "98e39f52.temporal.io";
 pub const PUSH_KEY_SECRET: &str = "temporal-worker-operator-push";
 /// Field manager of everything that is applied.
 pub const FIELD_MANAGER: &str = "temporal-worker-operator";
+/// Field manager of the copies of WorkerResourceTemplates: the peer's, so that those that it made stand as they are.
+pub const TEMPLATE_FIELD_MANAGER: &str = "temporal-worker-controller";
 /// Field manager of writes to the `scale` subresource.
 pub const SCALER_FIELD_MANAGER: &str = "temporal-worker-operator/scaler";
 
@@ -113,7 +124,7 @@ fn head(text: &str, bytes: usize) -> &[u8] {
 }
 
 /// Runs of what a DNS label can't hold become a dash, letters become lower-case.
-fn dns_label(text: &[u8]) -> String {
+pub(crate) fn dns_label(text: &[u8]) -> String {
     replace_runs(text, |c| c.is_ascii_alphanumeric() || c == b'-').to_ascii_lowercase()
 }
 

@@ -310,6 +310,10 @@ pub struct ChildState {
     pub failure: Option<String>,
     /// Where its pods work, by its template.
     pub attached: Attached,
+    /// Hash of the user's template that it was made of, by the annotation of its pods.
+    pub template_hash: Option<String>,
+    /// Whether another operator made it: then its pods may lack what this one gives to new ones.
+    pub made_elsewhere: bool,
 }
 
 /// A pod of the fleet as the cluster has it, with its load.

@@ -192,14 +192,20 @@ pub fn must_write(old: &WorkerDeploymentStatus, new: &WorkerDeploymentStatus, si
 pub fn says_more_already(input: &StatusInput<'_>) -> bool {
     let asks = input.planned.is_some_and(|(fleet, _)| fleet.build_id.is_some());
     let unheard = matches!(input.temporal.deployment, Observation::Unknown) && input.temporal.failure.is_none();
-    asks && unheard && input.blocked.is_none() && input.previous.observed_generation == Some(input.generation)
+    let ready = || input.previous.condition(ConditionType::Ready)?.observed_generation;
+    // temporal-worker-controller says the generation in the conditions alone.
+    let is_of = input.previous.observed_generation.or_else(ready);
+    asks && unheard && input.blocked.is_none() && is_of == Some(input.generation)
 }
 
 type Condition = (ConditionStatus, Reason, String);
 
 fn connection_health(input: &StatusInput<'_>) -> Option<Condition> {
     if let Some(blocked) = input.blocked {
-        let about = matches!(blocked.reason, Reason::ConnectionNotFound | Reason::AuthSecretInvalid);
+        let about = matches!(
+            blocked.reason,
+            Reason::ConnectionNotFound | Reason::ConnectionNotAllowed | Reason::AuthSecretInvalid
+        );
         return about.then(|| (ConditionStatus::False, blocked.reason, blocked.message.clone()));
     }
     let (fleet, _) = input.planned?;

@@ -7,8 +7,23 @@ use serde_json::{Map, Value, json};
 
 type Nodes = BTreeMap<String, Map<String, Value>>;
 
+/// Kinds of ours, each with the kind of the contract that it is held to. The spec and status of a ClusterConnection are a
+/// Connection's.
+const KINDS: &[(&str, &str)] = &[
+    ("ClusterConnection", "Connection"),
+    ("Connection", "Connection"),
+    ("TemporalConnection", "TemporalConnection"),
+    ("TemporalWorkerDeployment", "TemporalWorkerDeployment"),
+    ("WorkerDeployment", "WorkerDeployment"),
+    ("WorkerResourceTemplate", "WorkerResourceTemplate"),
+];
+
 /// Nodes that are ours, with everything below them.
-const ADDED: [&str; 22] = [
+const ADDED: [&str; 26] = [
+    ".spec.allowedNamespaces",
+    ".spec.roles",
+    ".status.versions[].apiVersion",
+    ".status.versions[].kind",
     ".spec.deploymentStrategy",
     ".spec.deletionPolicy",
     ".spec.rollout.paused",
@@ -63,12 +78,21 @@ fn ours(kind: &str) -> Nodes {
     nodes
 }
 
+fn contracts() -> Map<String, Value> {
+    let text = include_str!("data/crd-schema.json");
+    let mut whole: Map<String, Value> = serde_json::from_str(text).expect("the contract is JSON");
+    match whole.remove("kinds") {
+        Some(Value::Object(kinds)) => kinds,
+        other => panic!("no kinds: {other:?}"),
+    }
+}
+
 fn contract(kind: &str) -> Value {
-    let text = match kind {
-        "Connection" => include_str!("data/contract_connection.json"),
-        _ => include_str!("data/contract_workerdeployment.json"),
-    };
-    serde_json::from_str(text).expect("the contract is JSON")
+    contracts().remove(kind).expect(kind)
+}
+
+fn is_deprecated(kind: &str) -> bool {
+    kind.starts_with("Temporal")
 }
 
 fn is_added(path: &str) -> bool {
@@ -77,7 +101,7 @@ fn is_added(path: &str) -> bool {
         .any(|added| path.strip_prefix(added).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[', '{'])))
 }
 
-/// What a contract's node may have beside the contract: rules of our own, and fewer required fields.
+/// What a contract's node may have beside the contract: rules of our own, and fewer required fields. Nothing of a deprecated kind.
 fn relax(path: &str, contract: &mut Map<String, Value>, ours: &Map<String, Value>) {
     if path == ".spec" && contract.get("required") == Some(&json!(["rollout", "sunset", "template", "workerOptions"])) {
         contract.insert("required".into(), json!(["workerOptions"]));
@@ -92,12 +116,11 @@ fn relax(path: &str, contract: &mut Map<String, Value>, ours: &Map<String, Value
     }
 }
 
-fn differences(kind: &str) -> Vec<String> {
-    let ours = ours(kind);
-    let contract: Nodes = serde_json::from_value(contract(kind)["schema"].clone()).expect("flat nodes");
+fn differences(kind: &str, ours: &Nodes, contract: Nodes) -> Vec<String> {
+    let may_be_added = |path: &str| is_added(path) && (!is_deprecated(kind) || path.starts_with(".status"));
     let mut found: Vec<String> = ours
         .keys()
-        .filter(|path| !contract.contains_key(*path) && !is_added(path))
+        .filter(|path| !contract.contains_key(*path) && !may_be_added(path))
         .map(|p| format!("{p}: ours alone"))
         .collect();
     for (path, mut node) in contract {
@@ -105,7 +128,9 @@ fn differences(kind: &str) -> Vec<String> {
             found.push(format!("{path}: missing"));
             continue;
         };
-        relax(&path, &mut node, own);
+        if !is_deprecated(kind) {
+            relax(&path, &mut node, own);
+        }
         if node != *own {
             found.push(format!("{path}: contract {}, ours {}", Value::Object(node), Value::Object(own.clone())));
         }
@@ -113,30 +138,84 @@ fn differences(kind: &str) -> Vec<String> {
     found
 }
 
-#[test]
-fn every_node_of_worker_deployment_is_the_contracts() {
-    assert_eq!(differences("WorkerDeployment"), Vec::<String>::new());
+fn contract_nodes(kind: &str) -> Nodes {
+    serde_json::from_value(contract(kind)["schema"].clone()).expect("flat nodes")
 }
 
 #[test]
-fn every_node_of_connection_is_the_contracts() {
-    assert_eq!(differences("Connection"), Vec::<String>::new());
+fn every_node_of_every_kind_is_the_contracts() {
+    for (kind, theirs) in KINDS {
+        assert_eq!(differences(kind, &ours(kind), contract_nodes(theirs)), Vec::<String>::new(), "{kind}");
+    }
+}
+
+#[test]
+fn no_kind_is_left_out() {
+    let there: BTreeSet<_> = crds().iter().map(|crd| crd["spec"]["names"]["kind"].to_string()).collect();
+    let held: BTreeSet<_> = KINDS.iter().map(|(kind, _)| format!("{kind:?}")).collect();
+    assert_eq!(there, held);
+    let held: BTreeSet<_> = KINDS.iter().map(|(_, theirs)| *theirs).collect();
+    assert_eq!(contracts().keys().map(String::as_str).collect::<BTreeSet<_>>(), held);
+}
+
+/// Every attribute of every node counts: each that is taken away or changed is a difference.
+#[test]
+fn a_node_that_is_not_the_contracts_is_found() {
+    let relaxed = [".", ".spec", ".spec.rollout.steps[]"];
+    for (kind, theirs) in KINDS {
+        let (ours, contract) = (ours(kind), contract_nodes(theirs));
+        let mut attributes = BTreeSet::new();
+        for (path, node) in &contract {
+            for (key, value) in node {
+                // One of each kind of attribute; where ours may say more, only of a kind where it may not.
+                let is_relaxed = relaxed.contains(&path.as_str()) && !is_deprecated(kind);
+                if is_relaxed || !attributes.insert(key.clone()) {
+                    continue;
+                }
+                let differs = |changed: Option<Value>| {
+                    let mut ours = ours.clone();
+                    let node = ours.get_mut(path).expect(path);
+                    match changed {
+                        Some(value) => _ = node.insert(key.clone(), value),
+                        None => _ = node.remove(key),
+                    }
+                    differences(kind, &ours, contract.clone()).len()
+                };
+                assert_eq!(differs(Some(value.clone())), 0, "{kind} {path} {key}");
+                assert_eq!(differs(Some(json!("other"))), 1, "{kind} {path} {key}");
+                assert_eq!(differs(None), 1, "{kind} {path} {key}");
+            }
+        }
+        assert!(attributes.contains("type") && attributes.contains("pattern"), "{kind}: {attributes:?}");
+        let without = |path: &str| {
+            differences(
+                kind,
+                &ours.iter().filter(|(own, _)| *own != path).map(|(p, n)| (p.clone(), n.clone())).collect(),
+                contract.clone(),
+            )
+        };
+        assert_eq!(without(".status"), [".status: missing"], "{kind}");
+    }
 }
 
 #[test]
 fn names_scope_columns_and_subresources_are_the_contracts() {
-    for kind in ["Connection", "WorkerDeployment"] {
-        let (ours, contract) = (crd(kind), contract(kind));
+    let cluster_names = json!({"kind": "ClusterConnection", "listKind": "ClusterConnectionList",
+        "plural": "clusterconnections", "singular": "clusterconnection"});
+    for (kind, theirs) in KINDS {
+        let (ours, contract) = (crd(kind), contract(theirs));
         let spec = &ours["spec"];
+        let is_of_cluster = *kind == "ClusterConnection";
         assert_eq!(spec["group"], "temporal.io");
-        assert_eq!(spec["scope"], "Namespaced");
-        for (name, value) in contract["names"].as_object().expect("names") {
+        assert_eq!(spec["scope"], if is_of_cluster { json!("Cluster") } else { contract["scope"].clone() });
+        let names = if is_of_cluster { &cluster_names } else { &contract["names"] };
+        for (name, value) in names.as_object().expect("names") {
             assert_eq!(spec["names"].get(name), Some(value), "{kind} {name}");
         }
         assert_eq!(spec["versions"].as_array().map(Vec::len), Some(1));
         let version = &spec["versions"][0];
-        for key in ["name", "served", "storage", "subresources"] {
-            assert_eq!(version[key], contract["version"][key], "{kind} {key}");
+        for key in ["name", "served", "storage", "subresources", "deprecated", "deprecationWarning"] {
+            assert_eq!(version.get(key), contract["version"].get(key), "{kind} {key}");
         }
         let added = ["Ready", "Desired", "Backlog"];
         let columns = version["additionalPrinterColumns"].as_array().expect("columns").iter();
@@ -149,9 +228,8 @@ fn names_scope_columns_and_subresources_are_the_contracts() {
 /// Every list of ours has keys, a limit, and limits on the texts in it: else a rule over it is beyond the cost budget.
 #[test]
 fn our_own_lists_and_texts_have_limits() {
-    for (path, node) in
-        ours("WorkerDeployment").into_iter().filter(|(path, _)| is_added(path) && path.starts_with(".spec"))
-    {
+    let nodes = ours("WorkerDeployment").into_iter().chain(ours("ClusterConnection"));
+    for (path, node) in nodes.filter(|(path, _)| is_added(path) && path.starts_with(".spec")) {
         let has = |key: &str| node.contains_key(key);
         match node.get("type").and_then(Value::as_str) {
             Some("array") => assert!(has("maxItems") && has("x-kubernetes-list-type"), "{path}: {node:?}"),
@@ -200,7 +278,15 @@ fn a_crd_fits_into_the_annotation_of_a_client_side_apply() {
 fn the_yaml_files_say_the_same_as_the_values() {
     let files = crd_yaml_files();
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["temporal.io_connections.yaml", "temporal.io_workerdeployments.yaml"]);
+    let kinds = [
+        "clusterconnections",
+        "connections",
+        "temporalconnections",
+        "temporalworkerdeployments",
+        "workerdeployments",
+        "workerresourcetemplates",
+    ];
+    assert_eq!(names, kinds.map(|kind| format!("temporal.io_{kind}.yaml")));
     for ((_, yaml), crd) in files.iter().zip(crds()) {
         assert_eq!(serde_yaml::from_str::<Value>(yaml).expect("YAML"), crd);
     }

@@ -86,6 +86,14 @@ fn the_words_of_the_contract_are_kept() {
         "ConnectionHealthy",
         "ActivePollers",
         "PollerStatusUnknown",
+        "Deprecated",
+        "WorkerDeploymentExists",
+        "MigratedToWorkerDeployment",
+        "MigratedToConnection",
+        "DeletingPendingMigration",
+        "AllVersionsApplied",
+        "ApplyFailed",
+        "WorkerDeploymentNotFound",
     ];
     for word in reasons {
         assert!(Reason::ALL.iter().any(|reason| reason.as_str() == word), "{word}");
@@ -106,6 +114,8 @@ fn the_reference_names_fields_defaults_and_rules() {
         "| `spec.workerOptions` *required* | object |",
         "| `spec.rollout.strategy` *required* | `Manual`, `AllAtOnce`, `Progressive` |",
         "- `spec.scaling`: minReplicas must not be more than maxReplicas",
+        "| `spec.allowedNamespaces.names` | list of text",
+        "| `spec.allowedNamespaces.selector.matchExpressions[].operator` *required* | `In`, `NotIn`, `Exists`, `DoesNotExist` |",
         "- `object`: spec is required",
     ] {
         assert!(text.contains(line), "{line}\n{text}");

@@ -1,6 +1,7 @@
 //! `temporal-worker-operator plan`: what the operator would do now, by its own planner and its own readers. Nothing is written:
 //! this process never holds the Lease, without which no write is begun.
 
+use std::fmt::Debug;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -10,20 +11,21 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt as _};
-use operator_core::api::{Connection, WorkerDeployment};
+use operator_core::api::{ClusterConnection, Connection, ConnectionKind, WorkerDeployment};
 use operator_core::names;
 use operator_core::preview::{Preview, text};
 use prometheus::Registry;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::explain::Output;
 use super::{build_id, explain};
 use crate::changes::Changes;
 use crate::controller::{Context, Shared, preview};
-use crate::kube::client::{bounded, clients};
+use crate::kube::client::{CallError, bounded, clients_of};
 use crate::kube::dry_run;
 use crate::kube::lease::Leadership;
-use crate::kube::watches::Caches;
+use crate::kube::watches::{Caches, Guarded, StoredConnections};
 use crate::metrics::Metrics;
 use crate::run;
 use crate::settings::{PlanArguments, Settings};
@@ -48,7 +50,8 @@ pub async fn run(
         settings.pod_namespace.clone_from(namespace);
     }
     settings.record_decisions = None;
-    let (client, _) = clients().await.context("no way to the Kubernetes API; is KUBECONFIG set?")?;
+    let (client, _) =
+        clients_of(settings.kubeconfig.as_deref()).await.context("no way to the Kubernetes API; is KUBECONFIG set?")?;
     let wanted = match (&arguments.fleet, &arguments.file) {
         (Some(fleet), _) => stored(&client, fleet).await?,
         (None, Some(file)) => as_applied(&client, file, stdin).await?,
@@ -57,7 +60,7 @@ pub async fn run(
     let operator = Operator::new(client, &settings).await?;
     let mut previews = Vec::new();
     for fleet in &wanted.fleets {
-        previews.push(operator.plan(fleet, &wanted.connections).await?);
+        previews.push(operator.plan(fleet, &wanted).await?);
     }
     print(&previews, arguments.output, &mut out)?;
     Ok(code(&previews))
@@ -90,6 +93,7 @@ fn print(previews: &[Preview], output: Output, out: &mut impl Write) -> Result<(
 struct Wanted {
     fleets: Vec<WorkerDeployment>,
     connections: Vec<Connection>,
+    cluster_connections: Vec<ClusterConnection>,
 }
 
 async fn stored(client: &Client, fleet: &str) -> Result<Wanted> {
@@ -130,6 +134,9 @@ async fn take(client: &Client, document: Value, wanted: &mut Wanted) -> Result<(
     match document["kind"].as_str() {
         Some("WorkerDeployment") => wanted.fleets.push(dry_run::as_applied(client, document).await?),
         Some("Connection") => wanted.connections.push(dry_run::as_applied(client, document).await?),
+        Some("ClusterConnection") => {
+            wanted.cluster_connections.push(dry_run::as_applied_in_cluster(client, document).await?);
+        }
         kind => bail!("kind: {kind:?} can't be planned for; leave the document out, or give a WorkerDeployment"),
     }
     Ok(())
@@ -155,12 +162,14 @@ impl Operator {
         Ok(Self { client, leadership, shared, changes })
     }
 
-    async fn plan(&self, fleet: &WorkerDeployment, connections: &[Connection]) -> Result<Preview> {
+    async fn plan(&self, fleet: &WorkerDeployment, wanted: &Wanted) -> Result<Preview> {
         let ctx = Context {
             client: self.client.clone(),
             leadership: self.leadership.clone(),
-            caches: Arc::new(self.caches(fleet, connections).await?),
+            caches: Arc::new(self.caches(fleet, wanted).await?),
+            old_kinds: Arc::default(),
             shared: self.shared.clone(),
+            templates: Arc::default(),
         };
         let name = format!("{}/{}", fleet.namespace().unwrap_or_default(), fleet.name_any());
         let planned = preview::preview(&ctx, fleet, &self.changes).await;
@@ -168,7 +177,7 @@ impl Operator {
     }
 
     /// What the cluster has of one fleet.
-    async fn caches(&self, fleet: &WorkerDeployment, connections: &[Connection]) -> Result<Caches> {
+    async fn caches(&self, fleet: &WorkerDeployment, wanted: &Wanted) -> Result<Caches> {
         let namespace = fleet.namespace().unwrap_or_default();
         let label = format!("{}={}", names::DEPLOYMENT_NAME_LABEL, names::deployment_name_label(&fleet.name_any()));
         let labelled = ListParams::default().labels(&label);
@@ -178,20 +187,44 @@ impl Operator {
         let deployments = deployments.with_context(|| format!("list Deployments of namespace {namespace}"))?.items;
         let pods = bounded(pods.list(&labelled)).await;
         let pods = pods.with_context(|| format!("list Pods of namespace {namespace}"))?.items;
-        let name = &fleet.spec.worker_options.connection_ref.name;
-        let given = connections.iter().find(|connection| {
-            connection.metadata.name.as_ref() == Some(name) && connection.namespace().as_ref() == Some(&namespace)
-        });
-        let connection = match given {
-            Some(given) => Some(DeserializeGuard(Ok(given.clone()))),
-            None => {
-                let api: Api<DeserializeGuard<Connection>> = Api::namespaced(self.client.clone(), &namespace);
-                bounded(api.get_opt(name))
-                    .await
-                    .with_context(|| format!("Connection {name} of namespace {namespace}"))?
+        Ok(Caches::listed(self.connections(fleet, wanted).await?, deployments, pods))
+    }
+
+    /// What the fleet's `connectionRef` names, as it is given or stored.
+    async fn connections(&self, fleet: &WorkerDeployment, wanted: &Wanted) -> Result<StoredConnections> {
+        let (namespace, reference) = (fleet.namespace().unwrap_or_default(), &fleet.spec.worker_options.connection_ref);
+        let name = reference.name.as_str();
+        let mut stored = StoredConnections::default();
+        match reference.kind {
+            ConnectionKind::Connection => {
+                let near = |one: &&Connection| one.namespace().as_ref() == Some(&namespace);
+                let given =
+                    wanted.connections.iter().filter(near).find(|one| one.metadata.name.as_deref() == Some(name));
+                let api = Api::namespaced(self.client.clone(), &namespace);
+                let found = given_or_stored(given, &api, name).await;
+                stored.own.extend(found.with_context(|| format!("{reference} of namespace {namespace}"))?);
             }
-        };
-        Ok(Caches::listed(connection.into_iter().collect(), deployments, pods))
+            ConnectionKind::ClusterConnection => {
+                let given = wanted.cluster_connections.iter().find(|one| one.metadata.name.as_deref() == Some(name));
+                let api = Api::all(self.client.clone());
+                stored.shared.extend(given_or_stored(given, &api, name).await.with_context(|| reference.to_string())?);
+            }
+        }
+        Ok(stored)
+    }
+}
+
+async fn given_or_stored<K>(
+    given: Option<&K>,
+    api: &Api<Guarded<K>>,
+    name: &str,
+) -> Result<Option<Guarded<K>>, CallError>
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug,
+{
+    match given {
+        Some(given) => Ok(Some(DeserializeGuard(Ok(given.clone())))),
+        None => bounded(api.get_opt(name)).await,
     }
 }
 

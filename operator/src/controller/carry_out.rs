@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use kube::Api;
 use kube::core::{DynamicObject, ObjectMeta};
 
 use operator_core::api::WorkerDeployment;
@@ -16,7 +17,8 @@ use serde_json::Value;
 
 use super::memory::{Applied, Memory};
 use super::{Context, gates, route};
-use crate::kube::apply::{self, ApplyError};
+use crate::kube::adopt::Version;
+use crate::kube::apply::{self, ApplyError, Basis};
 use crate::kube::client::CallError;
 use crate::kube::observe::FleetKey;
 use crate::kube::views;
@@ -145,7 +147,8 @@ async fn one(work: &Work<'_>, action: &Action, memory: &mut Memory, outcome: &mu
     let namespace = &work.fleet.namespace;
     match action {
         Action::Protect => {
-            let protected = apply::set_protected::<WorkerDeployment>(client, work.meta, true).await;
+            let fleets: Api<WorkerDeployment> = Api::namespaced(client.clone(), namespace);
+            let protected = apply::set_protected(&fleets, work.meta, true).await;
             protected.map_err(failed(|| "finalizer of the WorkerDeployment".to_owned()))?;
         }
         Action::Apply { object, digest } => apply_object(work, (object, digest), memory, outcome).await?,
@@ -207,16 +210,31 @@ async fn apply_object(
         memory.confirm(&key);
         return Ok(());
     }
-    let applied =
-        apply::apply(client, object, known).await.map_err(|error| Failure::Apply { what: key.clone(), error })?;
-    remember(memory, &key, digest, &applied);
+    let applied = match apply::apply(client, object, basis(work, &key, memory)).await {
+        Err(ApplyError::Call(error)) if error.is_conflict() => return Err(Failure::Outdated),
+        applied => applied.map_err(|error| Failure::Apply { what: key.clone(), error })?,
+    };
+    remember(memory, &key, digest, &applied.object);
     if key.starts_with("Deployment/") {
-        report_apply(work.fleet, known, outcome);
+        report_apply(work.fleet, (known, applied.adopted), outcome);
         if !known {
-            outcome.created.extend(views::child(applied));
+            outcome.created.extend(views::child(applied.object));
         }
     }
     Ok(())
+}
+
+/// What an object is applied on: after the first time a Deployment is as it was seen, or nothing is written.
+fn basis(work: &Work<'_>, key: &str, memory: &Memory) -> Basis {
+    let seen = key.strip_prefix("Deployment/").and_then(|name| work.children.iter().find(|child| child.name == name));
+    match seen {
+        _ if !memory.applied.contains_key(key) => Basis::Unread,
+        Some(child) => {
+            Basis::Seen(Version { uid: child.uid.clone(), resource_version: child.resource_version.clone() })
+        }
+        None if key.starts_with("Deployment/") => Basis::Unread,
+        None => Basis::Applied,
+    }
 }
 
 /// Attaches the pods of a child to the fleet's Connection, by a change of what its template is now.
@@ -262,9 +280,12 @@ async fn mark(work: &Work<'_>, pod: &str, cost: Option<i32>, memory: &mut Memory
     Ok(())
 }
 
-fn report_apply(fleet: &Fleet, known: bool, outcome: &mut Outcome) {
-    if !known {
+fn report_apply(fleet: &Fleet, (known, adopted): (bool, bool), outcome: &mut Outcome) {
+    if adopted {
+        outcome.events.push(events::adopted(&fleet.child_name));
+    } else if !known {
         outcome.events.push(events::created(&fleet.child_name));
+        outcome.events.extend(fleet.build_id.as_ref().and_then(|id| events::collided(id, &fleet.origin)));
     }
     if !fleet.child.replaced_variables.is_empty() {
         outcome.events.push(events::variables_replaced(&fleet.child.replaced_variables));

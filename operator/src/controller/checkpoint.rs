@@ -12,7 +12,7 @@ use operator_core::scaling::State;
 use super::Shared;
 use super::memory::Memory;
 use crate::changes::FleetId;
-use crate::kube::apply::{self, ApplyError};
+use crate::kube::apply::{self, ApplyError, Basis};
 use crate::kube::client::CallError;
 use crate::kube::lease::Leadership;
 use crate::kube::observe::FleetKey;
@@ -73,7 +73,7 @@ async fn write(client: &Client, leadership: &Leadership, fleet: &FleetId, memory
     let Some(object) = checkpoint::build(owner, &memory.scaling, Timestamp::now()) else { return false };
     let Some(_permit) = leadership.permit().await else { return false };
     // Never taken as known: somebody else's ConfigMap of that name is left alone.
-    if let Err(error) = apply::apply(client, &object, false).await {
+    if let Err(error) = apply::apply(client, &object, Basis::Unread).await {
         match error {
             ApplyError::Call(error) if error.is_not_found() => {}
             error => tracing::warn!(namespace, name, %error, "checkpoint not written"),

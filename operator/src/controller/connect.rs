@@ -3,30 +3,30 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use operator_core::api::Reason;
+use operator_core::api::{ConnectionRef, Reason};
 use operator_core::connection::Auth;
 use operator_core::status::Blocked;
 
-use crate::kube::observe::ConnectionState;
+use crate::kube::connection::ConnectionState;
 use crate::kube::secrets::SecretData;
 use crate::temporal::{Connection, ConnectionError, ConnectionSpec, Credentials, ObjectVersion, Pool, PoolKey};
 
-/// The channel of a Connection. Tenants never share one: its key holds the Kubernetes namespace, and the versions of
-/// everything that it was made from.
+/// The channel of a Connection or ClusterConnection. Tenants never share one: its key holds the Kubernetes namespace of the
+/// fleet, which is that of the Secrets, and the versions of everything that it was made from.
 ///
 /// # Errors
 /// [`Blocked`] when what the Secrets hold is malformed, or out of date.
 pub fn connect(
     pool: &Pool,
     namespace: &str,
-    name: &str,
+    reference: &ConnectionRef,
     connection: &ConnectionState,
     now: Timestamp,
 ) -> Result<Arc<Connection>, Blocked> {
     let key = key(namespace, connection);
     let blocked = |error: ConnectionError| Blocked {
         reason: Reason::AuthSecretInvalid,
-        message: format!("Connection {name:?}: {error}."),
+        message: format!("{reference}: {error}."),
     };
     let open = match pool.get(&key) {
         Some(open) => open,
@@ -76,4 +76,46 @@ fn credentials(connection: &ConnectionState) -> Credentials {
 
 fn bytes(secret: Option<&SecretData>, key: &str) -> Vec<u8> {
     secret.and_then(|secret| secret.data.get(key)).cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use operator_core::api::ConnectionKind;
+    use operator_core::connection::{ConnectionFacts, SecretKey};
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::temporal::{Limits, Metrics};
+
+    /// One ClusterConnection as a fleet sees it, with the Secret of the fleet's own namespace.
+    fn state(secret_uid: &str, key: &str) -> ConnectionState {
+        let auth = Auth::ApiKey(SecretKey { name: "credentials".into(), key: "key".into() });
+        let secret = SecretData {
+            uid: secret_uid.into(),
+            resource_version: "1".into(),
+            kind: "Opaque".into(),
+            data: [("key".to_owned(), key.as_bytes().to_vec())].into(),
+        };
+        ConnectionState {
+            facts: ConnectionFacts { host_port: "temporal:7233".into(), server_name: None, auth, ca_cert: None },
+            uid: "shared".into(),
+            generation: 1,
+            secret: Some(secret),
+            ca_secret: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn fleets_of_two_namespaces_never_share_the_channel_of_their_cluster_connection() {
+        let pool = Pool::new(Limits::default(), Metrics::register(&Registry::new()).unwrap());
+        let reference = ConnectionRef { kind: ConnectionKind::ClusterConnection, name: "shared".into() };
+        let open = |namespace: &str, state: &ConnectionState| {
+            connect(&pool, namespace, &reference, state, Timestamp::now()).unwrap()
+        };
+        let own = open("a", &state("u", "key of a"));
+        assert!(Arc::ptr_eq(&own, &open("a", &state("u", "key of a"))), "a second fleet of the namespace has the same");
+        // By the namespace alone, whatever the Secrets are called or were made from.
+        assert!(!Arc::ptr_eq(&own, &open("b", &state("u", "key of a"))));
+        assert!(!Arc::ptr_eq(&own, &open("a", &state("v", "another key of a"))), "it was made from another Secret");
+    }
 }

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::runtime::controller::Action as Requeue;
+use kube::{Api, ResourceExt as _};
 use operator_core::api::{DeletionPolicy, WorkerDeployment};
 use operator_core::backoff::RetryClass;
 use operator_core::deletion::{self, Deletion, Step};
 use operator_core::events;
+use operator_core::identity::reclaimable;
 use operator_core::names;
 use operator_core::observed::{FailureClass, TemporalFailure, TemporalState};
 use operator_core::status;
@@ -19,8 +21,8 @@ use super::look::Reconcile;
 use super::memory::{Memory, Rest};
 use super::{connect, report};
 use crate::kube::apply;
+use crate::kube::connection::ConnectionProblem;
 use crate::kube::events::Regarding;
-use crate::kube::observe::ConnectionProblem;
 use crate::temporal::routing::{self, Drained, Routing};
 use crate::temporal::{Connection, Phase, Watch};
 
@@ -47,6 +49,7 @@ pub(super) struct Seen {
 /// The API server could not be asked.
 pub(super) async fn see(fleet: &Reconcile<'_>, since: Timestamp, memory: &Memory) -> Result<Seen, Error> {
     let kube = fleet.observe_kube(None);
+    fleet.show_templates(&kube, None);
     let connection = connection(fleet).await?;
     let temporal = connection.as_ref().map(|connection| look(fleet, connection));
     let deployment_name = names::temporal_deployment_name(fleet.key.namespace, fleet.key.name);
@@ -56,7 +59,8 @@ pub(super) async fn see(fleet: &Reconcile<'_>, since: Timestamp, memory: &Memory
         kube: &kube,
         temporal: temporal.as_ref(),
         identity: &shared.identity,
-        former_identities: &shared.former_identities,
+        former_identities: &reclaimable(&shared.former_identities, fleet.wd.annotations()),
+        temporal_namespace: &fleet.wd.spec.worker_options.temporal_namespace,
         deployment_name: &deployment_name,
         resting: &memory.resting(),
         since: shared.clock().since(since),
@@ -85,14 +89,14 @@ pub(super) async fn run(fleet: &Reconcile<'_>, since: Timestamp, memory: &mut Me
 
 /// The channel to the server; none while the Connection or its Secret can't be used.
 async fn connection(fleet: &Reconcile<'_>) -> Result<Option<Arc<Connection>>, Error> {
-    let state = match fleet.connection(false).await {
+    let state = match fleet.connection().await {
         Ok(state) => state,
         Err(ConnectionProblem::Blocked(_)) => return Ok(None),
         Err(ConnectionProblem::Call(error)) => return Err(error.into()),
     };
-    let name = &fleet.wd.spec.worker_options.connection_ref.name;
+    let reference = &fleet.wd.spec.worker_options.connection_ref;
     let (pool, namespace) = (&fleet.ctx.shared.pool, fleet.key.namespace);
-    Ok(connect::connect(pool, namespace, name, &state, Timestamp::now()).ok())
+    Ok(connect::connect(pool, namespace, reference, &state, Timestamp::now()).ok())
 }
 
 /// What the server says of the Worker Deployment: read often, as somebody waits for it.
@@ -134,7 +138,8 @@ impl Pass<'_> {
                 if let Some(left) = left {
                     self.say(&events::deletion_incomplete(&self.deployment_name, left)).await;
                 }
-                apply::set_protected::<WorkerDeployment>(client, &self.fleet.wd.metadata, false).await?;
+                let fleets: Api<WorkerDeployment> = Api::namespaced(client.clone(), namespace);
+                apply::set_protected(&fleets, &self.fleet.wd.metadata, false).await?;
             }
             step => {
                 let Some(connection) = &self.connection else { return Ok(()) };

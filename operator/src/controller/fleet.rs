@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use kube::runtime::controller::Action as Requeue;
-use operator_core::api::WorkerDeployment;
+use operator_core::api::{ConnectionKind, WorkerDeployment};
 use operator_core::backoff::RetryClass;
 use operator_core::fleet::Fleet;
 use operator_core::observed::{ChildState, FailureClass, KubeState, Observation, TemporalState};
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::carry_out::{Failure, Outcome, Work, carry_out};
 use super::look::{Reconcile, Seen};
 use super::memory::Memory;
-use super::{Context, checkpoint, cordon, deletion, gates, report};
+use super::{Context, checkpoint, cordon, deletion, gates, old_kinds, report};
 use crate::changes::FleetId;
 use crate::kube::apply;
 use crate::kube::client::CallError;
@@ -100,6 +100,7 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
         // What is news while this runs must find its fleet.
         ctx.shared.memories.put(&id, memory.clone());
     }
+    memory.peer_has_fields = !wd.managed_fields().is_empty();
     if memory.written.as_deref() == wd.status.as_ref() {
         memory.written = None;
     }
@@ -136,6 +137,11 @@ fn is_settled(stage: &Stage) -> bool {
 
 impl Reconcile<'_> {
     async fn run(&self, memory: &mut Memory) -> Result<Requeue, Error> {
+        match old_kinds::holds(self.ctx, &self.key) {
+            Some(None) => return Ok(Requeue::requeue(AGAIN)),
+            Some(Some(blocked)) => return self.report_blocked(&blocked, &self.observe_kube(None), memory).await,
+            None => {}
+        }
         let order_key = self.ctx.shared.order_keys.get(&self.ctx.leadership).await;
         let mut seen = match self.see(order_key.as_ref(), memory).await? {
             Ok(seen) => seen,
@@ -252,7 +258,9 @@ impl Reconcile<'_> {
             None => {}
         }
         let mut after = RESYNC.min(plan.recheck_after().unwrap_or(RESYNC)).min(again.unwrap_or(RESYNC));
-        if fleet.child.object["spec"]["template"]["spec"]["volumes"].is_array() {
+        // Secrets and labels of namespaces are read, not watched.
+        let may_be_refused = self.wd.spec.worker_options.connection_ref.kind == ConnectionKind::ClusterConnection;
+        if may_be_refused || fleet.child.object["spec"]["template"]["spec"]["volumes"].is_array() {
             after = after.min(CREDENTIALS_RECHECK);
         }
         Ok(Requeue::requeue(after.max(AGAIN)))

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use operator_core::api::{WorkerDeployment, WorkerDeploymentStatus};
+use operator_core::api::{Reason, WorkerDeployment, WorkerDeploymentStatus};
 use operator_core::commands;
 use operator_core::cordon::OrderKey;
 use operator_core::fleet::{self, Fleet, Surroundings};
+use operator_core::identity::reclaimable;
 use operator_core::observed::{KubeState, Observation, TemporalState};
 use operator_core::plan::{self, Plan, PlanInput, object_key};
 use operator_core::rollout::{Order, Strategy};
@@ -25,7 +26,8 @@ use super::memory::{Applied, Memory};
 use super::{Context, checkpoint, connect, loads};
 use crate::changes::FleetId;
 use crate::kube::apply;
-use crate::kube::observe::{self, ConnectionProblem, ConnectionState, FleetKey};
+use crate::kube::connection::{self, ConnectionProblem, ConnectionState, Reads};
+use crate::kube::observe::{self, FleetKey};
 use crate::kube::standing;
 use crate::kube::views::PodView;
 use crate::temporal::{Connection, Phase, Watch};
@@ -70,8 +72,12 @@ impl Reconcile<'_> {
         let mut kube = self.observe_kube(order_key);
         let (fleet, connection) = match self.resolve(&kube, order_key).await? {
             Ok(resolved) => resolved,
-            Err(blocked) => return Ok(Err((blocked, kube))),
+            Err(blocked) => {
+                self.show_templates(&kube, None);
+                return Ok(Err((blocked, kube)));
+            }
         };
+        self.tell_target(&fleet, memory);
         loads::add_heartbeats(&shared.heartbeats, self.id, &fleet, &connection, &mut kube);
         self.watch((&fleet, &connection), &kube, memory);
         // What is proven by free slots counts for longer: by those of this look, and not by those of the one before.
@@ -79,7 +85,27 @@ impl Reconcile<'_> {
         self.remember(&fleet, &kube, &temporal, memory).await?;
         self.find_standing(&fleet, &kube, memory).await?;
         let plan = self.plan(&fleet, &kube, &temporal, memory);
+        self.show_templates(&kube, Some((&fleet, &temporal, &plan)));
         Ok(Ok(Seen { fleet, connection, kube, temporal, plan }))
+    }
+
+    /// Says, once, why the target has another Build ID than its template stands for.
+    fn tell_target(&self, fleet: &Fleet, memory: &mut Memory) {
+        let why = fleet.origin.why();
+        let told = fleet.build_id.clone().filter(|_| why.is_some());
+        if memory.told_target != told {
+            if let (Some(build_id), Some(why)) = (&told, why) {
+                let (namespace, name) = (self.key.namespace, self.key.name);
+                tracing::info!(
+                    namespace,
+                    name,
+                    build_id,
+                    why,
+                    "the target keeps a Build ID that is not the computed one"
+                );
+            }
+            memory.told_target = told;
+        }
     }
 
     /// Finds out of objects that this process never applied whether they stand as it would apply them.
@@ -144,13 +170,13 @@ impl Reconcile<'_> {
         order_key: Option<&OrderKey>,
     ) -> Result<Result<(Fleet, Arc<Connection>), Blocked>, Error> {
         let shared = &self.ctx.shared;
-        let state = match self.connection(false).await {
+        let state = match self.connection().await {
             Ok(state) => state,
             Err(ConnectionProblem::Blocked(blocked)) => return Ok(Err(blocked)),
             Err(ConnectionProblem::Call(error)) => return Err(error.into()),
         };
-        let name = &self.wd.spec.worker_options.connection_ref.name;
-        let connection = match connect::connect(&shared.pool, self.key.namespace, name, &state, Timestamp::now()) {
+        let reference = &self.wd.spec.worker_options.connection_ref;
+        let connection = match connect::connect(&shared.pool, self.key.namespace, reference, &state, Timestamp::now()) {
             Ok(connection) => connection,
             Err(blocked) => return Ok(Err(blocked)),
         };
@@ -169,21 +195,30 @@ impl Reconcile<'_> {
             order_keys: &order_keys,
             uncordonable: &uncordonable,
         };
-        Ok(fleet::resolve(self.wd, &around).map(|fleet| (fleet, connection)).map_err(|invalid| Blocked {
-            reason: operator_core::api::Reason::InvalidSpec,
-            message: invalid.to_string(),
-        }))
+        Ok(fleet::resolve_beside(self.wd, &around, &kube.children)
+            .map(|fleet| (fleet, connection))
+            .map_err(|invalid| Blocked { reason: Reason::InvalidSpec, message: invalid.to_string() }))
     }
 
-    /// The Connection; its Secrets are read again at once when the server refused what they held.
-    pub(super) async fn connection(&self, again: bool) -> Result<ConnectionState, ConnectionProblem> {
+    /// The Connection; its Secrets are read again at once when the server refused what they held. Of a server whose
+    /// ClusterConnection the fleet may not use, nothing is read any more.
+    pub(super) async fn connection(&self) -> Result<ConnectionState, ConnectionProblem> {
         let shared = &self.ctx.shared;
-        let state = observe::connection(&self.ctx.caches, &shared.secrets, self.wd, again).await?;
-        let refused = shared.pool.get(&connect::key(self.key.namespace, &state)).is_some_and(|open| open.refused());
-        if refused && !again {
-            return observe::connection(&self.ctx.caches, &shared.secrets, self.wd, true).await;
+        let state = self.read_connection(false).await;
+        if matches!(&state, Err(ConnectionProblem::Blocked(blocked)) if blocked.reason == Reason::ConnectionNotAllowed)
+        {
+            shared.poller.remove(self.id);
+            shared.heartbeats.remove(self.id);
         }
-        Ok(state)
+        let state = state?;
+        let refused = shared.pool.get(&connect::key(self.key.namespace, &state)).is_some_and(|open| open.refused());
+        if refused { self.read_connection(true).await } else { Ok(state) }
+    }
+
+    async fn read_connection(&self, again: bool) -> Result<ConnectionState, ConnectionProblem> {
+        let shared = &self.ctx.shared;
+        let reads = Reads { secrets: &shared.secrets, namespaces: &shared.namespaces };
+        connection::connection(&self.ctx.caches, reads, self.wd, again).await
     }
 
     /// Says what is to be read of the server from now on.
@@ -235,7 +270,7 @@ impl Reconcile<'_> {
             now: self.ctx.shared.started.elapsed(),
             clock: self.ctx.shared.clock(),
             identity: &self.ctx.shared.identity,
-            former_identities: &self.ctx.shared.former_identities,
+            former_identities: &reclaimable(&self.ctx.shared.former_identities, self.wd.annotations()),
             protected: apply::is_protected(&self.wd.metadata),
             order: self.order(fleet, memory),
             gates: &self.gates(fleet, memory),

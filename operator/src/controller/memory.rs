@@ -37,6 +37,10 @@ pub struct Memory {
     pub resting: BTreeMap<String, Rest>,
     /// Test Workflows that could not be started, by Workflow ID.
     pub unstarted: BTreeMap<String, Failed>,
+    /// Whether temporal-worker-controller has fields of the object still.
+    pub peer_has_fields: bool,
+    /// Build ID of the target that was last said not to be the computed one.
+    pub told_target: Option<String>,
     /// The status as it was last written, until the cache shows it.
     pub written: Option<Box<WorkerDeploymentStatus>>,
     /// When it was last written.

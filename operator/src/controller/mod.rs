@@ -14,11 +14,13 @@ mod gates;
 pub mod loads;
 mod look;
 pub mod memory;
+mod old_kinds;
 pub(crate) mod preview;
 pub mod push;
 pub mod report;
 mod route;
 pub mod scopes;
+pub mod templates;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,6 +31,8 @@ use operator_core::clock::Clock;
 use crate::kube::directory::Directory;
 use crate::kube::events::Events;
 use crate::kube::lease::Leadership;
+use crate::kube::namespaces::Namespaces;
+use crate::kube::old_kinds::OldKinds;
 use crate::kube::order_key::OrderKeys;
 use crate::kube::secrets::Secrets;
 use crate::kube::watches::Caches;
@@ -47,8 +51,12 @@ pub struct Context {
     pub leadership: Arc<Leadership>,
     /// Caches of the scope that the fleet is in.
     pub caches: Arc<Caches>,
+    /// Objects of deprecated kinds in that scope.
+    pub old_kinds: Arc<OldKinds>,
     /// What is common to all scopes.
     pub shared: Arc<Shared>,
+    /// What the templates of this scope know of its fleets.
+    pub templates: Arc<templates::Board>,
 }
 
 /// What all scopes share.
@@ -57,6 +65,8 @@ pub struct Shared {
     pub directory: Directory,
     /// Secrets that were read lately.
     pub secrets: Secrets,
+    /// Labels of namespaces that were read lately.
+    pub namespaces: Namespaces,
     /// Connections to Temporal.
     pub pool: Arc<Pool>,
     /// Reader of backlog and routing.
@@ -67,6 +77,8 @@ pub struct Shared {
     pub heartbeats: Arc<Heartbeats>,
     /// Sender of orders to pods.
     pub cordons: Arc<Cordons>,
+    /// What WorkerResourceTemplates may be.
+    pub templates: templates::Rules,
     /// The key of these orders.
     pub order_keys: OrderKeys,
     /// What is remembered of each fleet.

@@ -9,6 +9,7 @@ use operator_core::status::{self, Blocked, StatusInput};
 use super::Context;
 use super::carry_out::Failure;
 use super::memory::Memory;
+use crate::kube::adopt;
 use crate::kube::client::CallError;
 use crate::kube::events::Regarding;
 use crate::kube::observe::FleetKey;
@@ -43,6 +44,7 @@ pub async fn report(
         if events.iter().any(|event| event.reason == events::SLO_MISSED) {
             memory.slo_missed = Some(Instant::now());
         }
+        take_over(ctx, key, memory).await?;
         crate::kube::status::write(&ctx.client, key.namespace, key.name, &new).await?;
         memory.wrote(new);
     }
@@ -67,11 +69,20 @@ pub async fn write(
     if *previous == new || ctx.leadership.permit().await.is_none() {
         return Ok(());
     }
+    take_over(ctx, key, memory).await?;
     match crate::kube::status::write(&ctx.client, key.namespace, key.name, &new).await {
         Err(error) if error.is_not_found() => return Ok(()),
         result => result?,
     }
     memory.wrote(new);
+    Ok(())
+}
+
+/// What the peer left of a status would stay in it.
+async fn take_over(ctx: &Context, key: &FleetKey<'_>, memory: &mut Memory) -> Result<(), CallError> {
+    if std::mem::take(&mut memory.peer_has_fields) {
+        adopt::take_status(&ctx.client, key.namespace, key.name).await?;
+    }
     Ok(())
 }
 

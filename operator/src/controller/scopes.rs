@@ -9,11 +9,13 @@ use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::ObjectRef;
 use operator_core::api::WorkerDeployment;
+use operator_core::old_kinds::OldKind;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::fleet::{self, Error};
-use super::{Context, Shared, connections};
+use super::templates::{self, Board};
+use super::{Context, Shared, connections, old_kinds};
 use crate::changes::{Changes, FleetId};
 use crate::kube::lease::Leadership;
 use crate::kube::watches::{self, FleetRef, Guarded};
@@ -59,22 +61,17 @@ async fn route(changes: Arc<Changes>, shared: Arc<Shared>, scopes: Vec<(Option<S
 }
 
 async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
-    let shared = start.shared.clone();
-    let scope = watches::start(&start.client, namespace.as_deref(), move |uid| {
-        let fleet = FleetId::from(uid);
-        shared.poller.remove(&fleet);
-        shared.scraper.remove(&fleet);
-        shared.cordons.remove(&fleet);
-        shared.memories.remove(&fleet);
-        shared.metrics.forget(&fleet);
-    });
+    let board = Arc::new(Board::default());
+    let scope = watches::start(&start.client, namespace.as_deref(), forgets(start.shared.clone(), board.clone()));
     let caches = scope.caches.clone();
     start.shared.directory.add(caches.fleets.clone());
     let ctx = Arc::new(Context {
         client: start.client.clone(),
         leadership: start.leadership.clone(),
         caches: caches.clone(),
+        old_kinds: Arc::default(),
         shared: start.shared.clone(),
+        templates: board,
     });
     let touched = select(scope.touched, references(changes, start.shared.clone()).boxed());
     let ready = start.ready.clone();
@@ -83,6 +80,8 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
         ready.send_modify(|scopes| *scopes += 1);
     });
     let holding = connections::hold(ctx.clone());
+    let handing_over = old_kinds::hand_over(ctx.clone(), namespace.as_deref());
+    let templates = templates::run(ctx.clone(), namespace.as_deref(), start.stop.clone());
     let led = start.leadership.clone().gained();
     let caches = scope.caches.clone();
     let running = Controller::for_stream(scope.changed, scope.caches.fleets.clone())
@@ -96,6 +95,7 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
                 async move {
                     // Nothing is decided on a cache that has not been filled.
                     caches.wait_until_ready().await;
+                    ctx.old_kinds.wait_until_known(OldKind::WorkerDeployment).await;
                     fleet::reconcile(object, ctx).await
                 }
             },
@@ -108,8 +108,22 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
             }
         });
     tokio::select! {
-        () = running => {}
+        _ = future::join(running, templates) => {}
         () = holding => {}
+        () = handing_over => {}
+    }
+}
+
+/// Forgets a fleet that is gone, by its UID.
+fn forgets(shared: Arc<Shared>, board: Arc<Board>) -> impl Fn(&str) + Send + Sync + 'static {
+    move |uid| {
+        let fleet = FleetId::from(uid);
+        board.forget(&fleet);
+        shared.poller.remove(&fleet);
+        shared.scraper.remove(&fleet);
+        shared.cordons.remove(&fleet);
+        shared.memories.remove(&fleet);
+        shared.metrics.forget(&fleet);
     }
 }
 

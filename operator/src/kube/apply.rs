@@ -3,39 +3,79 @@
 use std::fmt::Debug;
 
 use jiff::Timestamp;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client};
 use operator_core::names;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::adopt::{self, Version};
 use super::client::{CallError, bounded};
 use super::observe::FleetKey;
 use super::views::DELETION_COST_ANNOTATION;
 
+/// What is known of an object that is to be applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// This process never applied it.
+    Unread,
+    /// It is watched, and this version of it was seen last: only on that is it applied.
+    Seen(Version),
+    /// It was applied, and is not watched.
+    Applied,
+}
+
+/// What an apply came to.
+pub struct Applied {
+    /// The object.
+    pub object: DynamicObject,
+    /// Whether it was taken over from another operator.
+    pub adopted: bool,
+}
+
 /// Applies an object of a fleet. `spec.replicas` is never in it.
 ///
 /// # Errors
-/// [`CallError`]; a Deployment of that name that somebody else owns is [`ApplyError::Foreign`].
-pub async fn apply(client: &Client, object: &Value, known: bool) -> Result<DynamicObject, ApplyError> {
+/// [`CallError`], a conflict when it is not as it was seen; an object of that name that somebody else owns is
+/// [`ApplyError::Foreign`].
+pub async fn apply(client: &Client, object: &Value, basis: Basis) -> Result<Applied, ApplyError> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (name, namespace) = (text(&object["metadata"]["name"]), text(&object["metadata"]["namespace"]));
     let api = dynamic_api(client, object, &namespace);
-    if !known {
-        refuse_foreign(&api, &name, &object["metadata"]["ownerReferences"][0]["uid"]).await?;
-    }
-    let params = PatchParams::apply(names::FIELD_MANAGER).force();
-    match bounded(api.patch(&name, &params, &Patch::Apply(object))).await {
-        Err(error) if error.is_invalid() && recreates(object) => {
-            begin_to_recreate(&api, &name).await?;
-            Ok(bounded(api.patch(&name, &params, &Patch::Apply(object))).await?)
+    let (version, adopted) = match basis {
+        Basis::Unread => {
+            let found = adopt::before_first_apply(&api, &name, object).await?;
+            found.map_or((None, false), |(version, adopted)| (Some(version), adopted))
         }
-        applied => Ok(applied?),
+        Basis::Seen(version) => (Some(version), false),
+        Basis::Applied => (None, false),
+    };
+    let params = PatchParams::apply(names::FIELD_MANAGER).force();
+    let apply_on = async |version: Option<&Version>| {
+        let body = on(object, version);
+        bounded(api.patch(&name, &params, &Patch::Apply(&body))).await
+    };
+    let object = match apply_on(version.as_ref()).await {
+        Err(error) if error.is_invalid() && recreates(object) => {
+            let begun = begin_to_recreate(&api, &name).await?;
+            apply_on(begun.or(version).as_ref()).await?
+        }
+        applied => applied?,
+    };
+    Ok(Applied { object, adopted })
+}
+
+/// The object with the version in it that it is to be applied on.
+fn on(object: &Value, version: Option<&Version>) -> Value {
+    let mut body = object.clone();
+    if let Some(Version { uid, resource_version }) = version {
+        body["metadata"]["uid"] = uid.as_str().into();
+        body["metadata"]["resourceVersion"] = resource_version.as_str().into();
     }
+    body
 }
 
 fn recreates(object: &Value) -> bool {
@@ -43,15 +83,16 @@ fn recreates(object: &Value) -> bool {
 }
 
 /// Makes Recreate the strategy of a Deployment. An apply can't: the numbers of the rolling update that was before are the API
-/// server's own, so that it would not take them away, and they are refused beside Recreate.
-async fn begin_to_recreate(api: &Api<DynamicObject>, name: &str) -> Result<(), CallError> {
-    let Some(live) = bounded(api.get_opt(name)).await?.filter(|live| !recreates(&live.data)) else { return Ok(()) };
+/// server's own, so that it would not take them away, and they are refused beside Recreate. Gives back the version after that.
+async fn begin_to_recreate(api: &Api<DynamicObject>, name: &str) -> Result<Option<Version>, CallError> {
+    let Some(live) = bounded(api.get_opt(name)).await?.filter(|live| !recreates(&live.data)) else { return Ok(None) };
     let patch = json!({
         "metadata": {"resourceVersion": live.metadata.resource_version},
         "spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}},
     });
     let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
-    bounded(api.patch(name, &params, &Patch::Merge(patch))).await.map(|_| ())
+    let begun = bounded(api.patch(name, &params, &Patch::Merge(patch))).await?;
+    Ok(Some(Version::of(&begun.metadata)))
 }
 
 /// Whether a ConfigMap is as it was applied.
@@ -74,15 +115,6 @@ pub enum ApplyError {
     /// An object of that name has another owner.
     #[error("{0} exists and belongs to somebody else; delete or rename it, or rename the WorkerDeployment")]
     Foreign(String),
-}
-
-/// The cache is selected by label, so an object that it does not show may still exist: asked before the first apply.
-async fn refuse_foreign(api: &Api<DynamicObject>, name: &str, owner: &Value) -> Result<(), ApplyError> {
-    let Some(existing) = bounded(api.get_opt(name)).await? else { return Ok(()) };
-    let owners = existing.metadata.owner_references.unwrap_or_default();
-    let ours = owners.iter().any(|one| one.controller == Some(true) && Some(one.uid.as_str()) == owner.as_str());
-    let kind = existing.types.map(|types| types.kind).unwrap_or_default();
-    if ours { Ok(()) } else { Err(ApplyError::Foreign(format!("{kind} {name:?}"))) }
 }
 
 fn dynamic_api(client: &Client, object: &Value, namespace: &str) -> Api<DynamicObject> {
@@ -229,20 +261,20 @@ where
     }
 }
 
-/// Gives a WorkerDeployment or a Connection the finalizer that keeps it, or takes it away. Nothing else of it is written.
+/// Gives a WorkerDeployment, Connection or ClusterConnection the finalizer that keeps it, or takes it away. Nothing else of it is
+/// written.
 ///
 /// # Errors
 /// [`CallError`]; a conflict when the object changed since it was read.
-pub async fn set_protected<K>(client: &Client, object: &ObjectMeta, protected: bool) -> Result<(), CallError>
+pub async fn set_protected<K>(api: &Api<K>, object: &ObjectMeta, protected: bool) -> Result<(), CallError>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    K: Clone + DeserializeOwned + Debug,
 {
-    let (namespace, name) = (object.namespace.clone().unwrap_or_default(), object.name.clone().unwrap_or_default());
+    let name = object.name.clone().unwrap_or_default();
     let others = object.finalizers.iter().flatten().filter(|one| *one != names::DELETE_PROTECTION_FINALIZER).cloned();
     let own = protected.then(|| names::DELETE_PROTECTION_FINALIZER.to_owned());
     let finalizers: Vec<_> = others.chain(own).collect();
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": object.resource_version}});
-    let api: Api<K> = Api::namespaced(client.clone(), &namespace);
     let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
     match bounded(api.patch_metadata(&name, &params, &Patch::Merge(patch))).await {
         Err(error) if error.is_not_found() => Ok(()),

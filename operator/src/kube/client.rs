@@ -1,7 +1,10 @@
 //! Two clients: one for work, and one for the Lease that nothing else can hold up.
 
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::settings::KUBE_CALL_DEADLINE;
@@ -16,7 +19,21 @@ const LEASE_DEADLINE: Duration = Duration::from_secs(4);
 /// # Errors
 /// When neither the cluster's own configuration nor a kubeconfig is found, or it can't be used.
 pub async fn clients() -> anyhow::Result<(Client, Client)> {
-    let mut config = Config::infer().await?;
+    clients_of(None).await
+}
+
+/// The same by a kubeconfig, if one is named.
+///
+/// # Errors
+/// As [`clients`], or the file can't be read.
+pub async fn clients_of(kubeconfig: Option<&Path>) -> anyhow::Result<(Client, Client)> {
+    let mut config = match kubeconfig {
+        Some(file) => {
+            let read = Kubeconfig::read_from(file).with_context(|| format!("--kubeconfig {}", file.display()))?;
+            Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?
+        }
+        None => Config::infer().await?,
+    };
     config.connect_timeout = Some(Duration::from_secs(5));
     config.read_timeout = Some(WATCH_SILENCE);
     config.write_timeout = Some(KUBE_CALL_DEADLINE);
@@ -62,7 +79,7 @@ impl CallError {
     /// Whether the object does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        self.is(kube::core::Status::is_not_found)
+        self.is(is_not_found)
     }
 
     /// Whether the object changed meanwhile.
@@ -82,6 +99,12 @@ impl CallError {
     pub fn is_invalid(&self) -> bool {
         self.is(kube::core::Status::is_invalid)
     }
+}
+
+/// Whether something does not exist: an object, or its kind, of which the API server says so without a reason.
+#[must_use]
+pub fn is_not_found(status: &kube::core::Status) -> bool {
+    status.is_not_found() || status.code == 404
 }
 
 /// What the API server said, without the structure around it.

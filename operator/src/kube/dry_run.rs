@@ -15,14 +15,35 @@ use super::client::bounded;
 /// # Errors
 /// The manifest is no object, or the API server refuses it.
 pub async fn as_applied<K: DeserializeOwned>(client: &Client, manifest: Value) -> Result<K> {
-    let given: DynamicObject = serde_json::from_value(manifest).context("is no Kubernetes object")?;
-    let types = given.types.clone().context("kind: is missing")?;
-    let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(&types)?);
+    let (given, resource) = read(manifest)?;
     let namespace = given.metadata.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    stored(&Api::namespaced_with(client.clone(), &namespace, &resource), given).await
+}
+
+/// The same of a kind whose objects are in no namespace.
+///
+/// # Errors
+/// The manifest is no object, or the API server refuses it.
+pub async fn as_applied_in_cluster<K: DeserializeOwned>(client: &Client, manifest: Value) -> Result<K> {
+    let (given, resource) = read(manifest)?;
+    stored(&Api::all_with(client.clone(), &resource), given).await
+}
+
+fn read(manifest: Value) -> Result<(DynamicObject, ApiResource)> {
+    let given: DynamicObject = serde_json::from_value(manifest).context("is no Kubernetes object")?;
+    let types = given.types.as_ref().context("kind: is missing")?;
+    let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types)?);
+    Ok((given, resource))
+}
+
+async fn stored<K: DeserializeOwned>(api: &Api<DynamicObject>, given: DynamicObject) -> Result<K> {
     let name = given.metadata.name.clone().context("metadata.name: is missing; give the object a name")?;
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
     let params = PostParams { dry_run: true, ..PostParams::default() };
-    let refused = || format!("{} {namespace}/{name}", types.kind);
+    let kind = given.types.as_ref().map(|types| types.kind.clone()).unwrap_or_default();
+    let refused = || {
+        let namespace = api.namespace().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+        format!("{kind} {namespace}{name}")
+    };
     let result = match bounded(api.get_opt(&name)).await.with_context(refused)? {
         Some(stored) => bounded(api.replace(&name, &params, &replaced(stored, &given))).await,
         None => bounded(api.create(&params, &given)).await,

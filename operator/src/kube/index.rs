@@ -78,6 +78,11 @@ impl<V: View> Index<V> {
         group.into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 
+    /// Every view.
+    pub fn all(&self) -> Vec<Arc<V>> {
+        self.groups.read().values().flat_map(BTreeMap::values).cloned().collect()
+    }
+
     /// Waits for the first finished list.
     pub async fn wait_until_ready(&self) {
         self.ready.passed().await;

@@ -216,16 +216,19 @@ fn spec(claim: &Claim, old: LeaseSpec) -> LeaseSpec {
 }
 
 fn view(lease: &Lease) -> LeaseView {
+    let resource_version = lease.metadata.resource_version.clone().unwrap_or_default();
+    LeaseView::Present { resource_version, record: record(lease) }
+}
+
+/// What a Lease says of its holder.
+pub(super) fn record(lease: &Lease) -> LeaseRecord {
     let spec = lease.spec.clone().unwrap_or_default();
     let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    LeaseView::Present {
-        resource_version: lease.metadata.resource_version.clone().unwrap_or_default(),
-        record: LeaseRecord {
-            holder: spec.holder_identity.unwrap_or_default(),
-            duration: seconds.map(Duration::from_secs),
-            transitions: spec.lease_transitions.and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
-            acquired: spec.acquire_time.map(|time| time.0),
-            renewed: spec.renew_time.map(|time| time.0),
-        },
+    LeaseRecord {
+        holder: spec.holder_identity.unwrap_or_default(),
+        duration: seconds.map(Duration::from_secs),
+        transitions: spec.lease_transitions.and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
+        acquired: spec.acquire_time.map(|time| time.0),
+        renewed: spec.renew_time.map(|time| time.0),
     }
 }

@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerPort, ContainerStatus, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::DynamicObject;
+use operator_core::adoption::Ownership;
 use operator_core::api::PodMetrics;
 use operator_core::build::attach;
 use operator_core::connection::Attached;
@@ -33,8 +34,8 @@ const STUCK: [&str; 7] = [
 pub struct DeploymentView {
     namespace: String,
     label: String,
-    /// UID of the controlling owner.
-    pub owner_uid: Option<String>,
+    /// Whose it is.
+    pub ownership: Ownership,
     /// What the core needs.
     pub child: ChildState,
 }
@@ -85,7 +86,6 @@ impl View for DeploymentView {
 
     fn of(object: &Deployment) -> Self {
         let meta = &object.metadata;
-        let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
         let spec_replicas = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let ready = object.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
         let exist = object.status.as_ref().and_then(|status| status.replicas).unwrap_or(0);
@@ -105,11 +105,13 @@ impl View for DeploymentView {
             superseded_at: annotation(meta, names::SUPERSEDED_AT_ANNOTATION).and_then(|at| at.parse().ok()),
             failure: failure(object),
             attached: attached(object),
+            template_hash: template_hash(object),
+            made_elsewhere: annotation(meta, names::MADE_BY_ANNOTATION).is_some() || !is_applied(meta),
         };
         Self {
             namespace: meta.namespace.clone().unwrap_or_default(),
             label: label(meta, names::DEPLOYMENT_NAME_LABEL).unwrap_or_default(),
-            owner_uid: owner.map(|owner| owner.uid.clone()),
+            ownership: Ownership::of(meta),
             child,
         }
     }
@@ -133,6 +135,18 @@ fn attached(object: &Deployment) -> Attached {
     let template = object.spec.as_ref().map(|spec| &spec.template);
     let meta = json!({"name": object.metadata.name, "annotations": object.metadata.annotations});
     attach::attached(&json!({"metadata": meta, "spec": {"template": template}}))
+}
+
+fn template_hash(object: &Deployment) -> Option<String> {
+    annotation(object.spec.as_ref()?.template.metadata.as_ref()?, names::POD_TEMPLATE_SPEC_HASH_ANNOTATION)
+}
+
+/// Whether the operator ever applied it.
+fn is_applied(meta: &ObjectMeta) -> bool {
+    let own = |entry: &ManagedFieldsEntry| {
+        entry.manager.as_deref() == Some(names::FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
+    };
+    meta.managed_fields.iter().flatten().any(own)
 }
 
 fn available_since(object: &Deployment) -> Option<Timestamp> {

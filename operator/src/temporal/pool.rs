@@ -26,11 +26,11 @@ pub struct ObjectVersion {
 /// Everything that a channel depends on. A change of any of it makes another channel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PoolKey {
-    /// Kubernetes namespace of the Connection.
+    /// Kubernetes namespace of the fleet, and so of the Secrets.
     pub kubernetes_namespace: String,
-    /// `metadata.uid` of the Connection.
+    /// `metadata.uid` of the Connection or ClusterConnection.
     pub connection_uid: String,
-    /// `metadata.generation` of the Connection.
+    /// Its `metadata.generation`.
     pub connection_generation: i64,
     /// The Secret with the credentials.
     pub secret: Option<ObjectVersion>,

@@ -242,21 +242,34 @@ impl Worker {
     }
 }
 
+/// Makes an identity the manager of a Worker Deployment, as whoever has it does, or takes the manager away where it is empty.
+///
+/// # Errors
+/// The server refuses.
+pub async fn set_manager(host_port: &str, namespace: &str, deployment: &str, manager: &str) -> Result<()> {
+    let identity = if manager.is_empty() { IDENTITY } else { manager };
+    let request = wire::SetWorkerDeploymentManagerRequest {
+        namespace: namespace.into(),
+        deployment_name: deployment.into(),
+        identity: identity.into(),
+        new_manager_identity: Some(NewManagerIdentity::ManagerIdentity(manager.into())),
+        ..Default::default()
+    };
+    let endpoint = Endpoint::from_shared(format!("http://{host_port}"))?.connect_timeout(CALL_LIMIT);
+    let mut client = WorkflowServiceClient::new(endpoint.connect_lazy());
+    let set = client.set_worker_deployment_manager(timed(request, CALL_LIMIT)).await;
+    set.with_context(|| format!("make {manager:?} the manager"))?;
+    Ok(())
+}
+
 /// Gives the traffic of a Worker Deployment to Workers without Worker Versioning, as a user does who took it from its manager.
 ///
 /// # Errors
 /// The server refuses, as it does while such Workers don't poll all of its Task Queues.
 pub async fn hand_back(host_port: &str, namespace: &str, deployment: &str) -> Result<()> {
+    set_manager(host_port, namespace, deployment, "").await?;
     let endpoint = Endpoint::from_shared(format!("http://{host_port}"))?.connect_timeout(CALL_LIMIT);
     let mut client = WorkflowServiceClient::new(endpoint.connect_lazy());
-    let unset = wire::SetWorkerDeploymentManagerRequest {
-        namespace: namespace.into(),
-        deployment_name: deployment.into(),
-        identity: IDENTITY.into(),
-        new_manager_identity: Some(NewManagerIdentity::ManagerIdentity(String::new())),
-        ..Default::default()
-    };
-    client.set_worker_deployment_manager(timed(unset, CALL_LIMIT)).await.context("unset the manager")?;
     let request = wire::SetWorkerDeploymentCurrentVersionRequest {
         namespace: namespace.into(),
         deployment_name: deployment.into(),

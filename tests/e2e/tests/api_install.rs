@@ -53,7 +53,8 @@ impl Shell {
         self.succeed("helm", &["install", "kinds", "charts/temporal-worker-operator-crds"]);
         // Helm does not wait until the API server serves them.
         eventually("the kinds are served", async || {
-            let output = self.run("kubectl", &["get", "workerdeployments,connections", "--all-namespaces"]);
+            let output =
+                self.run("kubectl", &["get", "workerdeployments,connections,clusterconnections", "--all-namespaces"]);
             ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             Ok(())
         })
@@ -87,11 +88,23 @@ fn workers(client: &Client, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), namespace, &ApiResource::from_gvk(&kind))
 }
 
+fn shared_connections(client: &Client) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("temporal.io", "v1alpha1", "ClusterConnection");
+    Api::all_with(client.clone(), &ApiResource::from_gvk(&kind))
+}
+
 fn is_forbidden<T: std::fmt::Debug>(answer: kube::Result<T>) -> bool {
     match answer {
         Err(kube::Error::Api(status)) => status.is_forbidden(),
         other => panic!("not forbidden: {other:?}"),
     }
+}
+
+async fn share_a_connection(client: &Client) {
+    let connection = json!({ "apiVersion": "temporal.io/v1alpha1", "kind": "ClusterConnection",
+        "metadata": { "name": "shared" }, "spec": { "hostPort": "temporal:7233" } });
+    let connection = serde_json::from_value(connection).unwrap();
+    shared_connections(client).create(&PostParams::default(), &connection).await.unwrap();
 }
 
 /// Everything that the operator does with the API server, with its own rights.
@@ -142,7 +155,9 @@ async fn do_what_the_operator_does(client: &Client, namespace: &str, owner_uid: 
     let leases = Api::<Lease>::namespaced(client.clone(), RELEASE);
     let lease = leases.create(&PostParams::default(), &serde_json::from_value(lease).unwrap()).await.unwrap();
     leases.replace(LEASE, &PostParams::default(), &lease).await.unwrap();
-    assert!(Api::<Namespace>::all(client.clone()).get(RELEASE).await.unwrap().uid().is_some());
+    for read in [RELEASE, namespace] {
+        assert!(Api::<Namespace>::all(client.clone()).get(read).await.unwrap().uid().is_some());
+    }
 }
 
 /// A user's objects in `namespace`, and the uid of the WorkerDeployment.
@@ -170,7 +185,12 @@ async fn helm_installs_an_account_that_may_do_its_work_and_no_more() {
     assert_eq!(workers(&operator, "team-a").list(&everything).await.unwrap().items.len(), 1);
     assert!(is_forbidden(Api::<Secret>::namespaced(operator.clone(), "team-a").list(&everything).await));
     assert!(is_forbidden(Api::<Secret>::all(operator.clone()).list(&everything).await));
-    assert!(is_forbidden(Api::<Namespace>::all(operator.clone()).get("team-a").await));
+    assert!(is_forbidden(Api::<Namespace>::all(operator.clone()).list(&everything).await));
+    share_a_connection(&client).await;
+    assert_eq!(shared_connections(&operator).list(&everything).await.unwrap().items.len(), 1);
+    let kept = Patch::Merge(json!({ "metadata": { "finalizers": [] } }));
+    shared_connections(&operator).patch("shared", &PatchParams::default(), &kept).await.unwrap();
+    assert!(is_forbidden(shared_connections(&operator).delete("shared", &Default::default()).await));
     assert!(is_forbidden(workers(&operator, "team-a").delete("echo", &Default::default()).await));
     assert!(is_forbidden(
         Api::<Pod>::namespaced(operator.clone(), "team-a").delete("worker", &Default::default()).await
@@ -196,6 +216,21 @@ async fn restricted_to_a_namespace_the_account_can_do_nothing_in_others() {
     assert!(is_forbidden(workers(&operator, "team-b").list(&everything).await));
     assert!(is_forbidden(Api::<Secret>::namespaced(operator.clone(), "team-b").get("credentials").await));
     assert!(is_forbidden(Api::<Deployment>::all(operator.clone()).list(&everything).await));
+    assert!(is_forbidden(Api::<Namespace>::all(operator.clone()).get("team-b").await));
+    assert!(is_forbidden(shared_connections(&operator).list(&everything).await));
+
+    share_a_connection(&client).await;
+    let chart = ["upgrade", RELEASE, "charts/temporal-worker-operator", "--namespace", RELEASE];
+    let more = ["--reuse-values", "--set", "rbac.clusterConnections=true"];
+    shell.succeed("helm", &[chart.as_slice(), &more].concat());
+    eventually("ClusterConnections can be read", async || {
+        ensure!(shared_connections(&operator).list(&everything).await?.items.len() == 1);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let kept = Patch::Merge(json!({ "metadata": { "finalizers": [] } }));
+    assert!(is_forbidden(shared_connections(&operator).patch("shared", &PatchParams::default(), &kept).await));
     control_plane.stop().unwrap();
 }
 
@@ -245,5 +280,55 @@ async fn upgrades_keep_the_kinds_current_and_an_uninstall_keeps_the_users_object
     shell.succeed("helm", &["uninstall", "kinds"]);
     assert!(workers(&client, "team-a").get("echo").await.is_ok());
     assert!(Api::<Deployment>::namespaced(client.clone(), RELEASE).get_opt(RELEASE).await.unwrap().is_none());
+    control_plane.stop().unwrap();
+}
+
+/// The chart of the kinds as another release would bring them: an uninstall of it deletes them.
+fn kinds_of_another_release(folder: &Path) -> PathBuf {
+    let (from, to) = (root().join("charts/temporal-worker-operator-crds"), folder.join("other-crds"));
+    std::fs::create_dir_all(to.join("templates")).unwrap();
+    for file in ["Chart.yaml", "values.yaml", "values.schema.json"] {
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    for file in std::fs::read_dir(from.join("files")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join("templates").join(file.file_name())).unwrap();
+    }
+    to
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_takes_over_kinds_of_another_release_which_can_then_go() {
+    let control_plane = ControlPlane::start().await.unwrap();
+    let (client, shell) = (control_plane.client(), Shell::of(&control_plane).await);
+    let folder = tempfile::tempdir().unwrap();
+    let other = kinds_of_another_release(folder.path());
+    create_namespace(&client, "old").await;
+    shell.succeed("helm", &["install", "twc-crds", other.to_str().unwrap(), "--namespace", "old"]);
+    eventually("the kinds are served", async || {
+        let output = shell.run("kubectl", &["get", "workerdeployments,connections", "--all-namespaces"]);
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let uid = create_users_objects(&client, &shell, "team-a").await;
+
+    // As docs/migrate-from-go-controller.md has it.
+    let kinds = ["upgrade", "--install", "kinds", "charts/temporal-worker-operator-crds", "--take-ownership"];
+    shell.succeed("helm", &[kinds.as_slice(), &["--force-conflicts"]].concat());
+    shell.succeed("kubectl", &["--namespace", "old", "delete", "secret", "-l", "owner=helm,name=twc-crds"]);
+
+    let listed = shell.succeed("helm", &["list", "--all-namespaces", "--short"]);
+    assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["kinds"]);
+    let crds = Api::<CustomResourceDefinition>::all(client.clone());
+    for crd in crds.list(&ListParams::default()).await.unwrap() {
+        let annotations = crd.annotations();
+        let of = |key: &str| annotations.get(key).map(String::as_str);
+        assert_eq!(of("meta.helm.sh/release-name"), Some("kinds"), "{}", crd.name_any());
+        assert_eq!(of("helm.sh/resource-policy"), Some("keep"), "{}", crd.name_any());
+    }
+    shell.succeed("helm", &["uninstall", "kinds"]);
+    assert_eq!(workers(&client, "team-a").get("echo").await.unwrap().uid(), Some(uid));
     control_plane.stop().unwrap();
 }

@@ -107,6 +107,11 @@ fn a_value_of_the_wrong_kind_is_refused_with_its_place() {
         ("/temporalCallsPerSecond", json!({ "temporalCallsPerSecond": 0 })),
         ("/rbac/restrictWatchNamespaces", json!({ "rbac": { "restrictWatchNamespaces": ["a", "a"] } })),
         ("/rbac/restrictWatchNamespaces/0", json!({ "rbac": { "restrictWatchNamespaces": ["Not_A_Name"] } })),
+        (
+            "/workerResourceTemplate/allowedResources/0/resources/0",
+            json!({ "workerResourceTemplate": { "allowedResources": [
+                { "kinds": ["Any"], "apiGroups": ["a"], "resources": ["*"] }] } }),
+        ),
         ("/resources/limits/memory", json!({ "resources": { "limits": { "memory": "256Mx" } } })),
     ];
     for (at, values) in cases {
@@ -163,7 +168,7 @@ fn values_reach_the_pods() {
         .collect();
     assert_eq!(*variables["RUNTIME_IMAGE"], format!("localhost:5000/team/runtime@{digest}"));
     assert_eq!(variables["TEMPORAL_CALLS_PER_SECOND"], "60");
-    assert_eq!(variables["FORMER_CONTROLLER_IDENTITIES"], "old/ns/u-1,older");
+    assert_eq!(variables["FORMER_IDENTITIES"], "old/ns/u-1,older");
     assert_eq!(variables["LOG_FORMAT"], "text");
     assert_eq!(variables["LOG_LEVEL"], "debug");
     assert_eq!(variables["RECORD_DECISIONS"], "/recordings/decisions.jsonl");
@@ -218,7 +223,8 @@ fn secrets_are_only_got_by_name_and_nothing_is_allowed_wholesale() {
     assert!(allowed.iter().all(|rule| !rule.contains('*')), "{allowed:?}");
     // Versions that nobody wants any more.
     let deletes: Vec<_> = allowed.iter().filter(|rule| rule.starts_with("delete")).collect();
-    assert_eq!(deletes, ["delete /configmaps", "delete apps/deployments"]);
+    let copies = "delete autoscaling/horizontalpodautoscalers";
+    assert_eq!(deletes, ["delete /configmaps", "delete apps/deployments", copies]);
 }
 
 #[test]
@@ -231,11 +237,69 @@ fn restricted_to_namespaces_nothing_is_cluster_wide() {
     for namespace in ["team-a", "team-b"] {
         let role =
             of_kind(&objects, "Role").into_iter().find(|role| role["metadata"]["namespace"] == namespace).unwrap();
-        assert_eq!(allowed(&[role]), allowed(&of_kind(&everywhere, "ClusterRole")), "{namespace}");
+        let mut expected = allowed(&of_kind(&everywhere, "ClusterRole"));
+        let of_cluster = ["/clusterconnections", "/horizontalpodautoscalers"];
+        expected
+            .retain(|rule| !of_cluster.iter().any(|of| rule.ends_with(of)) && !rule.contains("admissionregistration"));
+        // The Lease of another manager: listed by its name everywhere, read in each namespace.
+        assert!(expected.remove("list coordination.k8s.io/leases"));
+        expected.insert("get coordination.k8s.io/leases".into());
+        assert_eq!(allowed(&[role]), expected, "{namespace}");
         let bindings = of_kind(&objects, "RoleBinding");
         let binding = bindings.iter().find(|binding| binding["metadata"]["namespace"] == namespace).unwrap();
         assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
         assert_eq!(binding["subjects"][0]["namespace"], RELEASE);
+    }
+}
+
+#[test]
+fn restricted_to_namespaces_cluster_connections_are_read_where_it_is_said() {
+    let of = |objects: &[Value]| allowed(&of_kind(objects, "ClusterRole"));
+    let verbs = |verbs: &[&str]| -> BTreeSet<_> {
+        verbs.iter().map(|verb| format!("{verb} temporal.io/clusterconnections")).collect()
+    };
+    let rbac = json!({ "restrictWatchNamespaces": ["team-a"], "clusterConnections": true });
+    let objects = render(OPERATOR, &json!({ "rbac": rbac }));
+    assert_eq!(of(&objects), verbs(&["get", "list", "watch"]));
+    assert_eq!(of_kind(&objects, "ClusterRoleBinding")[0]["subjects"][0]["namespace"], RELEASE);
+    // What is kept from going is kept by an operator that sees every fleet.
+    assert!(of(&render(OPERATOR, &json!({}))).is_superset(&verbs(&["get", "list", "watch", "patch"])));
+}
+
+#[test]
+fn templates_are_on_with_their_policy_and_the_operator_has_their_rights_only_then() {
+    let entry = json!({ "kinds": ["ScaledObject"], "apiGroups": ["keda.sh"], "resources": ["scaledobjects"] });
+    let rendered = |restricted: Value, create: bool| {
+        let rbac = json!({ "restrictWatchNamespaces": restricted, "resourceTemplates": true });
+        let templates = json!({ "allowedResources": [entry], "policy": { "create": create } });
+        render(OPERATOR, &json!({ "rbac": rbac, "workerResourceTemplate": templates }))
+    };
+    let of = |objects: &[Value]| allowed(&[of_kind(objects, "ClusterRole"), of_kind(objects, "Role")].concat());
+    let variables = |objects: &[Value]| of_kind(objects, "Deployment")[0]["spec"].to_string();
+    for restricted in [json!([]), json!(["team-a"])] {
+        let objects = rendered(restricted.clone(), true);
+        let (policies, bindings) =
+            (of_kind(&objects, "ValidatingAdmissionPolicy"), of_kind(&objects, "ValidatingAdmissionPolicyBinding"));
+        assert_eq!(policies[0]["spec"]["failurePolicy"], "Fail");
+        assert_eq!(bindings[0]["spec"]["policyName"], policies[0]["metadata"]["name"]);
+        assert_eq!(bindings[0]["spec"]["validationActions"], json!(["Deny"]));
+        let namespaces = &bindings[0]["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"][0]["values"];
+        assert_eq!(*namespaces, if restricted == json!([]) { Value::Null } else { restricted.clone() });
+        let verbs = ["create", "delete", "get", "patch"].map(|verb| format!("{verb} keda.sh/scaledobjects"));
+        let rules = of(&objects);
+        assert_eq!(rules.iter().filter(|rule| rule.contains("keda.sh")).cloned().collect::<Vec<_>>(), verbs);
+        assert!(!rules.iter().any(|rule| rule.contains("autoscaling")), "the default is replaced: {rules:?}");
+        let role = of_kind(&objects, "ClusterRole")
+            .into_iter()
+            .find(|role| role["metadata"]["name"] == policies[0]["metadata"]["name"]);
+        assert_eq!(role.unwrap()["rules"][0]["resourceNames"][0], policies[0]["metadata"]["name"]);
+        let name = policies[0]["metadata"]["name"].as_str().unwrap();
+        assert!(variables(&objects).contains(name) && variables(&objects).contains("ALLOWED_KINDS"));
+        let without = rendered(restricted, false);
+        assert!(of_kind(&without, "ValidatingAdmissionPolicy").is_empty());
+        assert!(
+            !of(&without).iter().any(|rule| rule.contains("keda.sh")) && !variables(&without).contains("ALLOWED_KINDS")
+        );
     }
 }
 
@@ -263,9 +327,16 @@ fn the_chart_of_the_kinds_adds_to_them_only_that_an_uninstall_keeps_them() {
         .flat_map(|file| documents(&std::fs::read_to_string(file).unwrap()))
         .map(|crd| (crd["metadata"]["name"].as_str().unwrap().to_owned(), crd))
         .collect();
-    assert!(
-        generated.contains_key("workerdeployments.temporal.io") && generated.contains_key("connections.temporal.io")
-    );
+    let kinds = [
+        "clusterconnections",
+        "connections",
+        "temporalconnections",
+        "temporalworkerdeployments",
+        "workerdeployments",
+        "workerresourcetemplates",
+    ];
+    let kinds = kinds.map(|kind| format!("{kind}.temporal.io"));
+    assert_eq!(generated.keys().cloned().collect::<Vec<_>>(), kinds);
     assert_same(&rendered, &generated);
 }
 
@@ -287,6 +358,92 @@ fn the_push_endpoint_is_off_and_needs_tls_or_a_word() {
         assert!(port(&objects) && variables.contains(variable) && variables.contains("POD_IP"), "{variables}");
         assert_eq!(pod["volumes"][0]["secret"]["secretName"].as_str(), push["tlsSecret"].as_str());
     }
+}
+
+/// The default values of temporal-worker-controller's chart 0.27.1, with what it switches on by default left out.
+fn of_the_controllers_chart() -> Value {
+    json!({
+        "image": { "repository": "temporalio/temporal-worker-controller", "tag": "", "pullPolicy": "IfNotPresent", "pullSecrets": [] },
+        "podAnnotations": {}, "podLabels": {}, "nodeSelector": {}, "tolerations": [], "affinity": {}, "replicas": 2,
+        "resources": { "limits": { "cpu": "500m", "memory": "128Mi" }, "requests": { "cpu": "10m", "memory": "64Mi" } },
+        "terminationGracePeriodSeconds": 10, "priorityClassName": "",
+        "rbac": { "create": true, "restrictWatchNamespaces": [], "createEndUserRoles": true },
+        "serviceAccount": { "create": true, "name": null },
+        "securityContext": { "seccompProfile": { "enabled": false } },
+        "podSecurityContext": {}, "containerSecurityContext": {},
+        "metrics": { "enabled": true, "port": 8080 },
+        "namespace": { "create": false },
+        "authProxy": { "enabled": false },
+        "webhook": { "enabled": false },
+        "workerResourceTemplate": { "allowedResources": [
+            { "kinds": ["HorizontalPodAutoscaler"], "apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"] }] },
+        "certmanager": { "install": false, "enabled": false, "caBundle": "" },
+        "prometheus": { "enabled": false },
+    })
+}
+
+#[test]
+fn values_of_the_controllers_chart_mean_the_same() {
+    let objects = render(OPERATOR, &of_the_controllers_chart());
+    let spec = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+    assert_eq!(spec["containers"][0]["resources"]["limits"]["cpu"], "500m");
+    assert_eq!(spec.get("priority"), None);
+    let objects = render(
+        OPERATOR,
+        &json!({
+            "priority": 7,
+            "securityContext": { "seccompProfile": { "enabled": true } },
+            "podSecurityContext": { "seccompProfile": null },
+            "metrics": { "disableAuth": true },
+        }),
+    );
+    let spec = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+    assert_eq!(
+        (&spec["priority"], &spec["securityContext"]["seccompProfile"]["type"]),
+        (&json!(7), &json!("RuntimeDefault"))
+    );
+}
+
+#[test]
+fn values_of_the_controllers_chart_that_mean_nothing_are_refused_with_what_to_do() {
+    let cases = [
+        ("authProxy", json!({ "enabled": true }), "NetworkPolicy"),
+        ("kubeRBACProxy", json!({ "image": { "tag": "v0.14.1" } }), "NetworkPolicy"),
+        ("certmanager", json!({ "enabled": true }), "no certificate is needed"),
+        ("webhook", json!({ "enabled": true }), "there is no webhook"),
+        ("webhook", json!({ "port": 9443 }), "there is no webhook"),
+        ("namespace", json!({ "create": true }), "--create-namespace"),
+        ("prometheus", json!({ "enabled": true }), "scrape"),
+        ("metrics", json!({ "disableAuth": false }), "metrics.disableAuth"),
+    ];
+    for (key, value, part) in cases {
+        let refused = refusal(OPERATOR, &json!({ key: value }));
+        assert!(refused.contains(key) && refused.contains(part), "{key}: {part:?} is not in: {refused}");
+        assert!(!refused.contains("additional properties"), "{key}: {refused}");
+    }
+}
+
+#[test]
+fn an_uninstall_takes_the_fleets_only_when_it_is_said() {
+    let jobs = |objects: &[Value]| of_kind(objects, "Job").len();
+    assert_eq!(jobs(&render(OPERATOR, &json!({}))), 0);
+    let objects = render(OPERATOR, &json!({ "uninstall": { "deleteFleets": true } }));
+    let job = of_kind(&objects, "Job")[0];
+    assert_eq!(job["metadata"]["annotations"]["helm.sh/hook"], "pre-delete");
+    assert_eq!(job["spec"]["template"]["spec"]["containers"][0]["args"], json!(["delete-fleets"]));
+    assert_eq!(job["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"], true);
+    let hooked = |objects: &[Value], kind: &str| {
+        let is_hook = |object: &&&Value| object["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete";
+        allowed(&of_kind(objects, kind).iter().filter(is_hook).copied().collect::<Vec<_>>())
+    };
+    let expected: BTreeSet<_> = ["list", "delete"].map(|verb| format!("{verb} temporal.io/workerdeployments")).into();
+    assert_eq!(hooked(&objects, "ClusterRole"), expected);
+    let rbac = json!({ "restrictWatchNamespaces": ["team-a", "team-b"] });
+    let limited = render(OPERATOR, &json!({ "uninstall": { "deleteFleets": true }, "rbac": rbac }));
+    assert!(limited.iter().all(|object| !object["kind"].as_str().unwrap().starts_with("Cluster")));
+    assert_eq!(hooked(&limited, "Role"), expected);
+    let env = &of_kind(&limited, "Job")[0]["spec"]["template"]["spec"]["containers"][0]["env"];
+    assert_eq!(*env, json!([{ "name": "WATCH_NAMESPACES", "value": "team-a,team-b" }]));
 }
 
 #[test]

@@ -5,8 +5,8 @@ mod cluster;
 use std::process::ExitCode;
 
 use cluster::{
-    bad_pods, changes, drain, faults, futile, gates, handlers, life, moves, polyglot, recording, replicas, rest,
-    rollouts, rotation, secrets, shrink, sidecars, signals, steady, versions,
+    bad_pods, changes, cutover, drain, faults, futile, gates, handlers, life, moves, polyglot, recording, replicas,
+    rest, rollouts, rotation, secrets, shrink, sidecars, signals, steady, versions,
 };
 use e2e::{ClusterBed, scenario, suite};
 
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         scenario!(rotation::keys_change_under_load_and_every_payload_can_be_read, minutes 6),
         scenario!(rotation::sidecars_take_a_new_key_and_a_new_certificate_under_load, minutes 8),
         scenario!(sidecars::a_go_worker_loses_no_task_that_it_loses_without, minutes 6),
+        scenario!(cutover::a_deployment_becomes_a_fleet_under_load_without_a_gap, minutes 6),
         scenario!(sidecars::a_sidecar_that_is_killed_loses_no_task),
         scenario!(steady::a_busy_queue_without_backlog_never_goes_to_zero),
         scenario!(signals::pods_whose_metrics_are_cut_off_are_kept),

@@ -183,6 +183,7 @@ impl Looker {
             temporal: Some(read.temporal),
             identity: IDENTITY,
             former_identities: &BTreeSet::new(),
+            temporal_namespace: "default",
             deployment_name: &names::temporal_deployment_name("prod", "orders"),
             resting: read.resting,
             since,

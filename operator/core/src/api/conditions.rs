@@ -81,6 +81,8 @@ words! {
         InvalidSpec,
         /// The Connection does not exist.
         ConnectionNotFound,
+        /// The ClusterConnection may not be used in the fleet's namespace.
+        ConnectionNotAllowed,
         /// A Secret of the Connection is missing, of the wrong type, empty, malformed or expired.
         AuthSecretInvalid,
         /// The Temporal server does not answer.
@@ -149,6 +151,26 @@ words! {
         SLOMissed,
         /// Too few tasks started lately to tell.
         TooFewTasks,
+        /// The kind is deprecated, and nothing of the new kind has the object's name.
+        Deprecated,
+        /// A WorkerDeployment of its name is there and gets what the object owns.
+        WorkerDeploymentExists,
+        /// The WorkerDeployment of its name has all that the object owned.
+        MigratedToWorkerDeployment,
+        /// There is a Connection of its name.
+        MigratedToConnection,
+        /// Its deletion waits until the object of the new kind is there and has what it owns.
+        DeletingPendingMigration,
+        /// Every version that is to have a copy of the template has it.
+        AllVersionsApplied,
+        /// A copy could not be applied or deleted.
+        ApplyFailed,
+        /// The WorkerDeployment that a template names does not exist.
+        WorkerDeploymentNotFound,
+        /// Nobody checks what authors of templates may do: the policy is not installed.
+        PolicyNotInstalled,
+        /// The template scales Deployments whose replicas `spec.scaling` decides.
+        ReplicasOwnedByScaling,
     }
 }
 

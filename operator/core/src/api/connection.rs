@@ -1,7 +1,7 @@
 //! `Connection`: how to reach a Temporal server, and with which credentials.
 
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 /// How Workers and the operator reach a Temporal server.
@@ -58,10 +58,11 @@ pub struct TlsConfig {
     pub server_name: Option<String>,
     /// Secret whose ca.crt signs the server's certificate; for the operator and the pods.
     #[serde(default, rename = "caCertSecretRef", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "ca_cert_secret")]
     pub ca_cert_secret_ref: Option<SecretReference>,
 }
 
-/// A Secret of the same namespace.
+/// A Secret of the same namespace as the fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretReference {
     /// Name of the Secret.
@@ -69,7 +70,16 @@ pub struct SecretReference {
     pub name: String,
 }
 
-/// A key of a Secret or ConfigMap of the same namespace.
+/// The contract's references have no limit; this one is ours.
+fn ca_cert_secret(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = SecretReference::json_schema(generator);
+    if let Some(name) = schema.pointer_mut("/properties/name") {
+        name["maxLength"] = 253.into();
+    }
+    schema
+}
+
+/// A key of a Secret or ConfigMap of the same namespace as the fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct KeySelector {

@@ -5,15 +5,25 @@ use std::collections::BTreeMap;
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
-use super::{Connection, WorkerDeployment, template};
+use super::{
+    ClusterConnection, Connection, TemporalConnection, TemporalWorkerDeployment, WorkerDeployment,
+    WorkerResourceTemplate, template,
+};
 
 /// The CustomResourceDefinition of every kind, as the API server takes it.
 #[must_use]
 pub fn crds() -> Vec<Value> {
-    [Connection::crd(), WorkerDeployment::crd()]
-        .into_iter()
-        .map(|crd| finish(serde_json::to_value(crd).unwrap_or_default()))
-        .collect()
+    [
+        ClusterConnection::crd(),
+        Connection::crd(),
+        TemporalConnection::crd(),
+        TemporalWorkerDeployment::crd(),
+        WorkerDeployment::crd(),
+        WorkerResourceTemplate::crd(),
+    ]
+    .into_iter()
+    .map(|crd| finish(serde_json::to_value(crd).unwrap_or_default()))
+    .collect()
 }
 
 /// File name and YAML of every CustomResourceDefinition.
@@ -33,6 +43,7 @@ fn finish(mut crd: Value) -> Value {
         let kind = names.get("kind").and_then(Value::as_str).unwrap_or_default();
         names.insert("listKind".into(), format!("{kind}List").into());
     }
+    let is_resource_template = crd["spec"]["names"]["kind"] == "WorkerResourceTemplate";
     let Some(schema) = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema") else { return crd };
     strip(schema);
     if let Some(root) = schema.as_object_mut() {
@@ -43,7 +54,8 @@ fn finish(mut crd: Value) -> Value {
         properties.insert("kind".into(), json!({ "type": "string" }));
         properties.insert("metadata".into(), json!({ "type": "object" }));
     }
-    if let Some(slot) = schema.pointer_mut("/properties/spec/properties/template") {
+    // What a WorkerResourceTemplate has there is an object of any kind.
+    if !is_resource_template && let Some(slot) = schema.pointer_mut("/properties/spec/properties/template") {
         let description = slot.get("description").cloned().unwrap_or_default();
         *slot = template::schema();
         slot["description"] = description;
@@ -82,7 +94,7 @@ fn whole(limit: f64) -> Value {
 
 /// Sorts the keys of every object. Their order would else depend on a feature of serde_json that any crate of a build
 /// may turn on, and printing twice would not give the same file.
-fn sorted(value: &Value) -> Value {
+pub(crate) fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
             let ordered: BTreeMap<&String, &Value> = map.iter().collect();

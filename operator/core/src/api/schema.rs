@@ -104,3 +104,11 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
         },
     })
 }
+
+/// The same as a list of one condition a type, so that others may add their own.
+pub(super) fn conditions_by_type(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = conditions(generator);
+    schema.insert("x-kubernetes-list-type".into(), "map".into());
+    schema.insert("x-kubernetes-list-map-keys".into(), vec!["type"].into());
+    schema
+}

@@ -1,5 +1,7 @@
 //! `WorkerDeployment`: a fleet of Temporal Workers.
 
+use std::fmt;
+
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -229,11 +231,11 @@ pub struct WorkerOptions {
     pub unsafe_custom_build_id: Option<String>,
 }
 
-/// A Connection.
+/// A Connection or a ClusterConnection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionRef {
-    /// Kind of the object; the behaviour of ClusterConnection comes with a later release.
+    /// Kind of the object. The Secrets that it names are those of the fleet's own namespace, whichever it is.
     #[serde(default)]
     pub kind: ConnectionKind,
     /// Name of the object; a Connection is one of the same namespace.
@@ -247,8 +249,15 @@ pub enum ConnectionKind {
     /// Of the same namespace.
     #[default]
     Connection,
-    /// Of the cluster; its behaviour comes with a later release.
+    /// Of the cluster.
     ClusterConnection,
+}
+
+/// Kind and name, as messages write them.
+impl fmt::Display for ConnectionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?}", self.kind, self.name)
+    }
 }
 
 /// The sidecar of a Worker of any SDK.

@@ -27,8 +27,8 @@ pub struct ChildInput<'a> {
     pub temporal_namespace: &'a str,
     /// The pod template as the user wrote it, or null.
     pub template: &'a Value,
-    /// Hash of the user's template, as the contract has it.
-    pub template_hash: &'a str,
+    /// Hash of the user's template, as the contract has it; none to leave it out.
+    pub template_hash: Option<&'a str>,
     /// The connection.
     pub connection: &'a ConnectionFacts,
     /// The runtime, if the fleet runs it.
@@ -75,7 +75,9 @@ pub fn child(input: &ChildInput<'_>) -> Child {
     let own_annotations = annotations.clone();
     let connection_hash = environment::connection_hash(input.connection);
     annotations.insert(names::CONNECTION_SPEC_HASH_ANNOTATION.into(), connection_hash.into());
-    annotations.insert(names::POD_TEMPLATE_SPEC_HASH_ANNOTATION.into(), input.template_hash.into());
+    if let Some(hash) = input.template_hash {
+        annotations.insert(names::POD_TEMPLATE_SPEC_HASH_ANNOTATION.into(), hash.into());
+    }
     let replaced_variables = finish_pod(&mut template, input);
     let spec = json!({
         "selector": {"matchLabels": selector},

@@ -20,6 +20,11 @@ pub use runtime::{RUNTIME_HASH_SCHEME, RuntimeInputs, compute_runtime, compute_s
 
 /// Longest Build ID: it is a label value too.
 pub const MAX_BUILD_ID: usize = 63;
+/// Characters of a hash behind a prefix, and of one without.
+const SHORT: usize = 4;
+const LONG: usize = 10;
+/// What [`safe_encode`] makes of the digits.
+const DIGITS: &[u8; 10] = b"456789bcdf";
 
 /// The hash of a template's [`go_json()`], of which only the last four decimal digits are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +80,31 @@ pub fn compute(template: &Value, unsafe_custom_build_id: Option<&str>) -> Result
     if let Some(custom) = custom(unsafe_custom_build_id) {
         return Ok(custom);
     }
-    let hash = hash(&go_json(template)?, None);
+    hashed(template, None)
+}
+
+/// The Build ID of a template after as many collisions: what [`compute`] gives, with the count mixed into the hash.
+///
+/// # Errors
+/// As [`compute`].
+pub fn compute_past(template: &Value, collisions: u32) -> Result<String, InvalidTemplate> {
+    hashed(template, Some(collisions))
+}
+
+fn hashed(template: &Value, collisions: Option<u32>) -> Result<String, InvalidTemplate> {
+    let hash = hash(&go_json(template)?, collisions);
     Ok(match first_image(template) {
         Some(image) => with_prefix(image::version(image), &hash.short()),
         None => hash.long(),
     })
+}
+
+/// Whether another Build ID has the prefix of one that was computed, and a hash of another make behind it.
+#[must_use]
+pub fn differ_in_hash(computed: &str, other: &str) -> bool {
+    let suffix = computed.len().checked_sub(SHORT).and_then(|prefix| other.strip_prefix(computed.get(..prefix)?));
+    let is_hash = |text: &str| (SHORT..=LONG).contains(&text.len()) && text.bytes().all(|c| DIGITS.contains(&c));
+    computed != other && suffix.is_some_and(is_hash)
 }
 
 /// The value of the annotation `temporal.io/connection-spec-hash`: sha256 in hex of the endpoint, the name that its
@@ -90,6 +115,12 @@ pub fn connection_spec_hash(host_port: &str, server_name: Option<&str>, secret_n
         return String::new();
     }
     sha256_hex([host_port, server_name.unwrap_or_default(), secret_name.unwrap_or_default()].concat().as_bytes())
+}
+
+/// Whether `unsafe_custom_build_id` gives a Build ID.
+#[must_use]
+pub fn is_custom(unsafe_custom_build_id: &str) -> bool {
+    custom(Some(unsafe_custom_build_id)).is_some()
 }
 
 /// What `unsafe_custom_build_id` gives as a Build ID, if anything.

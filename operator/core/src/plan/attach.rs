@@ -18,7 +18,10 @@ pub(super) fn attach(input: &PlanInput<'_>, planned: &[Action]) -> Vec<Action> {
     let differs = |version: &Version<'_>| match &version.child.attached {
         Attached::Unknown => false,
         Attached::Torn => true,
-        Attached::To(at) => *at != fleet.attachment,
+        Attached::To(at) => {
+            let as_made = version.child.made_elsewhere && at.only_lacks_own_ca(&fleet.attachment);
+            *at != fleet.attachment && !as_made
+        }
     };
     let all = versions(fleet, input.kube, input.temporal);
     let due = all.iter().filter(|version| follows(version) && differs(version));

@@ -1,7 +1,8 @@
 //! The change of the routing that is due, as writes.
 
 use super::{Action, PlanInput};
-use crate::rollout::{Claim, Move, Rollout, claim};
+use crate::identity::{Claim, claim};
+use crate::rollout::{Move, Rollout};
 use crate::versions::last_info;
 
 /// At most one change, after a claim of the manager's identity if nobody has it, or the operator had it by another name.

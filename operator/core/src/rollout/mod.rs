@@ -15,6 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock::Clock;
+use crate::identity::{Claim, claim};
 use crate::observed::{DeploymentInfo, LaneKey, Observation, TemporalState, VersionInfo};
 use crate::scaling::versions;
 use gate::{Gate, GateHold, GateId, Gates, Keeper, Record};
@@ -372,29 +373,6 @@ fn foreign_manager(target: &Target<'_>, info: &DeploymentInfo) -> Option<String>
     let manager = &info.manager_identity;
     let foreign = claim(manager, target.identity, target.former_identities) == Claim::Refused;
     foreign.then(|| manager.clone())
-}
-
-/// What has to come before a change of the routing, as the server obeys its manager alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// Nothing: the operator is the manager.
-    Held,
-    /// The operator becomes the manager: nobody is, or the operator was under a former identity.
-    Due,
-    /// No change: somebody else is the manager.
-    Refused,
-}
-
-/// Finds that out. `former` holds what the operator was called before, as its identity has the UID of its namespace in it.
-#[must_use]
-pub fn claim(manager: &str, identity: &str, former: &BTreeSet<String>) -> Claim {
-    if manager == identity {
-        Claim::Held
-    } else if manager.is_empty() || former.contains(manager) {
-        Claim::Due
-    } else {
-        Claim::Refused
-    }
 }
 
 #[cfg(test)]

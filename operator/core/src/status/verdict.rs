@@ -4,6 +4,7 @@ use super::{StatusInput, child, gates, target_pods};
 use crate::api::{ConditionStatus, Reason};
 use crate::commands;
 use crate::fleet::Fleet;
+use crate::identity;
 use crate::observed::{FailureClass, KubeState, TemporalFailure};
 use crate::rollout::{Hold, Move, Stage};
 
@@ -88,7 +89,10 @@ fn limit_message(versions: usize, fleet: &Fleet) -> String {
 /// The rest of a sentence: what keeps a version from more traffic.
 fn why(hold: &Hold, fleet: &Fleet) -> String {
     let deployment = &fleet.deployment_name;
-    let command = |verb: &str| format!("`temporal worker deployment {verb} --deployment-name {deployment}`");
+    let namespace = &fleet.temporal_namespace;
+    let command = |verb: &str| {
+        format!("`temporal worker deployment {verb} --namespace {namespace} --deployment-name {deployment}`")
+    };
     match hold {
         Hold::Changing(to) => format!("{} is under way.", next(*to)),
         Hold::Manual => {
@@ -103,10 +107,10 @@ fn why(hold: &Hold, fleet: &Fleet) -> String {
             commands::annotation("resume")
         ),
         Hold::Gate(hold) => gates::why(hold),
-        Hold::Manager(identity) => format!(
-            "Worker Deployment {deployment:?} is managed by {identity:?}, which alone may change its routing. Use {} to \
-             hand it over.",
-            command("manager-identity unset")
+        Hold::Manager(manager) => format!(
+            "Worker Deployment {deployment:?} is managed by {manager:?}, which alone may change its routing. Hand it over \
+             with {}.",
+            identity::remedy(manager, namespace, deployment)
         ),
         Hold::Missing(missing) => format!("{missing}."),
         Hold::Pods { ready, wanted, percent } => {

@@ -130,7 +130,9 @@ fn ready_is_there_from_the_first_write_and_stalled_only_for_what_does_not_heal()
     assert_eq!(stalled(&fails(FailureClass::Unreachable), None), None);
     assert_eq!(stalled(&fails(FailureClass::ResourceExhausted), None), None);
     assert_eq!(stalled(&nothing, Some(Reason::PlanExecutionFailed)), None);
-    for reason in [Reason::InvalidSpec, Reason::ConnectionNotFound, Reason::AuthSecretInvalid] {
+    for reason in
+        [Reason::InvalidSpec, Reason::ConnectionNotFound, Reason::ConnectionNotAllowed, Reason::AuthSecretInvalid]
+    {
         assert_eq!(stalled(&nothing, Some(reason)).as_deref(), Some("True"));
     }
     assert_eq!(stalled(&fails(FailureClass::NamespaceNotFound), None).as_deref(), Some("True"));

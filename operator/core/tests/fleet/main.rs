@@ -1,5 +1,6 @@
 //! From a manifest to a fleet, its objects, its plan and its status, as one would read them in a cluster.
 
+mod adopted;
 mod attach;
 mod conditions;
 mod connection;
@@ -12,4 +13,5 @@ mod remembered;
 mod runtime;
 mod sidecar;
 mod status;
+mod templates;
 mod versions;

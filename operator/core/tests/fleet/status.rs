@@ -133,3 +133,32 @@ fn until_the_server_is_heard_of_a_status_of_this_generation_says_more_than_a_new
     let blocked = Blocked { reason: Reason::ConnectionNotFound, message: String::new() };
     assert!(!says_more(&unheard, Some(3), Some(&blocked)));
 }
+
+#[test]
+fn a_status_of_the_go_controller_is_of_the_generation_that_its_conditions_say() {
+    let fleet = fleet(json!({}));
+    let kube = cluster(&fleet, 1, 0);
+    let unheard = TemporalState { deployment: Observation::Unknown, ..TemporalState::default() };
+    let says_more = |generation: i64| {
+        let plan = plan_of(&fleet, &kube, &unheard);
+        let mut previous = status(&fleet, &kube, &server(&fleet, 0), None);
+        previous.observed_generation = None;
+        previous.conditions.iter_mut().for_each(|condition| condition.observed_generation = Some(generation));
+        let input = StatusInput {
+            generation: 3,
+            previous: &previous,
+            blocked: None,
+            planned: Some((&fleet, &plan)),
+            kube: &kube,
+            temporal: &unheard,
+            scaled_to: &BTreeMap::new(),
+            annotations: &BTreeMap::new(),
+            order: Default::default(),
+            stale_for: None,
+            now: NOW,
+        };
+        says_more_already(&input)
+    };
+    assert!(says_more(3), "nothing of it is known better yet");
+    assert!(!says_more(2));
+}

@@ -2,6 +2,7 @@
 
 pub mod bad_pods;
 pub mod changes;
+pub mod cutover;
 pub mod drain;
 pub mod faults;
 pub mod futile;

@@ -1,8 +1,8 @@
-//! Fleets that temporal-worker-controller made.
+//! Fleets that temporal-worker-controller made, and what its hash leaves to be told apart.
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use e2e::{Ground, HostBed, eventually};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
@@ -11,39 +11,17 @@ use operator_core::build_id;
 use operator_core::names::FIELD_MANAGER;
 use serde_json::{Value, json};
 
-use super::{ORDERS_CHILD, orders};
-
-/// The Deployment that it makes for `orders`, by the contract.
-fn theirs(owner_uid: &str, namespace: &str, address: &str) -> Result<Value> {
-    let selector = json!({"temporal.io/deployment-name": "orders", "temporal.io/build-id": "v1.2.3-45d8"});
-    let own = &orders()["spec"]["template"];
-    let mut template = own.clone();
-    template["metadata"]["labels"] = json!({"app": "worker", "temporal.io/deployment-name": "orders",
-        "temporal.io/build-id": "v1.2.3-45d8"});
-    template["metadata"]["annotations"] = json!({
-        "temporal.io/connection-spec-hash": build_id::connection_spec_hash(address, None, None),
-        "temporal.io/pod-template-spec-hash": build_id::template_hash(&build_id::go_json(own)?),
-    });
-    let variable = |name: &str, value: &str| json!({"name": name, "value": value});
-    let env = template["spec"]["containers"][0]["env"].as_array_mut().context("variables")?;
-    env.extend([
-        variable("TEMPORAL_ADDRESS", address),
-        variable("TEMPORAL_NAMESPACE", "default"),
-        variable("TEMPORAL_DEPLOYMENT_NAME", &format!("{namespace}/orders")),
-        variable("TEMPORAL_WORKER_BUILD_ID", "v1.2.3-45d8"),
-    ]);
-    let owner = json!({"apiVersion": "temporal.io/v1alpha1", "kind": "WorkerDeployment", "name": "orders",
-        "uid": owner_uid, "controller": true, "blockOwnerDeletion": true});
-    Ok(json!({"metadata": {"name": ORDERS_CHILD, "labels": selector, "ownerReferences": [owner]},
-        "spec": {"replicas": 4, "selector": {"matchLabels": selector}, "template": template}}))
-}
+use super::peer::deployment;
+use super::{orders, runs};
 
 pub async fn its_deployment_is_taken_over_without_a_new_pod(bed: Arc<HostBed>) -> Result<()> {
     // Without a Connection nothing is made, so that theirs is there first.
     let ground = Ground::bare(bed.client.clone(), "adopted").await?;
     let uid = ground.apply(&orders()).await?.uid().context("no uid")?;
     let address = bed.server.host_port();
-    let made: Deployment = serde_json::from_value(theirs(&uid, "adopted", &address)?)?;
+    let template = &orders()["spec"]["template"];
+    let theirs = deployment(&uid, ("adopted", &address), template, "v1.2.3-45d8")?;
+    let made: Deployment = serde_json::from_value(theirs)?;
     let params = PostParams { field_manager: Some("manager".into()), ..PostParams::default() };
     let made = ground.api::<Deployment>().create(&params, &made).await?;
     ground.connect(&address).await?;
@@ -67,4 +45,44 @@ pub async fn its_deployment_is_taken_over_without_a_new_pod(bed: Arc<HostBed>) -
         Ok(())
     })
     .await
+}
+
+/// The orders with another template whose hash is the same, as a hash has 10,000 values.
+fn colliding() -> Result<Value> {
+    let build_id = |fleet: &Value| build_id::compute(&fleet["spec"]["template"], None);
+    let taken = build_id(&orders())?;
+    for count in 0..1_000_000 {
+        let mut fleet = orders();
+        fleet["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = json!(format!("orders-{count}"));
+        if build_id(&fleet)? == taken {
+            return Ok(fleet);
+        }
+    }
+    bail!("no template has the hash of {taken}")
+}
+
+pub async fn a_template_with_the_hash_of_another_one_is_a_version_of_its_own(bed: Arc<HostBed>) -> Result<()> {
+    let ground = bed.ground("collision").await?;
+    ground.apply(&orders()).await?;
+    let first = runs(&ground).await?;
+    let mut fleet = colliding()?;
+    ground.apply(&fleet).await?;
+    let build_id = build_id::compute_past(&fleet["spec"]["template"], 1)?;
+    let is_target = async || {
+        let version = ground.status("orders").await?.target_version.version;
+        ensure!(version.build_id == build_id, "{version:?}");
+        let children = ground.children("orders").await?;
+        ensure!(children.len() == 2, "{:?}", children.keys());
+        let kept = children.get(&first.name_any()).context("the first version is gone")?;
+        ensure!(kept.spec.as_ref().map(|spec| &spec.template) == first.spec.as_ref().map(|spec| &spec.template));
+        let events = ground.events("orders").await?;
+        ensure!(events.iter().filter(|(reason, _)| reason == "BuildIDCollision").count() == 1, "{events:?}");
+        Ok(())
+    };
+    eventually("the other template has a version", is_target).await?;
+    // An edit elsewhere makes no third one.
+    fleet["spec"]["sunset"] = json!({"deleteDelay": "48h"});
+    ground.apply(&fleet).await?;
+    eventually("the edit was seen", async || ground.condition("orders", "Ready").await).await?;
+    is_target().await
 }

@@ -40,7 +40,7 @@ async fn add(ground: &Ground, tag: &str) -> Result<String> {
 }
 
 /// A fleet with a current version, an old one and a target, by the names of their Deployments.
-async fn three_versions(bed: &HostBed, ground: &Ground) -> Result<[String; 3]> {
+pub async fn three_versions(bed: &HostBed, ground: &Ground) -> Result<[String; 3]> {
     let current = add(ground, "v1").await?;
     let build_id = build_id(&ground.api::<Deployment>().get(&current).await?);
     let worker = Worker::of(&bed.server.host_port(), "default", &ground.namespace)?;
@@ -58,7 +58,7 @@ async fn three_versions(bed: &HostBed, ground: &Ground) -> Result<[String; 3]> {
     Ok([current, old, target])
 }
 
-fn build_id(child: &Deployment) -> String {
+pub fn build_id(child: &Deployment) -> String {
     child.labels().get(names::BUILD_ID_LABEL).cloned().unwrap_or_default()
 }
 

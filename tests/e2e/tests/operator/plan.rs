@@ -2,6 +2,7 @@
 //! that is written meanwhile is the command's.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -47,7 +48,7 @@ impl Stage {
     }
 
     /// Runs the command, and gives back its exit code and what it printed.
-    fn run(&self, arguments: &[&str], stdin: &Value) -> Result<(i32, String)> {
+    fn run(&self, arguments: &[&str], stdin: &dyn Display) -> Result<(i32, String)> {
         let mut child = Command::new(self.bed.programs.program("temporal-worker-operator")?)
             .env("KUBECONFIG", self.control_plane.kubeconfig_path())
             .arg("plan")
@@ -106,7 +107,7 @@ impl Stage {
     /// Requests to write anything anywhere, but to the kinds of a file, whose requests are only tried: of these the versions
     /// tell.
     fn stored_writes(&self) -> Result<usize> {
-        let is_tried = |resource: &str| ["workerdeployments", "connections"].contains(&resource);
+        let is_tried = |resource: &str| ["workerdeployments", "connections", "clusterconnections"].contains(&resource);
         let events = self.control_plane.audit_events()?;
         let writes = events.iter().filter(|event| !["get", "list", "watch"].contains(&event.verb.as_str()));
         Ok(writes.filter(|event| !is_tried(&event.resource)).count())
@@ -248,6 +249,24 @@ async fn a_change(stage: &Stage, worker: &Worker) -> Result<()> {
     Ok(())
 }
 
+/// A fleet and the ClusterConnection that it is to use, neither of them stored.
+fn with_a_shared_connection(
+    fleet: &Value,
+    said: &impl Fn(&[&str], &dyn Display, i32, &[&str]) -> Result<()>,
+) -> Result<()> {
+    let mut fleet = fleet.clone();
+    fleet["spec"]["workerOptions"]["connectionRef"] = json!({"kind": "ClusterConnection", "name": "shared"});
+    said(&["-f", "-"], &fleet, BLOCKED, &["ConnectionNotFound", "ClusterConnection \"shared\" does not exist"])?;
+    let both = |allowed: Value| {
+        let shared = json!({"apiVersion": "temporal.io/v1alpha1", "kind": "ClusterConnection",
+            "metadata": {"name": "shared"}, "spec": {"hostPort": "localhost:1", "allowedNamespaces": allowed}});
+        format!("{fleet}\n---\n{shared}")
+    };
+    said(&["-f", "-"], &both(json!({})), BLOCKED, &["ConnectionNotAllowed", "namespace unplanned"])?;
+    let by_label = json!({"selector": {"matchLabels": {"kubernetes.io/metadata.name": "unplanned"}}});
+    said(&["-f", "-"], &both(by_label), WRITES, &["create it with image", "TemporalClientCreationFailed"])
+}
+
 fn with_namespace(mut fleet: Value) -> Value {
     fleet["metadata"]["namespace"] = json!("planned");
     fleet
@@ -255,7 +274,7 @@ fn with_namespace(mut fleet: Value) -> Value {
 
 pub async fn what_can_not_be_planned_is_named_with_its_remedy(bed: Arc<HostBed>) -> Result<()> {
     let stage = Stage::set(bed, "unplanned").await?;
-    let said = |arguments: &[&str], stdin: &Value, code: i32, parts: &[&str]| {
+    let said = |arguments: &[&str], stdin: &dyn Display, code: i32, parts: &[&str]| {
         let (is, said) = stage.run(arguments, stdin)?;
         if is != code || !parts.iter().all(|part| said.contains(part)) {
             bail!("{arguments:?} exits with {is} instead of {code}, and says: {said}");
@@ -271,6 +290,7 @@ pub async fn what_can_not_be_planned_is_named_with_its_remedy(bed: Arc<HostBed>)
     fleet["spec"]["rollout"]["strategy"] = json!("Manual");
     fleet["spec"]["workerOptions"]["connectionRef"]["name"] = json!("elsewhere");
     said(&["-f", "-"], &fleet, BLOCKED, &["ConnectionNotFound", "\"elsewhere\" does not exist", "create it"])?;
+    with_a_shared_connection(&fleet, &said)?;
     said(&["-f", "-"], &json!({"kind": "ConfigMap", "apiVersion": "v1"}), 1, &["ConfigMap", "apiVersion"])?;
     said(&["orders"], &Value::Null, 1, &["NAMESPACE/NAME"])?;
     let Stage { control_plane, ground, .. } = stage;

@@ -141,6 +141,7 @@ fn deletion(world: &World, temporal: &TemporalState, hours: u64) -> Vec<Step> {
         temporal: Some(temporal),
         identity: "me",
         former_identities: &Default::default(),
+        temporal_namespace: "default",
         deployment_name: "prod/orders",
         resting: &Default::default(),
         since: Duration::from_secs(hours * 3_600),
