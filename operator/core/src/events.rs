@@ -13,7 +13,7 @@ use crate::observed::TestStatus;
 mod adoption;
 mod failures;
 
-pub use adoption::{adopted, collided};
+pub use adoption::{adopted, collided, handed_over};
 pub use failures::failed;
 
 /// Event that the target was missed.

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use croner::{Cron, Direction};
 use jiff::Timestamp;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 
@@ -13,6 +13,11 @@ use crate::scaling::Floor;
 
 /// Time by which pods are ordered before their entry begins, in addition to the time that they need to start.
 pub const AHEAD: Duration = Duration::from_secs(30);
+
+/// Most time that an entry may last, as the schema has it.
+const LONGEST: Duration = Duration::from_secs(168 * 3600);
+/// Starts that are looked at: those of four years of days.
+const STARTS: usize = 4 * 366;
 
 /// More pods from each time of a cron expression on, for a while.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,6 +105,27 @@ fn said(error: &croner::errors::CronError) -> String {
 
 fn parse_time_zone(name: &str) -> Result<TimeZone, ScheduleError> {
     TimeZoneDatabase::bundled().get(name).map_err(|_| ScheduleError::TimeZone(name.to_owned()))
+}
+
+/// The time from each time of the cron expression `start` to the next one of `end`, both in one time zone; none where that
+/// is not the same each time, is longer than an entry may be, or where a start comes before the end of the last one.
+///
+/// # Errors
+/// [`ScheduleError::Cron`] and [`ScheduleError::Never`] for either.
+pub fn lasts(start: &str, end: &str) -> Result<Option<Duration>, ScheduleError> {
+    let (start, end) = (parse_cron(start)?, parse_cron(end)?);
+    let mut starts = start.iter_from(Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC), Direction::Forward);
+    let mut length = None;
+    let mut begins = starts.next();
+    for next in starts.take(STARTS) {
+        let Some(began) = begins.replace(next.clone()) else { return Ok(None) };
+        let Ok(ends) = end.find_next_occurrence(&began, false) else { return Ok(None) };
+        let lasts = Duration::try_from(ends.duration_since(&began)).unwrap_or_default();
+        if ends > next || lasts > LONGEST || *length.get_or_insert(lasts) != lasts {
+            return Ok(None);
+        }
+    }
+    Ok(length)
 }
 
 /// The floors that hold at `now`.

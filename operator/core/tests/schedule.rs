@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use operator_core::schedule::{AHEAD, Schedule, floors};
+use operator_core::schedule::{AHEAD, Schedule, floors, lasts};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -48,6 +48,17 @@ fn pods_are_ordered_before_the_time_by_as_long_as_they_need_to_start() {
     assert!(floors(&schedules, ahead(early + 1), start_up).is_empty());
     assert_eq!(floors(&schedules, ahead(early), start_up).len(), 1);
     assert!(floors(&schedules, at("2026-08-07T09:00:00Z"), start_up).is_empty(), "the end is not later for it");
+}
+
+#[test]
+fn the_time_from_a_start_to_its_end_is_known_where_it_is_always_the_same() {
+    let length = |start, end| lasts(start, end).unwrap();
+    assert_eq!(length("0 8 * * *", "0 18 * * *"), Some(HOUR * 10));
+    assert_eq!(length("0 22 * * *", "0 6 * * *"), Some(HOUR * 8), "over midnight");
+    assert_eq!(length("0 0 * * 1", "0 0 * * 1"), Some(HOUR * 168));
+    assert_eq!(length("0 * * * *", "0 18 * * *"), None, "it begins again before it ends");
+    assert_eq!(length("0 8 * * 1-5", "0 18 * * 5"), None, "of another length each day");
+    assert!(lasts("0 8 * * *", "at noon").is_err());
 }
 
 #[test]

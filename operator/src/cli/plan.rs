@@ -13,6 +13,7 @@ use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt as _};
 use operator_core::api::{ClusterConnection, Connection, ConnectionKind, WorkerDeployment};
 use operator_core::names;
+use operator_core::old_kinds::OldKind;
 use operator_core::preview::{Preview, text};
 use prometheus::Registry;
 use serde::de::DeserializeOwned;
@@ -25,6 +26,7 @@ use crate::controller::{Context, Shared, preview};
 use crate::kube::client::{CallError, bounded, clients_of};
 use crate::kube::dry_run;
 use crate::kube::lease::Leadership;
+use crate::kube::old_kinds;
 use crate::kube::watches::{Caches, Guarded, StoredConnections};
 use crate::metrics::Metrics;
 use crate::run;
@@ -171,9 +173,23 @@ impl Operator {
             shared: self.shared.clone(),
             templates: Arc::default(),
         };
-        let name = format!("{}/{}", fleet.namespace().unwrap_or_default(), fleet.name_any());
-        let planned = preview::preview(&ctx, fleet, &self.changes).await;
-        planned.with_context(|| format!("WorkerDeployment {name} can't be planned for"))
+        let (namespace, name) = (fleet.namespace().unwrap_or_default(), fleet.name_any());
+        let what = || format!("WorkerDeployment {namespace}/{name} can't be planned for");
+        let mut preview = preview::preview(&ctx, fleet, &self.changes).await.with_context(what)?;
+        preview.notes.extend(self.of_old_kind(&namespace, &name).await);
+        Ok(preview)
+    }
+
+    /// What is to be said of the TemporalWorkerDeployment of a fleet's name.
+    async fn of_old_kind(&self, namespace: &str, name: &str) -> Option<String> {
+        let old = OldKind::WorkerDeployment.name();
+        match old_kinds::owned_by(&self.client, namespace, name).await {
+            Ok(0) => None,
+            Ok(count) => Some(format!(
+                "{old} {name} still owns {count} object(s): first they are handed over, and this plan is made without them"
+            )),
+            Err(error) => Some(format!("whether a {old} {name} still owns something could not be read: {error}")),
+        }
     }
 
     /// What the cluster has of one fleet.

@@ -12,12 +12,14 @@ use kube::Resource as _;
 use kube::runtime::reflector::ObjectRef;
 use operator_core::api::{Connection, Reason, WorkerDeployment, set_condition};
 use operator_core::backoff::RetryClass;
+use operator_core::events;
 use operator_core::old_kinds::{Old, OldKind, Step, holds_its_successor, must_ask, ready, steps};
 use operator_core::status::Blocked;
 
 use super::Context;
 use super::memory::Rest;
 use crate::kube::client::CallError;
+use crate::kube::events::Regarding;
 use crate::kube::observe::FleetKey;
 use crate::kube::old_kinds::{self, OldView};
 use crate::kube::watches::Guarded;
@@ -233,14 +235,11 @@ impl Look<'_> {
             }
             Step::HandOver => {
                 let Some((to, owned)) = found else { return Ok(()) };
-                old_kinds::hand_over(client, view, owned, to).await?;
-                let objects = owned.count();
-                tracing::info!(
-                    namespace = view.namespace,
-                    name = view.name,
-                    objects,
-                    "handed over to the WorkerDeployment"
-                );
+                let objects = old_kinds::hand_over(client, view, owned, to).await?;
+                let event = events::handed_over(view.named(), objects);
+                tracing::info!(namespace = view.namespace, name = view.name, objects, "handed over");
+                let about = Regarding { namespace: &view.namespace, name: &view.name, uid: to };
+                self.ctx.shared.events.publish(&about, &event).await;
             }
             Step::Label => {
                 old_kinds::set_labelled(client, kind, view).await?;

@@ -244,6 +244,20 @@ pub async fn owned(client: &Client, old: &OldView) -> Result<Owned, CallError> {
     Ok(Owned { deployments, templates })
 }
 
+/// How many objects the TemporalWorkerDeployment of a name owns; none where that is absent, or its kind.
+///
+/// # Errors
+/// [`CallError`].
+pub async fn owned_by(client: &Client, namespace: &str, name: &str) -> Result<usize, CallError> {
+    let kind = resource(OldKind::WorkerDeployment);
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
+    match bounded(api.get(name)).await {
+        Ok(found) => Ok(owned(client, &OldView::of(&found)).await?.count()),
+        Err(error) if error.is_not_found() => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
 async fn owned_of<K>(api: &Api<K>, owner: &str) -> Result<Vec<ObjectMeta>, CallError>
 where
     K: Clone + DeserializeOwned + Debug,
@@ -262,32 +276,34 @@ where
 }
 
 /// Makes the WorkerDeployment of UID `to` the owner of all that is owned. Nothing but the owner references is written, and of
-/// what changed since it was read nothing: that is left for another look.
+/// what changed since it was read nothing: that is left for another look. Gives back how many objects were handed over.
 ///
 /// # Errors
 /// [`CallError`].
-pub async fn hand_over(client: &Client, old: &OldView, owned: &Owned, to: &str) -> Result<(), CallError> {
+pub async fn hand_over(client: &Client, old: &OldView, owned: &Owned, to: &str) -> Result<usize, CallError> {
     let (deployments, templates) = (deployments(client, &old.namespace), templates(client, &old.namespace));
+    let mut given = 0;
     for meta in &owned.deployments {
-        give(&deployments, old, meta, to).await?;
+        given += usize::from(give(&deployments, old, meta, to).await?);
     }
     for meta in &owned.templates {
-        give(&templates, old, meta, to).await?;
+        given += usize::from(give(&templates, old, meta, to).await?);
     }
-    Ok(())
+    Ok(given)
 }
 
-async fn give<K>(api: &Api<K>, old: &OldView, meta: &ObjectMeta, to: &str) -> Result<(), CallError>
+/// Says whether it was given.
+async fn give<K>(api: &Api<K>, old: &OldView, meta: &ObjectMeta, to: &str) -> Result<bool, CallError>
 where
     K: Clone + DeserializeOwned + Debug,
 {
     let owners = meta.owner_references.as_deref().unwrap_or_default();
-    let Some(owners) = handed_over(owners, &old.uid, old.named(), to) else { return Ok(()) };
+    let Some(owners) = handed_over(owners, &old.uid, old.named(), to) else { return Ok(false) };
     let patch =
         json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners}});
     match bounded(api.patch_metadata(meta.name.as_deref().unwrap_or_default(), &params(), &Patch::Merge(patch))).await {
-        Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
-        result => result.map(|_| ()),
+        Err(error) if error.is_conflict() || error.is_not_found() => Ok(false),
+        result => result.map(|_| true),
     }
 }
 

@@ -38,7 +38,9 @@ pub struct ClusterConnectionSpec {
 }
 
 /// Namespaces, by name or label; those of both.
+// Atomic: a server-side apply that takes the last one away would else remove all of it, and so allow every namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct AllowedNamespaces {
     /// Namespaces by their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

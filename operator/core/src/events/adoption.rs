@@ -2,6 +2,7 @@
 
 use super::{EventData, Severity};
 use crate::adoption::Origin;
+use crate::old_kinds::{Named, OldKind};
 
 /// A Deployment that another operator made is the operator's now.
 #[must_use]
@@ -10,6 +11,14 @@ pub fn adopted(child: &str) -> EventData {
         "Deployment {child} was made by another operator and is taken over: its fields are this operator's now, its pods stay."
     );
     EventData { severity: Severity::Normal, reason: "DeploymentAdopted", action: "Adopt", note }
+}
+
+/// A TemporalWorkerDeployment's `objects` are those of the WorkerDeployment of its name now.
+#[must_use]
+pub fn handed_over(old: Named<'_>, objects: usize) -> EventData {
+    let (kind, successor) = (OldKind::WorkerDeployment.name(), OldKind::WorkerDeployment.successor());
+    let note = format!("{objects} object(s) of {kind} {} are this {successor}'s now; their pods stay.", old.name);
+    EventData { severity: Severity::Normal, reason: "HandedOver", action: "HandOver", note }
 }
 
 /// A version was begun whose Build ID is not the one that its template has by itself, as that is taken; none for any other.

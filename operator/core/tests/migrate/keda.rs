@@ -80,12 +80,10 @@ fn what_can_not_be_taken_over_is_said() {
         merge(&mut own["metadata"], metadata);
         own
     };
-    let cron = json!({"type": "cron", "metadata": {"start": "0 8 * * *", "end": "0 18 * * *", "timezone": "UTC", "desiredReplicas": "5"}});
     let cases = [
         (json!({"fallback": {"replicas": 3}}), "fallback"),
         (json!({"advanced": {"scalingModifiers": {"formula": "a"}}}), "scalingModifiers"),
         (json!({"advanced": {"horizontalPodAutoscalerConfig": {"behavior": {}}}}), "behavior"),
-        (json!({"triggers": [trigger(json!({})), cron]}), "0 8 * * * to 0 18 * * *"),
         (json!({"triggers": [trigger(json!({})), {"type": "cpu", "metadata": {}}]}), "The cpu trigger"),
         (json!({"triggers": [trigger(json!({})), {"type": "kafka", "metadata": {}}]}), "The kafka trigger"),
         (json!({"triggers": [trigger(json!({"targetQueueSize": "7"}))]}), "targetQueueSize 7"),
@@ -98,6 +96,51 @@ fn what_can_not_be_taken_over_is_said() {
     for (spec, part) in cases {
         let said = notes(&from_keda(spec.clone()));
         assert!(said.contains(part) && !plain.contains(part), "{spec}: {part:?} is not in: {said}");
+    }
+}
+
+/// The schedule, and what is said, of a ScaledObject of at most 10 pods with triggers of type cron.
+fn with_crons(crons: &[(&str, &str, &str, &str)]) -> (Value, String) {
+    let own = scaled_object(json!({}))["spec"]["triggers"].as_array().unwrap().clone();
+    let cron = |(start, end, timezone, replicas): &(&str, &str, &str, &str)| {
+        let metadata = json!({"start": start, "end": end, "timezone": timezone, "desiredReplicas": replicas});
+        json!({"type": "cron", "metadata": metadata})
+    };
+    let triggers: Vec<Value> = own.into_iter().chain(crons.iter().map(cron)).collect();
+    let made = from_keda(json!({"maxReplicaCount": 10, "triggers": triggers}));
+    (made.fleet["spec"]["scaling"]["schedule"].clone(), notes(&made))
+}
+
+#[test]
+fn cron_triggers_become_entries_of_the_schedule() {
+    let (schedule, said) =
+        with_crons(&[("0 8 * * 1-5", "30 18 * * 1-5", "Europe/Berlin", "5"), ("0 22 * * *", "0 6 * * *", "UTC", "20")]);
+    assert_eq!(
+        schedule,
+        json!([
+            {"name": "cron-1", "cron": "0 8 * * 1-5", "timezone": "Europe/Berlin", "duration": "10h30m0s", "minReplicas": 5},
+            {"name": "cron-2", "cron": "0 22 * * *", "timezone": "UTC", "duration": "8h0m0s", "minReplicas": 10},
+        ])
+    );
+    assert!(said.contains("(0 8 * * 1-5 to 30 18 * * 1-5, Europe/Berlin, 5 replicas) becomes entry cron-1"), "{said}");
+    assert!(said.contains("becomes entry cron-2 of spec.scaling.schedule, of at most 10 pods"), "{said}");
+}
+
+#[test]
+fn a_cron_trigger_that_no_entry_says_is_named_with_the_reason() {
+    let cases = [
+        (("0 8 * * 1-5", "0 18 * * 1,3", "UTC", "5"), "not always equally long"),
+        (("0 0 1 * *", "0 0 15 * *", "UTC", "5"), "longer than 168h"),
+        (("@every 1h", "0 18 * * *", "UTC", "5"), "is not a cron expression"),
+        (("0 8 * * *", "0 18 31 2 *", "UTC", "5"), "never comes"),
+        (("0 8 * * *", "0 18 * * *", "Berlin", "5"), "not a time zone"),
+        (("0 8 * * *", "0 18 * * *", "UTC", "many"), "is no number of pods"),
+        (("0 8 * * *", "0 18 * * *", "UTC", "0"), "one pod at least"),
+    ];
+    for (cron, why) in cases {
+        let (schedule, said) = with_crons(&[cron]);
+        assert_eq!(schedule, Value::Null, "{cron:?}");
+        assert!(said.contains("is not taken over (") && said.contains(why), "{cron:?}: {why:?} is not in: {said}");
     }
 }
 

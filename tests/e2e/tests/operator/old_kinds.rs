@@ -210,6 +210,13 @@ pub async fn a_fleet_of_the_old_kind_is_handed_over_and_goes_only_then(bed: Arc<
     is_gone::<TemporalWorkerDeployment>(&ground, "orders").await?;
     fails(&ground, "ConnectionNotFound", &[]).await?;
     has_another_owner_and_nothing_else(&ground, &control_plane, &made, &uid).await?;
+    eventually("the hand-over is said", async || {
+        let events = ground.events("orders").await?;
+        let said = events.iter().filter(|(reason, note)| reason == "HandedOver" && note.starts_with("1 object(s) of"));
+        ensure!(said.count() == 1, "{events:?}");
+        Ok(())
+    })
+    .await?;
 
     // And runs it as it is.
     ground.connect(&address).await?;

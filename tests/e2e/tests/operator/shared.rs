@@ -179,7 +179,8 @@ pub async fn a_namespace_that_is_not_allowed_keeps_its_pods_and_reads_no_secret(
         json!({"hostPort": bed.server.host_port(), "apiKeySecretRef": {"name": "later", "key": "key"},
             "allowedNamespaces": allowed})
     };
-    shared.apply(by_key(json!({"names": []}))).await?;
+    // A server-side apply must not take what is empty for absent, which allows all.
+    shared.apply(by_key(json!({}))).await?;
     let parts = ["ClusterConnection \"limited\"", "namespace allowed", "spec.allowedNamespaces", "use a Connection"];
     fails(&ground, "ConnectionNotAllowed", &parts).await?;
     for (type_, status) in [("ConnectionHealthy", "False"), ("Stalled", "True")] {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::json::{annotation, list, name, number, text};
-use super::{Findings, Scaler, Source, workload};
+use super::{Findings, Scaler, Source, cron, workload};
 use crate::api::ScalingTaskQueue;
 
 /// KEDA's default of `maxReplicaCount`.
@@ -47,9 +47,12 @@ pub(super) fn scaling(source: &Source, queues: &[ScalingTaskQueue], found: &mut 
         );
     }
     let mut scaling = json!({"minReplicas": min, "maxReplicas": max.max(1), "taskQueues": queues});
-    if let Scaler::ScaledObject(scaled) = &source.scaler
-        && min == 0
-    {
+    let Scaler::ScaledObject(scaled) = &source.scaler else { return Scaling::Operator(scaling) };
+    let schedule = cron::schedule(scaled, max, found);
+    if !schedule.is_empty() {
+        scaling["schedule"] = schedule.into();
+    }
+    if min == 0 {
         let cooldown = number(scaled, "/spec/cooldownPeriod").unwrap_or(KEDA_COOLDOWN);
         if cooldown > 0 {
             scaling["idleWindow"] = format!("{cooldown}s").into();

@@ -28,8 +28,8 @@ pub(super) fn triggers<'a>(source: &'a Source, found: &mut Findings) -> Triggers
     if temporal.is_empty() {
         found.wrong.push(format!("ScaledObject {} has no trigger of type temporal.", name(scaled)));
     }
-    for trigger in all.iter().filter(|trigger| trigger["type"] != "temporal") {
-        other(trigger, found);
+    for trigger in all {
+        other(trigger["type"].as_str().unwrap_or("?"), found);
     }
     for trigger in &temporal {
         note_selection(trigger, found);
@@ -41,26 +41,19 @@ pub(super) fn triggers<'a>(source: &'a Source, found: &mut Findings) -> Triggers
     Triggers { temporal, container: container.or(containers.first()) }
 }
 
-fn other(trigger: &Value, found: &mut Findings) {
-    let type_ = trigger["type"].as_str().unwrap_or("?");
-    found.notes.push(match type_ {
-        "cron" => {
-            let word = |key: &str| trigger["metadata"][key].as_str().unwrap_or("?").to_owned();
-            format!(
-                "The cron trigger ({} to {}, {}, {} replicas) is not taken over: write an entry of spec.scaling.schedule, with its \
-                 start as cron and the time until its end as duration.",
-                word("start"),
-                word("end"),
-                word("timezone"),
-                word("desiredReplicas")
-            )
-        }
+/// Of those of type `cron` the schedule says what becomes of them.
+fn other(type_: &str, found: &mut Findings) {
+    let note = match type_ {
+        "temporal" | "cron" => return,
         "cpu" | "memory" => format!(
             "The {type_} trigger is not taken over: the operator counts the CPU time of tasks among a pod's limits, and no other \
              metric."
         ),
-        other => format!("The {other} trigger is not taken over: a fleet is scaled by its Task Queues, schedules and bounds alone."),
-    });
+        other => format!(
+            "The {other} trigger is not taken over: a fleet is scaled by its Task Queues, schedules and bounds alone."
+        ),
+    };
+    found.notes.push(note);
 }
 
 fn note_selection(trigger: &Value, found: &mut Findings) {

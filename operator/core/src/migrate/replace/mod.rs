@@ -6,6 +6,7 @@
 
 mod bounds;
 mod connect;
+mod cron;
 mod keda;
 mod queues;
 mod steps;
