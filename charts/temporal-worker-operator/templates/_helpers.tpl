@@ -51,15 +51,12 @@ securityContext:
 {{- end -}}
 {{- end -}}
 
-{{/* Rules over the namespaces that the operator watches. */}}
+{{/* Rules over the namespaces that the operator watches. Each is used: tests/e2e/data/rights.yaml says for what. */}}
 {{- define "operator.rules" -}}
+# Patched with the finalizer that keeps a fleet until the Temporal server is cleaned up; got before it becomes an owner.
 - apiGroups: [temporal.io]
-  resources: [workerdeployments, connections]
-  verbs: [get, list, watch]
-# Patched with the finalizer that keeps an object until the Temporal server is cleaned up, and a Connection while it is used.
-- apiGroups: [temporal.io]
-  resources: [workerdeployments, connections]
-  verbs: [patch]
+  resources: [workerdeployments]
+  verbs: [get, list, watch, patch]
 - apiGroups: [temporal.io]
   resources: [workerdeployments/status]
   verbs: [patch]
@@ -67,16 +64,20 @@ securityContext:
 - apiGroups: [temporal.io]
   resources: [workerdeployments/finalizers]
   verbs: [update]
+# Patched with the finalizer that keeps one while it is used.
+- apiGroups: [temporal.io]
+  resources: [connections]
+  verbs: [list, watch, patch]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [apps]
   resources: [deployments/scale]
-  verbs: [get, patch, update]
+  verbs: [patch]
 # Patched with the cost of deleting a pod, so that idle pods go first.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, patch]
+  verbs: [list, watch, patch]
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, patch, delete]
@@ -84,13 +85,15 @@ securityContext:
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
+{{- if or (not .Values.rbac.restrictWatchNamespaces) .Values.rbac.clusterConnections }}
 # By name, where a ClusterConnection selects namespaces by their labels.
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [get]
+{{- end }}
 # Kinds of temporal-worker-controller before 1.7, never run: patched with the finalizer that keeps one until it is handed over,
 # then with a label.
 - apiGroups: [temporal.io]

@@ -11,18 +11,19 @@
 
 {{/* Rules for WorkerResourceTemplates and their copies. */}}
 {{- define "operator.templateRules" -}}
-# Patched with the owner that they go with, also in place of a TemporalWorkerDeployment.
+# Patched with the owner that they go with, also in place of a TemporalWorkerDeployment. Never deleted: clusters that check who may
+# set owners (OwnerReferencesPermissionEnforcement) ask for that right, as who sets an owner can have an object go with it.
 - apiGroups: [temporal.io]
   resources: [workerresourcetemplates]
-  verbs: [get, list, watch, patch]
+  verbs: [list, watch, patch, delete]
 - apiGroups: [temporal.io]
   resources: [workerresourcetemplates/status]
   verbs: [patch]
-# Asked for by clusters that check who may set blockOwnerDeletion on the copies (OwnerReferencesPermissionEnforcement).
+{{- if include "operator.templatesOn" . }}
+# Asked for by the same clusters, for blockOwnerDeletion on the copies.
 - apiGroups: [temporal.io]
   resources: [workerresourcetemplates/finalizers]
   verbs: [update]
-{{- if include "operator.templatesOn" . }}
 {{- range .Values.workerResourceTemplate.allowedResources }}
 # Copies of WorkerResourceTemplates, by name.
 - apiGroups: {{ toJson .apiGroups }}

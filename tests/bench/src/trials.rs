@@ -175,13 +175,13 @@ mod tests {
         AuditEvent {
             time: Timestamp::from_second(second).unwrap(),
             user: user.into(),
-            user_agent: String::new(),
             verb: "patch".into(),
             resource: "deployments/scale".into(),
             namespace: NAMESPACE.into(),
             name: "child".into(),
             code: 200,
             replicas: Some(replicas),
+            ..AuditEvent::default()
         }
     }
 

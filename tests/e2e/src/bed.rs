@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use harness::audit::OPERATOR_ACCOUNT;
 use harness::polyglot;
 use harness::programs::{self, OPERATOR_IMAGE, Profile, Programs, RUNTIME_IMAGE};
 use harness::tools::Tools;
@@ -90,7 +91,9 @@ impl Environment for ClusterBed {
     fn stop(self) -> Result<()> {
         let Self { cluster, server, client, at_rest, .. } = self;
         drop((client, server, at_rest));
-        cluster.stop()
+        let rights = rights_sufficed(&cluster);
+        cluster.stop()?;
+        rights
     }
 }
 
@@ -216,6 +219,15 @@ impl ClusterBed {
         events.retain(|event| event.namespace == namespace);
         Ok(events)
     }
+}
+
+/// Passes if the operator was refused nothing for want of a right, whatever the scenarios had it do.
+fn rights_sufficed(cluster: &Cluster) -> Result<()> {
+    let mut requests = cluster.requests_of(OPERATOR_ACCOUNT)?;
+    ensure!(requests.iter().any(AuditEvent::is_read), "the log does not show what the operator reads");
+    requests.retain(|request| request.is_unauthorized);
+    ensure!(requests.is_empty(), "the operator has no right to {requests:?}");
+    Ok(())
 }
 
 /// Kubernetes namespace of a scenario `module::name`, or of a part of it.

@@ -9,14 +9,17 @@ use harness::launch::{Launch, Place, Running};
 use harness::programs::{self, Profile, Programs};
 use harness::tools::{Tool, Tools};
 use harness::{AuditEvent, ControlPlane, TemporalOptions, TemporalServer};
+use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::config::Kubeconfig;
 use kube::runtime::conditions::is_crd_established;
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
 use operator_core::names::LEASE_NAME;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::ground::Ground;
@@ -171,6 +174,24 @@ pub async fn install_kinds(client: &Client) -> Result<()> {
         tokio::time::timeout(SOON, established).await.with_context(|| format!("{name} is not established"))??;
     }
     Ok(())
+}
+
+/// Writes a kubeconfig with a token of a ServiceAccount that exists, by which the API server knows who asks.
+///
+/// # Errors
+/// The API server gives no token, or the file can't be written.
+pub async fn write_kubeconfig_of(
+    control_plane: &ControlPlane,
+    (namespace, account): (&str, &str),
+    path: &Path,
+) -> Result<()> {
+    let accounts = Api::<ServiceAccount>::namespaced(control_plane.client(), namespace);
+    let request: TokenRequest = serde_json::from_value(json!({"spec": {"audiences": []}}))?;
+    let token = accounts.create_token_request(account, &PostParams::default(), &request).await?;
+    let token = token.status.context("no token")?.token;
+    let mut config = serde_json::to_value(Kubeconfig::read_from(control_plane.kubeconfig_path())?)?;
+    config["users"][0]["user"] = json!({"token": token});
+    Ok(std::fs::write(path, serde_yaml::to_string(&config)?)?)
 }
 
 /// Name of the replica that holds the Lease in a namespace.

@@ -17,6 +17,7 @@
 //!   does to calls what a test says.
 //! - [`echo`]: a local service that gives back what it gets.
 //! - [`process`]: memory, descriptors and CPU time of a process.
+//! - [`rights`]: what the operator may do by the chart, by the reviewed list, and by what it was seen to do.
 //! - [`load`]: what pods do by their own word, and pods that can't be read.
 
 pub mod bed;
@@ -35,6 +36,7 @@ pub mod load;
 pub mod process;
 pub mod push;
 pub mod queue;
+pub mod rights;
 pub mod service;
 pub mod stream;
 pub mod suite;

@@ -10,7 +10,8 @@ use harness::ControlPlane;
 use harness::tools::{Tool, Tools};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -142,8 +143,9 @@ async fn do_what_the_operator_does(client: &Client, namespace: &str, owner_uid: 
         .patch("worker", &PatchParams::default(), &Patch::Merge(&cost))
         .await
         .unwrap();
-    let event = json!({ "metadata": { "name": "echo.1" }, "reason": "Scaled", "type": "Normal",
-        "involvedObject": { "kind": "WorkerDeployment", "name": "echo", "namespace": namespace } });
+    let event = json!({ "metadata": { "name": "echo.1" }, "reason": "Scaled", "action": "Scale", "type": "Normal",
+        "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": RELEASE, "reportingInstance": "test",
+        "regarding": { "kind": "WorkerDeployment", "name": "echo", "namespace": namespace } });
     let event = serde_json::from_value(event).unwrap();
     Api::<Event>::namespaced(client.clone(), namespace).create(&PostParams::default(), &event).await.unwrap();
     Api::<Secret>::namespaced(client.clone(), namespace).get("credentials").await.unwrap();
@@ -155,9 +157,7 @@ async fn do_what_the_operator_does(client: &Client, namespace: &str, owner_uid: 
     let leases = Api::<Lease>::namespaced(client.clone(), RELEASE);
     let lease = leases.create(&PostParams::default(), &serde_json::from_value(lease).unwrap()).await.unwrap();
     leases.replace(LEASE, &PostParams::default(), &lease).await.unwrap();
-    for read in [RELEASE, namespace] {
-        assert!(Api::<Namespace>::all(client.clone()).get(read).await.unwrap().uid().is_some());
-    }
+    assert!(Api::<Namespace>::all(client.clone()).get(RELEASE).await.unwrap().uid().is_some());
 }
 
 /// A user's objects in `namespace`, and the uid of the WorkerDeployment.
@@ -186,6 +186,7 @@ async fn helm_installs_an_account_that_may_do_its_work_and_no_more() {
     assert!(is_forbidden(Api::<Secret>::namespaced(operator.clone(), "team-a").list(&everything).await));
     assert!(is_forbidden(Api::<Secret>::all(operator.clone()).list(&everything).await));
     assert!(is_forbidden(Api::<Namespace>::all(operator.clone()).list(&everything).await));
+    Api::<Namespace>::all(operator.clone()).get("team-a").await.unwrap();
     share_a_connection(&client).await;
     assert_eq!(shared_connections(&operator).list(&everything).await.unwrap().items.len(), 1);
     let kept = Patch::Merge(json!({ "metadata": { "finalizers": [] } }));
@@ -216,7 +217,9 @@ async fn restricted_to_a_namespace_the_account_can_do_nothing_in_others() {
     assert!(is_forbidden(workers(&operator, "team-b").list(&everything).await));
     assert!(is_forbidden(Api::<Secret>::namespaced(operator.clone(), "team-b").get("credentials").await));
     assert!(is_forbidden(Api::<Deployment>::all(operator.clone()).list(&everything).await));
-    assert!(is_forbidden(Api::<Namespace>::all(operator.clone()).get("team-b").await));
+    for foreign in ["team-a", "team-b"] {
+        assert!(is_forbidden(Api::<Namespace>::all(operator.clone()).get(foreign).await));
+    }
     assert!(is_forbidden(shared_connections(&operator).list(&everything).await));
 
     share_a_connection(&client).await;
@@ -225,6 +228,8 @@ async fn restricted_to_a_namespace_the_account_can_do_nothing_in_others() {
     shell.succeed("helm", &[chart.as_slice(), &more].concat());
     eventually("ClusterConnections can be read", async || {
         ensure!(shared_connections(&operator).list(&everything).await?.items.len() == 1);
+        // By its labels a ClusterConnection may select it.
+        Api::<Namespace>::all(operator.clone()).get("team-a").await?;
         Ok(())
     })
     .await

@@ -6,14 +6,17 @@ mod runtime_support;
 
 use std::process::ExitCode;
 
+use e2e::suite::Scenario;
 use e2e::{HostBed, scenario, suite};
 use operator::{
     adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, limited, manifests, migrate,
-    old_kinds, plan, push, scaling, served, server, shared, takeover, template_authors, templates,
+    old_kinds, owner_rights, plan, push, rights, scaling, served, server, shared, takeover, template_authors,
+    templates,
 };
 
 fn main() -> ExitCode {
-    suite::main::<HostBed>(vec![
+    let mut scenarios = of_rights();
+    scenarios.extend(vec![
         scenario!(
             kills::long_a_kill_before_and_after_each_write_changes_nothing_of_where_a_rollout_ends,
             minutes 30
@@ -70,5 +73,15 @@ fn main() -> ExitCode {
         scenario!(templates::without_the_policy_they_are_off),
         scenario!(deletion::a_deleted_fleet_has_no_pods_before_it_goes),
         scenario!(deletion::a_deletion_says_what_it_waits_for_and_an_orphan_goes_at_once),
-    ])
+    ]);
+    suite::main(scenarios)
+}
+
+/// What the operator's account may do, and does. They take long, so that they begin first.
+fn of_rights() -> Vec<Scenario<HostBed>> {
+    vec![
+        scenario!(rights::an_operator_of_all_namespaces_uses_what_the_chart_grants_and_no_more, minutes 12),
+        scenario!(rights::an_operator_of_listed_namespaces_uses_what_the_chart_grants_and_no_more, minutes 12),
+        scenario!(owner_rights::an_api_server_that_checks_owners_asks_for_each_right_that_is_granted_for_it),
+    ]
 }

@@ -1,5 +1,6 @@
 //! The API server's audit log: what is logged, and how tests read it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
@@ -12,8 +13,14 @@ use serde_json::{Value, json};
 use crate::control_plane::options;
 use crate::pki::write_private;
 
+/// The account of an operator that the chart installed under its own name: what it reads is logged too.
+pub const OPERATOR_ACCOUNT: &str = "system:serviceaccount:temporal-worker-operator:temporal-worker-operator";
+/// Annotation of an event: what was decided by the sender's rights.
+const DECISION: &str = "authorization.k8s.io/decision";
+const READS: [&str; 3] = ["get", "list", "watch"];
+
 /// One finished request to the API server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditEvent {
     /// When the server received the request.
     pub time: Timestamp,
@@ -21,8 +28,10 @@ pub struct AuditEvent {
     pub user: String,
     /// Client program as it calls itself.
     pub user_agent: String,
-    /// `create`, `update`, `patch`, `delete`; for Secrets also `get`, `list` and `watch`.
+    /// `create`, `update`, `patch`, `delete`; for Secrets, and of [`OPERATOR_ACCOUNT`], also `get`, `list` and `watch`.
     pub verb: String,
+    /// Group of the resource; empty for the core's.
+    pub group: String,
     /// Resource, with its subresource: `deployments`, `deployments/scale`.
     pub resource: String,
     /// Namespace; empty for objects of the cluster.
@@ -31,6 +40,12 @@ pub struct AuditEvent {
     pub name: String,
     /// HTTP status of the answer.
     pub code: u16,
+    /// Whether the sender has no right to this. Another refusal with status 403 is that of an admission plugin.
+    pub is_unauthorized: bool,
+    /// Kinds of the owners in the request that are not to go before the object, where its contents are logged.
+    pub blocking_owners: Vec<String>,
+    /// Whether the request holds the object as a whole, and not what is to be changed of it.
+    pub is_whole: bool,
     /// `spec.replicas` after the request, for Deployments and their scale; of a refused request, what it asked for.
     pub replicas: Option<i64>,
 }
@@ -50,6 +65,34 @@ pub struct Decrease {
     pub from: i64,
     /// Replicas after.
     pub to: i64,
+}
+
+impl AuditEvent {
+    /// Whether nothing was to be changed.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        READS.contains(&self.verb.as_str())
+    }
+}
+
+/// Reads the writes of a log, and who read Secrets, see [`read`].
+///
+/// # Errors
+/// As [`read`].
+pub fn read_writes(path: &Path) -> Result<Vec<AuditEvent>> {
+    let mut events = read(path)?;
+    events.retain(|event| !event.is_read() || event.resource == "secrets");
+    Ok(events)
+}
+
+/// Reads all that a user asked for, see [`read`].
+///
+/// # Errors
+/// As [`read`].
+pub fn read_of(path: &Path, user: &str) -> Result<Vec<AuditEvent>> {
+    let mut events = read(path)?;
+    events.retain(|event| event.user == user);
+    Ok(events)
 }
 
 /// Reads a log, oldest event first. A last line that is still being written is left out.
@@ -82,7 +125,7 @@ pub fn parse(log: &str) -> Result<Vec<AuditEvent>> {
 /// Every fall of replicas of any Deployment in the events, by whoever and whatever means: `scale`, update, patch, apply.
 #[must_use]
 pub fn decreases(events: &[AuditEvent]) -> Vec<Decrease> {
-    let mut last = std::collections::BTreeMap::new();
+    let mut last = BTreeMap::new();
     let mut found = Vec::new();
     for event in events.iter().filter(|event| event.code < 300 && !event.name.is_empty()) {
         let key = (event.namespace.clone(), event.name.clone());
@@ -114,21 +157,27 @@ pub(crate) fn server_arguments(directory: &Path, log: &Path) -> Result<Vec<OsStr
     ]))
 }
 
-/// Writes of everybody, with contents where replicas are in them; and who reads Secrets.
+/// Writes of everybody, with contents where replicas are in them; who reads Secrets; and all that the operator's own account does,
+/// with the contents of what has owners.
 fn policy_document() -> Value {
     let writes = ["create", "update", "patch", "delete", "deletecollection"];
-    let reads = ["get", "list", "watch"];
+    let owned = [
+        json!({"group": "temporal.io", "resources": ["workerresourcetemplates"]}),
+        json!({"group": "autoscaling", "resources": ["horizontalpodautoscalers"]}),
+    ];
     json!({
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived", "ResponseStarted"],
         "omitManagedFields": true,
         "rules": [
+            {"level": "None", "nonResourceURLs": ["*"]},
             {"level": "RequestResponse", "verbs": writes,
              "resources": [{"group": "apps", "resources": ["deployments", "deployments/scale"]}]},
-            {"level": "Metadata", "verbs": reads, "resources": [{"group": "", "resources": ["secrets"]}]},
-            {"level": "None", "verbs": reads},
-            {"level": "None", "nonResourceURLs": ["*"]},
+            {"level": "Request", "users": [OPERATOR_ACCOUNT], "verbs": writes, "resources": owned},
+            {"level": "Metadata", "users": [OPERATOR_ACCOUNT]},
+            {"level": "Metadata", "verbs": READS, "resources": [{"group": "", "resources": ["secrets"]}]},
+            {"level": "None", "verbs": READS},
             {"level": "Metadata"},
         ],
     })
@@ -146,6 +195,8 @@ struct RawEvent {
     object_ref: RawObject,
     #[serde(default)]
     response_status: RawStatus,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
     request_object: Option<Value>,
     response_object: Option<Value>,
 }
@@ -156,8 +207,9 @@ struct RawUser {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct RawObject {
+    api_group: String,
     resource: String,
     subresource: String,
     namespace: String,
@@ -183,13 +235,24 @@ impl From<RawEvent> for AuditEvent {
             user: raw.user.username,
             user_agent: raw.user_agent,
             verb: raw.verb,
+            group: object.api_group,
             resource: object.resource + &subresource,
             namespace: object.namespace,
             name,
             code: raw.response_status.code,
+            is_unauthorized: raw.annotations.get(DECISION).is_some_and(|decision| decision == "forbid"),
+            blocking_owners: raw.request_object.as_ref().map(blocking_owners).unwrap_or_default(),
+            is_whole: raw.request_object.as_ref().is_some_and(|request| request["kind"].is_string()),
             replicas,
         }
     }
+}
+
+/// Kinds of the owners that wait for an object.
+fn blocking_owners(object: &Value) -> Vec<String> {
+    let owners = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    let blocking = owners.filter(|owner| owner["blockOwnerDeletion"] == true);
+    blocking.filter_map(|owner| owner["kind"].as_str()).map(str::to_owned).collect()
 }
 
 /// Replicas in an object, or in a JSON patch.
@@ -245,6 +308,21 @@ mod tests {
         let falls = decreases(&parse(&log).unwrap());
         assert_eq!(falls.iter().map(|fall| (fall.from, fall.to)).collect::<Vec<_>>(), [(5, 2)]);
         assert_eq!(falls[0].user, "operator");
+    }
+
+    #[test]
+    fn a_refusal_for_want_of_a_right_and_owners_that_wait_are_told_from_others() {
+        let refused = |decision: &str| json!({"responseStatus": {"code": 403}, "annotations": {DECISION: decision}});
+        for (body, expected) in [(refused("forbid"), true), (refused("allow"), false), (json!({}), false)] {
+            assert_eq!(parse(&line(0, body)).unwrap()[0].is_unauthorized, expected);
+        }
+        let owners = json!([{"kind": "A", "blockOwnerDeletion": true}, {"kind": "B"}]);
+        let body =
+            |kind: Option<&str>| json!({"requestObject": {"kind": kind, "metadata": {"ownerReferences": owners}}});
+        for (kind, is_whole) in [(Some("Deployment"), true), (None, false)] {
+            let event = &parse(&line(0, body(kind))).unwrap()[0];
+            assert_eq!((event.blocking_owners.as_slice(), event.is_whole), (["A".to_owned()].as_slice(), is_whole));
+        }
     }
 
     #[test]

@@ -4,18 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use e2e::host::{Operator, holder, install_kinds};
+use anyhow::{Result, ensure};
+use e2e::host::{Operator, holder, install_kinds, write_kubeconfig_of};
 use e2e::wait::within;
 use e2e::{Ground, HostBed, eventually};
 use harness::{AuditEvent, ControlPlane};
 use jiff::Timestamp;
-use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::Api;
 use kube::api::PostParams;
-use kube::config::Kubeconfig;
 use serde_json::json;
 
 use super::{orders, runs};
@@ -35,13 +33,8 @@ async fn kubeconfig_of(control_plane: &ControlPlane, folder: &Path, replica: &st
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"kind": "ServiceAccount", "name": replica, "namespace": NAMESPACE}]}))?;
     Api::<ClusterRoleBinding>::all(client.clone()).create(&PostParams::default(), &binding).await?;
-    let request: TokenRequest = serde_json::from_value(json!({"spec": {"audiences": []}}))?;
-    let token = accounts.create_token_request(replica, &PostParams::default(), &request).await?;
-    let token = token.status.context("no token")?.token;
-    let mut config = serde_json::to_value(Kubeconfig::read_from(control_plane.kubeconfig_path())?)?;
-    config["users"][0]["user"] = json!({"token": token});
     let path = folder.join(replica);
-    std::fs::write(&path, serde_yaml::to_string(&config)?)?;
+    write_kubeconfig_of(control_plane, (NAMESPACE, replica), &path).await?;
     Ok(path)
 }
 

@@ -25,7 +25,7 @@ const NAMESPACE: &str = "old-kinds";
 const OLD: [&str; 2] = ["temporalconnections.temporal.io", "temporalworkerdeployments.temporal.io"];
 
 /// The old kinds as they were when objects of them were created.
-async fn install_old_kinds(client: &Client) -> Result<()> {
+pub async fn install_old_kinds(client: &Client) -> Result<()> {
     for mut crd in crds() {
         let name = crd["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         if !OLD.contains(&name.as_str()) {
@@ -62,7 +62,7 @@ fn because(conditions: &[Condition]) -> Option<(&str, &str)> {
     Some((&ready.status, &ready.reason))
 }
 
-async fn fleet_says(ground: &Ground, name: &str, reason: &str) -> Result<TemporalWorkerDeployment> {
+pub async fn fleet_says(ground: &Ground, name: &str, reason: &str) -> Result<TemporalWorkerDeployment> {
     eventually(&format!("{name} says {reason}"), async || {
         let old = ground.api::<TemporalWorkerDeployment>().get(name).await?;
         let conditions = old.status.clone().unwrap_or_default().conditions;
@@ -72,7 +72,7 @@ async fn fleet_says(ground: &Ground, name: &str, reason: &str) -> Result<Tempora
     .await
 }
 
-async fn connection_says(ground: &Ground, reason: &str) -> Result<TemporalConnection> {
+pub async fn connection_says(ground: &Ground, reason: &str) -> Result<TemporalConnection> {
     eventually(&format!("the connection says {reason}"), async || {
         let old = ground.api::<TemporalConnection>().get("temporal").await?;
         let conditions = old.status.clone().unwrap_or_default().conditions;
@@ -108,7 +108,7 @@ fn pods(child: &Deployment) -> Result<Value> {
 }
 
 /// With a Deployment of its own, a status of the old controller's, and beside it one that owns nothing.
-async fn create_old_objects(ground: &Ground, address: &str) -> Result<Deployment> {
+pub async fn create_old_objects(ground: &Ground, address: &str) -> Result<Deployment> {
     create(ground, &old_connection()).await?;
     create(ground, &old_fleet("billing")).await?;
     let uid = create(ground, &old_fleet("orders")).await?;
@@ -120,7 +120,10 @@ async fn create_old_objects(ground: &Ground, address: &str) -> Result<Deployment
     let mut child = deployment(&uid, (&ground.namespace, address), template, "v1.2.3-45d8")?;
     child["metadata"]["ownerReferences"][0]["kind"] = json!("TemporalWorkerDeployment");
     let params = PostParams { field_manager: Some("manager".into()), ..PostParams::default() };
-    Ok(ground.api::<Deployment>().create(&params, &serde_json::from_value(child)?).await?)
+    let child = serde_json::from_value(child)?;
+    // An API server that checks who sets owners takes half a minute to know of a new kind.
+    eventually("its Deployment is created", async || Ok(ground.api::<Deployment>().create(&params, &child).await?))
+        .await
 }
 
 /// Once the kinds are today's, objects of the old ones are only changed.

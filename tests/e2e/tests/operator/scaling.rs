@@ -27,7 +27,7 @@ const BLIND: i32 = 2;
 const GRACE: Duration = Duration::from_secs(15);
 
 /// A fleet without Worker Versioning, whose pods have their metrics at `port`.
-fn fleet(name: &str, queue: &str, port: u16) -> Value {
+pub fn fleet(name: &str, queue: &str, port: u16) -> Value {
     json!({
         "apiVersion": "temporal.io/v1alpha1",
         "kind": "WorkerDeployment",
@@ -46,7 +46,7 @@ fn fleet(name: &str, queue: &str, port: u16) -> Value {
 }
 
 /// Serves the metrics of an idle Worker with [`SLOTS`] slots at `/stats`, and nothing elsewhere.
-async fn serve_metrics(queue: &'static str) -> Result<u16> {
+pub async fn serve_metrics(queue: &'static str) -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
     tokio::spawn(async move {
@@ -69,7 +69,7 @@ async fn serve_metrics(queue: &'static str) -> Result<u16> {
 }
 
 /// Writes a pod of the fleet that is ready, at an address of this machine.
-async fn ready_pod(ground: &Ground, fleet: &str) -> Result<()> {
+pub async fn ready_pod(ground: &Ground, fleet: &str) -> Result<()> {
     let labels = json!({"temporal.io/deployment-name": fleet});
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": format!("{fleet}-pod"), "labels": labels},
@@ -83,7 +83,7 @@ async fn ready_pod(ground: &Ground, fleet: &str) -> Result<()> {
     Ok(())
 }
 
-async fn has_replicas(ground: &Ground, fleet: &str, wanted: i32) -> Result<()> {
+pub async fn has_replicas(ground: &Ground, fleet: &str, wanted: i32) -> Result<()> {
     eventually(&format!("{fleet} has {wanted} replicas"), async || {
         let replicas = ground.replicas(fleet).await?;
         ensure!(replicas == wanted, "{replicas} replicas: {:?}", ground.scaling(fleet).await?.reason);

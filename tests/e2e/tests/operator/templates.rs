@@ -27,11 +27,12 @@ use super::limited::kubeconfig;
 use super::{ORDERS_CHILD, orders, runs};
 
 const RELEASE: &str = "temporal-worker-operator";
-const POLICY: &str = "temporal-worker-operator-temporal-worker-operator-resource-templates";
+/// The policy of the chart.
+pub const POLICY: &str = "temporal-worker-operator-temporal-worker-operator-resource-templates";
 const KINDS: &str = "HorizontalPodAutoscaler,PodDisruptionBudget,ConfigMap,ScaledObject";
-const BUILD_ID: &str = "v1.2.3-45d8";
+pub const BUILD_ID: &str = "v1.2.3-45d8";
 /// Copies are looked at once a minute.
-const LOOKED_AT: Duration = Duration::from_secs(150);
+pub const LOOKED_AT: Duration = Duration::from_secs(150);
 
 /// An API server with the chart, which allows four kinds, and an operator with the chart's rights.
 pub struct World {
@@ -158,7 +159,7 @@ async fn status(ground: &Ground, name: &str) -> Result<WorkerResourceTemplateSta
 }
 
 /// Waits for a template to be ready or not, for a reason that names each of `parts`.
-async fn says(ground: &Ground, name: &str, reason: &str, parts: &[&str]) -> Result<WorkerResourceTemplateStatus> {
+pub async fn says(ground: &Ground, name: &str, reason: &str, parts: &[&str]) -> Result<WorkerResourceTemplateStatus> {
     within(LOOKED_AT, &format!("{name} says {reason}"), async || {
         let status = status(ground, name).await?;
         let ready = &status.conditions[0];

@@ -146,7 +146,16 @@ impl Cluster {
     /// # Errors
     /// The log can't be read.
     pub fn audit_events(&self) -> Result<Vec<AuditEvent>> {
-        audit::read(&self.directory.join("audit.log"))
+        audit::read_writes(&self.directory.join("audit.log"))
+    }
+
+    /// All that a user asked for so far and the API server finished, oldest first; reads only of
+    /// [`OPERATOR_ACCOUNT`](audit::OPERATOR_ACCOUNT).
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn requests_of(&self, user: &str) -> Result<Vec<AuditEvent>> {
+        audit::read_of(&self.directory.join("audit.log"), user)
     }
 
     /// A command for this cluster: `kubectl`, `helm` or another of the tools, with `KUBECONFIG` set.
@@ -272,6 +281,7 @@ async fn start(tools: Tools, mut undo: Undo, name: &str) -> Result<Cluster> {
         services: &services,
         service_address: network.kubernetes_service(),
         nodes: true,
+        checks_owners: false,
     };
     let mut servers = Servers::start(&tools, &layout).await?;
     progress("API server ready");

@@ -38,11 +38,24 @@ impl ControlPlane {
         Self::start_in(&state::default_root()).await
     }
 
+    /// [`ControlPlane::start`] with an API server that checks who sets owners (`OwnerReferencesPermissionEnforcement`): to have
+    /// an owner wait for an object takes the right to the owner's finalizers, to change owners that to delete the object.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub async fn start_strict() -> Result<Self> {
+        Self::launch(&state::default_root(), true).await
+    }
+
     /// [`ControlPlane::start`] with its folder below `root`.
     ///
     /// # Errors
     /// As [`ControlPlane::start`].
     pub async fn start_in(root: &Path) -> Result<Self> {
+        Self::launch(root, false).await
+    }
+
+    async fn launch(root: &Path, checks_owners: bool) -> Result<Self> {
         let tools = Tools::ensure_async(Tools::CONTROL_PLANE).await?;
         let name = format!("api-{:08x}", rand::random::<u32>());
         let state = StateDir::create(root, &name)?;
@@ -59,6 +72,7 @@ impl ControlPlane {
             services: UNROUTED_SERVICES,
             service_address: Ipv4Addr::new(198, 18, 0, 1),
             nodes: false,
+            checks_owners,
         };
         let started = Servers::start(&tools, &layout).await;
         let servers = match started {
@@ -96,7 +110,16 @@ impl ControlPlane {
     /// # Errors
     /// The log can't be read.
     pub fn audit_events(&self) -> Result<Vec<AuditEvent>> {
-        audit::read(&self.servers.audit_log)
+        audit::read_writes(&self.servers.audit_log)
+    }
+
+    /// All that a user asked for so far and the API server finished, oldest first; reads only of
+    /// [`OPERATOR_ACCOUNT`](audit::OPERATOR_ACCOUNT). A watch is finished when it ends.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn requests_of(&self, user: &str) -> Result<Vec<AuditEvent>> {
+        audit::read_of(&self.servers.audit_log, user)
     }
 
     /// Stops the API server's execution, or lets it go on: clients see calls that hang.

@@ -25,6 +25,9 @@ const UNROUTED_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const SERVER_NAMES: [&str; 5] =
     ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
 
+/// The admission plugin that checks who sets owners.
+const OWNERS_CHECK: &str = "OwnerReferencesPermissionEnforcement";
+
 /// Where the two servers listen, and what they serve.
 pub(crate) struct Layout<'a> {
     pub place: Place<'a>,
@@ -38,6 +41,8 @@ pub(crate) struct Layout<'a> {
     pub service_address: Ipv4Addr,
     /// Whether nodes and controllers are there: then ServiceAccounts are enforced, and the server publishes itself.
     pub nodes: bool,
+    /// Whether it is checked who sets owners.
+    pub checks_owners: bool,
 }
 
 /// The running servers.
@@ -184,6 +189,8 @@ fn apiserver_arguments(
     let addresses = [Ipv4Addr::LOCALHOST, layout.address, layout.service_address].map(IpAddr::V4);
     let user = User { name: "kube-apiserver", group: "kubernetes" };
     let serving = authority.sign("apiserver", user, &addresses, &SERVER_NAMES)?;
+    let admission = ["NodeRestriction"].into_iter().chain(layout.checks_owners.then_some(OWNERS_CHECK));
+    let admission = admission.collect::<Vec<_>>().join(",");
     let advertised = if layout.nodes { layout.address } else { UNROUTED_ADDRESS };
     let mut arguments = options([
         ("bind-address", layout.address.to_string().into()),
@@ -197,7 +204,7 @@ fn apiserver_arguments(
         ("service-account-signing-key-file", service_account.key.clone().into()),
         ("service-cluster-ip-range", layout.services.into()),
         ("authorization-mode", "Node,RBAC".into()),
-        ("enable-admission-plugins", "NodeRestriction".into()),
+        ("enable-admission-plugins", admission.into()),
         // Node names are no DNS names here.
         ("kubelet-preferred-address-types", "InternalIP".into()),
         ("allow-privileged", "true".into()),

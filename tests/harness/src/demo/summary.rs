@@ -177,13 +177,13 @@ mod tests {
         AuditEvent {
             time: time(second),
             user: "operator".into(),
-            user_agent: String::new(),
             verb: "patch".into(),
             resource: "deployments/scale".into(),
             namespace: "demo".into(),
             name: name.into(),
             code: 200,
             replicas: Some(replicas),
+            ..AuditEvent::default()
         }
     }
 
