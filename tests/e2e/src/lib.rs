@@ -15,6 +15,7 @@
 //! - [`traffic`]: work that comes one by one; [`queue`]: a Task Queue as the server has it.
 //! - [`double`]: a server that hands out activities, and knows nothing else; [`between`]: a proxy before a server, which
 //!   does to calls what a test says.
+//! - [`peer`]: what temporal-worker-controller leaves, and what it goes by when it comes back.
 //! - [`echo`]: a local service that gives back what it gets.
 //! - [`process`]: memory, descriptors and CPU time of a process.
 //! - [`load`]: what pods do by their own word, and pods that can't be read.
@@ -32,6 +33,7 @@ pub mod holds;
 pub mod host;
 pub mod kubelet;
 pub mod load;
+pub mod peer;
 pub mod process;
 pub mod push;
 pub mod queue;

@@ -14,7 +14,6 @@ pub mod limited;
 pub mod manifests;
 pub mod migrate;
 pub mod old_kinds;
-pub mod peer;
 pub mod plan;
 pub mod push;
 pub mod scaling;
