@@ -113,6 +113,15 @@ impl Holds {
         Ok(self.versions_once(hold, 1).await?.swap_remove(0))
     }
 
+    /// Attempts that each of its activities took.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn attempts(&self, hold: &Hold) -> Result<Vec<i32>> {
+        let events = history_of(&self.client, &self.namespace, &hold.workflow_id).await?;
+        Ok(history::activities(events)?.into_values().map(|activity| activity.attempt).collect())
+    }
+
     /// The versions so far, once there are so many.
     async fn versions_once(&self, hold: &Hold, count: usize) -> Result<Vec<String>> {
         within(Duration::from_secs(60), &format!("{hold:?} has told {count} versions"), async || {

@@ -15,6 +15,7 @@
 //! - [`traffic`]: work that comes one by one; [`queue`]: a Task Queue as the server has it.
 //! - [`double`]: a server that hands out activities, and knows nothing else; [`between`]: a proxy before a server, which
 //!   does to calls what a test says.
+//! - [`peer`]: what temporal-worker-controller leaves, and what it goes by when it comes back.
 //! - [`echo`]: a local service that gives back what it gets.
 //! - [`process`]: memory, descriptors and CPU time of a process.
 //! - [`rights`]: what the operator may do by the chart, by the reviewed list, and by what it was seen to do.
@@ -33,6 +34,7 @@ pub mod holds;
 pub mod host;
 pub mod kubelet;
 pub mod load;
+pub mod peer;
 pub mod process;
 pub mod push;
 pub mod queue;

@@ -57,22 +57,46 @@ impl Worker {
     /// # Errors
     /// The server does not know of it in time.
     pub async fn register(&self, deployment: &str, build_id: &str) -> Result<()> {
-        let version = WorkerDeploymentVersion { deployment_name: deployment.into(), build_id: build_id.into() };
-        *self.version.lock() = version.clone();
+        self.speak_for(deployment, build_id);
         eventually("the server knows the version's Task Queue", async || {
             // It ends without a task.
             let _ = self.poll(SHORT_POLL).await;
-            let request = wire::DescribeWorkerDeploymentVersionRequest {
-                namespace: self.namespace.clone(),
-                deployment_version: Some(version.clone()),
-                ..Default::default()
-            };
-            let answer = self.client.clone().describe_worker_deployment_version(timed(request, CALL_LIMIT)).await?;
-            let queues = answer.into_inner().version_task_queues;
-            ensure!(queues.iter().any(|queue| queue.name == self.task_queue), "{queues:?}");
+            ensure!(self.known_queues().await? > 0, "it does not");
             Ok(())
         })
         .await
+    }
+
+    /// Waits until Workers of a version poll the Task Queue for Workflows and for activities, and speaks to the server for that
+    /// version from then on.
+    ///
+    /// # Errors
+    /// The server does not know of them in time.
+    pub async fn follow(&self, deployment: &str, build_id: &str) -> Result<()> {
+        self.speak_for(deployment, build_id);
+        eventually("the server knows of the version's Workers", async || {
+            let queues = self.known_queues().await?;
+            ensure!(queues >= 2, "of {queues} kinds");
+            Ok(())
+        })
+        .await
+    }
+
+    fn speak_for(&self, deployment: &str, build_id: &str) {
+        let (deployment_name, build_id) = (deployment.to_owned(), build_id.to_owned());
+        *self.version.lock() = WorkerDeploymentVersion { deployment_name, build_id };
+    }
+
+    /// How many kinds of tasks the server knows its version to poll the Task Queue for.
+    async fn known_queues(&self) -> Result<usize> {
+        let request = wire::DescribeWorkerDeploymentVersionRequest {
+            namespace: self.namespace.clone(),
+            deployment_version: Some(self.version.lock().clone()),
+            ..Default::default()
+        };
+        let answer = self.client.clone().describe_worker_deployment_version(timed(request, CALL_LIMIT)).await?;
+        let queues = answer.into_inner().version_task_queues;
+        Ok(queues.iter().filter(|queue| queue.name == self.task_queue).count())
     }
 
     /// Makes its version current.

@@ -15,7 +15,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, ResourceExt as _};
+use kube::{Client, ResourceExt};
 use serde_json::json;
 
 const RELEASE: &str = "temporal-worker-operator";
@@ -92,6 +92,14 @@ fn workers(client: &Client, namespace: &str) -> Api<DynamicObject> {
 fn shared_connections(client: &Client) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("temporal.io", "v1alpha1", "ClusterConnection");
     Api::all_with(client.clone(), &ApiResource::from_gvk(&kind))
+}
+
+/// The kinds are there, and none of them is on its way: objects of a kind that goes are there for a moment still.
+async fn kinds_stay(client: &Client) {
+    let crds = Api::<CustomResourceDefinition>::all(client.clone()).list(&ListParams::default()).await.unwrap().items;
+    assert!(crds.iter().any(|crd| crd.name_any() == "workerdeployments.temporal.io"), "the kind is gone");
+    let going = crds.iter().filter(|crd| crd.metadata.deletion_timestamp.is_some());
+    assert_eq!(going.map(ResourceExt::name_any).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 fn is_forbidden<T: std::fmt::Debug>(answer: kube::Result<T>) -> bool {
@@ -283,6 +291,7 @@ async fn upgrades_keep_the_kinds_current_and_an_uninstall_keeps_the_users_object
 
     shell.succeed("helm", &["uninstall", RELEASE, "--namespace", RELEASE]);
     shell.succeed("helm", &["uninstall", "kinds"]);
+    kinds_stay(&client).await;
     assert!(workers(&client, "team-a").get("echo").await.is_ok());
     assert!(Api::<Deployment>::namespaced(client.clone(), RELEASE).get_opt(RELEASE).await.unwrap().is_none());
     control_plane.stop().unwrap();
@@ -334,6 +343,7 @@ async fn helm_takes_over_kinds_of_another_release_which_can_then_go() {
         assert_eq!(of("helm.sh/resource-policy"), Some("keep"), "{}", crd.name_any());
     }
     shell.succeed("helm", &["uninstall", "kinds"]);
+    kinds_stay(&client).await;
     assert_eq!(workers(&client, "team-a").get("echo").await.unwrap().uid(), Some(uid));
     control_plane.stop().unwrap();
 }

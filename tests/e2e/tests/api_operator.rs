@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         scenario!(cordon::a_pod_too_many_is_cordoned_then_removed_and_taken_back_on_demand),
         scenario!(cordon::the_key_is_one_secret_of_the_operators_own_namespace),
         scenario!(served::nothing_is_written_before_the_fields_are_served),
+        scenario!(served::nothing_is_written_before_helm_has_taken_over_an_older_releases_kinds),
         scenario!(server::a_server_that_does_not_answer_changes_nothing),
         scenario!(server::an_unknown_temporal_namespace_is_named),
         scenario!(server::a_refused_permission_is_said),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use e2e::peer::deployment;
 use e2e::{Ground, HostBed, eventually};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
@@ -11,7 +12,6 @@ use operator_core::build_id;
 use operator_core::names::FIELD_MANAGER;
 use serde_json::{Value, json};
 
-use super::peer::deployment;
 use super::{orders, runs};
 
 pub async fn its_deployment_is_taken_over_without_a_new_pod(bed: Arc<HostBed>) -> Result<()> {

@@ -15,7 +15,6 @@ pub mod manifests;
 pub mod migrate;
 pub mod old_kinds;
 pub mod owner_rights;
-pub mod peer;
 pub mod plan;
 pub mod push;
 pub mod rights;

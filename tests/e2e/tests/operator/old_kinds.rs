@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::host::{Operator, install_kinds};
+use e2e::peer::deployment;
 use e2e::wait::within;
 use e2e::{Ground, HostBed, eventually};
 use harness::ControlPlane;
@@ -18,7 +19,6 @@ use operator_core::names::{MIGRATED_LABEL, MIGRATION_GUARD_FINALIZER};
 use serde_json::{Value, json};
 
 use super::limited::{ASKED_AGAIN, RELEASE, helm, kubeconfig};
-use super::peer::deployment;
 use super::{ORDERS_CHILD, fails, orders, runs};
 
 const NAMESPACE: &str = "old-kinds";

@@ -1,126 +1,41 @@
 //! An operator that starts where temporal-worker-controller worked: what it writes, what it leaves, and whom it waits for.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::host::{Operator, holder, install_kinds};
+use e2e::peer::{IDENTITY, Left, RELEASES, Release, Told};
 use e2e::wait::within;
 use e2e::worker::{Worker, set_manager};
 use e2e::{Ground, HostBed, eventually};
-use harness::{AuditEvent, ControlPlane};
+use harness::ControlPlane;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
-use operator_core::adoption::PEER_MANAGERS;
 use operator_core::api::WorkerDeployment;
-use operator_core::names::{BUILD_ID_LABEL, DEPLOYMENT_NAME_LABEL, FIELD_MANAGER, LEASE_NAME, SCALER_FIELD_MANAGER};
+use operator_core::names::{BUILD_ID_LABEL, DEPLOYMENT_NAME_LABEL, LEASE_NAME};
 use serde_json::json;
 
-use super::peer::{IDENTITY, RELEASES, REPLICAS, Release};
 use super::{orders, says};
 
 const SYSTEM: &str = "temporal-system";
-/// Most writes to an object.
-const MOST_WRITES: usize = 3;
-
-/// A fleet as it was left.
-struct Left {
-    release: Release,
-    ground: Ground,
-    worker: Worker,
-    children: BTreeMap<String, Deployment>,
-    routing: (Vec<u8>, String, String),
-}
+const REPLICAS: i32 = 4;
 
 async fn leave(release: Release, client: Client, bed: &HostBed, uid: &str) -> Result<Left> {
-    let (ground, worker) = release.leave(client, &bed.server.host_port(), uid).await?;
-    let (children, routing) = (ground.children("orders").await?, worker.routing().await?);
-    Ok(Left { release, ground, worker, children, routing })
+    let address = bed.server.host_port();
+    let laid = release.lay(client, &address, (orders(), REPLICAS)).await?;
+    let worker = Worker::of(&address, "default", release.namespace)?;
+    worker.register(&laid.worker_deployment(), &laid.build_id).await?;
+    laid.leave(worker, &address, uid).await
 }
 
 async fn made(client: &Client, namespace: &str) -> Result<String> {
     let object = serde_json::from_value(json!({"metadata": {"name": namespace}}))?;
     let made = Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await?;
     made.uid().context("no uid")
-}
-
-fn is_applied(entries: &[ManagedFieldsEntry]) -> bool {
-    let applied = |entry: &ManagedFieldsEntry| {
-        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
-    };
-    entries.iter().any(applied)
-}
-
-fn has_peers(entries: &[ManagedFieldsEntry]) -> bool {
-    entries.iter().filter_map(|entry| entry.manager.as_deref()).any(|manager| PEER_MANAGERS.contains(&manager))
-}
-
-impl Left {
-    fn child(&self) -> String {
-        format!("orders-{}", self.release.build_id.replace('.', "-"))
-    }
-
-    /// Waits until the operator has it, and all that it asked of the server.
-    async fn is_taken_over(&self) -> Result<()> {
-        let release = self.release;
-        eventually(&format!("the fleet {} is taken over", release.namespace), async || {
-            let child = self.ground.api::<Deployment>().get(&self.child()).await?;
-            ensure!(is_applied(child.managed_fields()), "{:?}", child.managed_fields());
-            let message = self.ground.has_condition("orders", ("Ready", "True", "RolloutComplete")).await?;
-            ensure!(message.contains(release.build_id), "{message}");
-            let status = self.ground.status("orders").await?;
-            ensure!(status.target_version.version.replicas == Some(REPLICAS), "{:?}", status.target_version);
-            ensure!(status.target_version.version.build_id == release.build_id, "{:?}", status.target_version);
-            Ok(())
-        })
-        .await
-    }
-
-    /// Nothing of it is another one, and nothing of the peer's is left that no later write could change.
-    async fn stands(&self) -> Result<()> {
-        let now = self.ground.children("orders").await?;
-        ensure!(now.keys().eq(self.children.keys()), "its Deployments: {:?}", now.keys());
-        for (name, before) in &self.children {
-            let after = &now[name];
-            ensure!(after.uid() == before.uid(), "{name} is another one");
-            // Its generation may be another: an API server counts the annotations of a Deployment too.
-            ensure!(after.spec == before.spec, "the spec of {name} was written: {after:?}");
-        }
-        let target = now[&self.child()].managed_fields();
-        ensure!(!has_peers(target), "{target:?}");
-        let replicas = target.iter().filter(|entry| {
-            let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
-            fields.is_some_and(|fields| fields.pointer("/f:spec/f:replicas").is_some())
-        });
-        let owner = if self.release.sets_replicas { SCALER_FIELD_MANAGER } else { "kube-controller-manager" };
-        let owners: Vec<_> = replicas.map(|entry| entry.manager.clone().unwrap_or_default()).collect();
-        ensure!(owners == [owner], "replicas are written by {owners:?}");
-        let fleet = self.ground.fleet("orders").await?;
-        ensure!(!has_peers(fleet.managed_fields()), "{:?}", fleet.managed_fields());
-        let routing = self.worker.routing().await?;
-        ensure!(routing == self.routing, "the routing was changed: {:?}, then {routing:?}", self.routing);
-        Ok(())
-    }
-}
-
-/// How often each object was written, by resource without its subresource, namespace and name.
-fn writes(events: &[AuditEvent]) -> BTreeMap<String, usize> {
-    let mut writes = BTreeMap::new();
-    let told = |event: &&AuditEvent| {
-        let is_write = matches!(event.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection");
-        is_write && event.code < 300 && event.resource != "events" && event.namespace.starts_with("as-of-")
-    };
-    for event in events.iter().filter(told) {
-        let resource = event.resource.split('/').next().unwrap_or_default();
-        *writes.entry(format!("{resource} {}/{}", event.namespace, event.name)).or_default() += 1;
-    }
-    writes
 }
 
 pub async fn what_each_release_left_is_taken_over_without_a_write_to_a_template_or_the_routing(
@@ -147,15 +62,11 @@ pub async fn what_each_release_left_is_taken_over_without_a_write_to_a_template_
     }
     let events = control_plane.audit_events()?;
     let events = &events[before..];
-    let writes = writes(events);
-    ensure!(writes.values().all(|count| *count <= MOST_WRITES), "{writes:?}");
-    ensure!(writes.keys().all(|object| !object.starts_with("connections ")), "{writes:?}");
+    let told = Told::read()?;
+    for fleet in &fleets {
+        told.holds(fleet, events).with_context(|| fleet.release.namespace)?;
+    }
     ensure!(events.iter().all(|event| event.resource != "deployments/scale"), "replicas were written");
-    // The control: the writes that there are were counted.
-    ensure!(
-        RELEASES.iter().all(|one| writes.contains_key(&format!("workerdeployments {}/orders", one.namespace))),
-        "{writes:?}"
-    );
     drop(fleets);
     control_plane.stop()
 }
