@@ -112,15 +112,12 @@ mod tests {
     #[test]
     fn writes_are_counted_by_object_whatever_the_subresource() {
         let event = |verb: &str, resource: &str, code| AuditEvent {
-            time: jiff::Timestamp::UNIX_EPOCH,
-            user: "u".into(),
-            user_agent: "a".into(),
             verb: verb.into(),
             resource: resource.into(),
             namespace: "n".into(),
             name: "orders".into(),
             code,
-            replicas: None,
+            ..AuditEvent::default()
         };
         let events = [
             event("patch", "workerdeployments", 200),
