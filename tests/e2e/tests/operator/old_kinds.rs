@@ -25,7 +25,7 @@ const NAMESPACE: &str = "old-kinds";
 const OLD: [&str; 2] = ["temporalconnections.temporal.io", "temporalworkerdeployments.temporal.io"];
 
 /// The old kinds as they were when objects of them were created.
-async fn install_old_kinds(client: &Client) -> Result<()> {
+pub async fn install_old_kinds(client: &Client) -> Result<()> {
     for mut crd in crds() {
         let name = crd["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         if !OLD.contains(&name.as_str()) {
