@@ -192,7 +192,8 @@ mod tests {
 
     #[test]
     fn a_call_is_told_by_its_first_field_and_what_it_names() {
-        let request = wire::DescribeWorkerDeploymentRequest { namespace: "tn".into(), deployment_name: "a/orders".into() };
+        let request =
+            wire::DescribeWorkerDeploymentRequest { namespace: "tn".into(), deployment_name: "a/orders".into() };
         let message = request.encode_to_vec();
         assert_eq!(first_text(&message).unwrap(), "tn");
         assert_eq!(deployment("DescribeWorkerDeployment", &message).unwrap().as_deref(), Some("a/orders"));

@@ -12,6 +12,7 @@ use e2e::{Ground, eventually};
 use harness::ControlPlane;
 use harness::control_plane::free_ports;
 use harness::programs::Programs;
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -203,7 +204,10 @@ impl World {
 
     /// The key that the operator signs push tokens with.
     pub async fn push_key(&self) -> Result<PushKey> {
+        let path = format!("http://127.0.0.1:{}/apis/apps/v1/namespaces/{B}/deployments/orders", self.push_port);
         eventually("there is a key of push tokens", async || {
+            // Whoever calls has it made, should it not be there.
+            reqwest::Client::new().get(&path).bearer_auth("none").send().await?;
             let secrets: Api<Secret> = Api::namespaced(self.client.clone(), "default");
             let data = secrets.get(PUSH_KEY_SECRET).await?.data.unwrap_or_default();
             Ok(PushKey::new(&data.get("key").context("no key in it")?.0)?)
@@ -262,7 +266,7 @@ async fn operator(
 
 /// A policy that refuses nothing of what is tried here, so that it is the operator that does.
 async fn install_policy(client: &Client) -> Result<()> {
-    let (group, version) = ("admissionregistration.k8s.io", "admissionregistration.k8s.io/v1");
+    let version = "admissionregistration.k8s.io/v1";
     let rule = json!({"apiGroups": ["temporal.io"], "apiVersions": ["*"], "operations": ["CREATE"],
         "resources": ["workerresourcetemplates"]});
     let policy = json!({"apiVersion": version, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": POLICY},
@@ -270,15 +274,11 @@ async fn install_policy(client: &Client) -> Result<()> {
             "validations": [{"expression": "true"}]}});
     let binding = json!({"apiVersion": version, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": POLICY},
         "spec": {"policyName": POLICY, "validationActions": ["Deny"]}});
-    for (kind, object) in [("ValidatingAdmissionPolicy", policy), ("ValidatingAdmissionPolicyBinding", binding)] {
-        let resource = kube::api::ApiResource::from_gvk(&kube::api::GroupVersionKind::gvk(group, "v1", kind));
-        let mut resource = resource;
-        if kind == "ValidatingAdmissionPolicy" {
-            "validatingadmissionpolicies".clone_into(&mut resource.plural);
-        }
-        let api: Api<kube::api::DynamicObject> = Api::all_with(client.clone(), &resource);
-        api.patch(POLICY, &PatchParams::apply("admin").force(), &Patch::Apply(object)).await?;
-    }
+    let admin = PatchParams::apply("admin").force();
+    let policies = Api::<ValidatingAdmissionPolicy>::all(client.clone());
+    policies.patch(POLICY, &admin, &Patch::Apply(policy)).await?;
+    let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client.clone());
+    bindings.patch(POLICY, &admin, &Patch::Apply(binding)).await?;
     Ok(())
 }
 
