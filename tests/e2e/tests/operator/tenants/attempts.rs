@@ -249,10 +249,11 @@ fn channels() -> Vec<Attempt> {
     let both = json!({"kind": "ClusterConnection", "name": "both"});
     let same = fleet("billing", B, &both);
     let other = fleet("shared-other", B, &both);
-    let mut plain = fleet("shared-plain", B, &both);
-    plain["spec"]["versioning"] = json!("Disabled");
     let mut scaled = fleet("shared-scaled", B, &both);
     scaled["spec"]["scaling"] = json!({"taskQueues": [{"name": "queue-of-b", "types": ["Activity"]}]});
+    let mut plain = scaled.clone();
+    plain["metadata"]["name"] = json!("shared-plain");
+    plain["spec"]["versioning"] = json!("Disabled");
     let attempt = |fleet: Value| {
         let name = fleet["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         Attempt { way: Border::Channel, what: name.clone(), objects: vec![fleet], expected: Expected::Works(name) }
