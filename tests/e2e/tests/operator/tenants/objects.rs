@@ -96,6 +96,15 @@ pub async fn pods(world: &World) -> Result<Vec<Attempt>> {
             }
         }
     }
+    // What stands before an @ is no host.
+    for (number, path) in
+        ["@10.0.0.1/metrics", "metrics@10.0.0.1/", "/metrics?of=a", ":1@10.0.0.1/metrics"].into_iter().enumerate()
+    {
+        let mut fleet = fleet(&format!("read-elsewhere-{number}"), B, &json!({"name": "temporal"}));
+        fleet["spec"]["scaling"] = json!({"podMetrics": {"path": path}});
+        let what = format!("a fleet whose pods are read at {path}");
+        attempts.push(Attempt { way: Border::Pods, what, objects: vec![fleet], expected: Expected::Denied });
+    }
     Ok(attempts)
 }
 
