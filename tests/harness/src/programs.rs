@@ -91,9 +91,10 @@ impl Programs {
     /// # Errors
     /// As [`Programs::build`].
     pub async fn build_breach() -> Result<Self> {
-        let operator = ["--locked", "--package", "temporal-worker-operator", "--bins", "--features", "breach"];
+        let feature = ["--features", "breach", "--profile", Profile::Dev.name()];
+        let arguments = [&["--package", "temporal-worker-operator", "--bins"][..], &feature].concat();
         let target = source_root().join("target/breach");
-        let built = cargo_build(&[&operator[..], &["--profile", "dev"]].concat(), |command| {
+        let built = cargo_build(&arguments, |command| {
             command.env("CARGO_TARGET_DIR", target);
         });
         Ok(Self { executables: built.await? })
