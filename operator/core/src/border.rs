@@ -19,6 +19,8 @@ pub enum Border {
     SecretCache,
     /// A name is a name, and no path.
     ObjectName,
+    /// The argument of a gate's Workflow is read in the fleet's own namespace.
+    GateInput,
     /// A channel to a server is for one namespace, and for the Secrets that it was made from.
     Channel,
     /// A Connection is held by fleets of its own namespace alone.
@@ -45,13 +47,14 @@ pub enum Border {
 
 impl Border {
     /// Every one.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Connection,
         Self::ClusterConnection,
         Self::NamespaceLabels,
         Self::SecretNamespace,
         Self::SecretCache,
         Self::ObjectName,
+        Self::GateInput,
         Self::Channel,
         Self::ConnectionHold,
         Self::Deployments,

@@ -64,6 +64,8 @@ async fn config_map(client: &Client, namespace: &str, key: &Key) -> Result<Found
     if border::stands(Border::ObjectName) && !is_object_name(&key.name) {
         return Ok(Found::NoObject);
     }
+    #[cfg(feature = "breach")]
+    let namespace = &super::breach::home::<ConfigMap>(client, Border::GateInput, (namespace, &key.name)).await;
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let Some(map) = bounded(api.get_opt(&key.name)).await? else { return Ok(Found::NoObject) };
     let text = map.data.unwrap_or_default().remove(&key.key).map(String::into_bytes);

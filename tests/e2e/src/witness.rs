@@ -51,6 +51,8 @@ pub struct Call {
     pub deployment: Option<String>,
     /// Bytes of the message.
     pub bytes: usize,
+    /// Whether a text is in it that [`Witness::look_for`] named.
+    pub is_marked: bool,
 }
 
 /// The proxy. It ends with its value.
@@ -67,6 +69,7 @@ struct State {
     acceptor: TlsAcceptor,
     seen: Mutex<Vec<Call>>,
     retired: Mutex<Vec<String>>,
+    marks: Mutex<Vec<String>>,
 }
 
 impl Witness {
@@ -86,6 +89,7 @@ impl Witness {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             seen: Mutex::default(),
             retired: Mutex::default(),
+            marks: Mutex::default(),
         });
         let (mut addresses, mut ways) = (BTreeMap::new(), JoinSet::new());
         for name in names {
@@ -106,6 +110,11 @@ impl Witness {
     #[must_use]
     pub fn seen(&self) -> Vec<Call> {
         self.state.seen.lock().clone()
+    }
+
+    /// Looks for a text in the messages of calls that come from now on.
+    pub fn look_for(&self, text: &str) {
+        self.state.marks.lock().push(text.to_owned());
     }
 
     /// Refuses calls with this key from now on.
@@ -141,7 +150,9 @@ async fn answer(
 ) -> Result<Response<Body>, Problem> {
     let (head, body) = request.into_parts();
     let message = body.collect().await?.to_bytes();
-    let call = Call::of(address, &head, &message).context("a call that is not understood")?;
+    let mut call = Call::of(address, &head, &message).context("a call that is not understood")?;
+    let holds = |mark: &String| message.windows(mark.len()).any(|part| part == mark.as_bytes());
+    call.is_marked = state.marks.lock().iter().any(holds);
     let is_retired = state.retired.lock().contains(&call.key);
     state.seen.lock().push(call);
     if is_retired {
@@ -161,7 +172,7 @@ impl Call {
         let bytes = message.len();
         let message = message.get(PREFIX..).context("no message")?;
         let (namespace, deployment) = (first_text(message)?, deployment(&method, message)?);
-        Ok(Self { address, key, method, namespace, deployment, bytes })
+        Ok(Self { address, key, method, namespace, deployment, bytes, is_marked: false })
     }
 }
 

@@ -32,6 +32,8 @@ pub enum Expected {
     Refused(String, &'static str),
     /// The fleet works: with what is its own.
     Works(String),
+    /// The fleet's gate has no argument, so that its Workflow is not started. The fleet has a Worker.
+    Ungated(String),
     /// Nothing: nobody takes notice of it.
     Nothing,
     /// The push endpoint answers with this status.
@@ -56,6 +58,7 @@ pub async fn all(world: &World) -> Result<Vec<Attempt>> {
     all.extend(labels_of_namespaces(world));
     all.extend(secrets(world));
     all.extend(paths(world));
+    all.extend(objects::gates());
     all.extend(channels());
     all.extend(worker_deployments());
     all.extend(objects::holds());

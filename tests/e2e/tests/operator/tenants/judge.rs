@@ -21,10 +21,10 @@ use serde_json::{Value, json};
 
 use super::attempts::{Attempt, Expected, Push};
 use super::objects::{REPLICAS, STOLEN};
-use super::world::{A, B, OF_A, OF_B, OF_BOTH, World};
+use super::world::{A, ARGUMENT, B, OF_A, OF_B, OF_BOTH, World};
 
 /// Time within which a fleet that is not held up follows a change of its spec.
-const FOLLOWS: Duration = Duration::from_secs(10);
+const FOLLOWS: Duration = Duration::from_secs(20);
 
 /// What crossed a border, as sentences; nothing when all was refused.
 pub async fn leaks(world: &World, way: Border, attempts: &[Attempt]) -> Result<Vec<String>> {
@@ -36,6 +36,7 @@ pub async fn leaks(world: &World, way: Border, attempts: &[Attempt]) -> Result<V
         | Border::SecretCache
         | Border::ObjectName
         | Border::Channel => Ok(foreign_credentials(world)),
+        Border::GateInput => Ok(arguments(world)),
         Border::WorkerDeployment => Ok(shared_names(world)),
         Border::ConnectionHold => held(world).await,
         Border::Deployments => deployments(world).await,
@@ -67,6 +68,12 @@ pub fn foreign_credentials(world: &World) -> Vec<String> {
         format!("{bytes} bytes with the credential of {whose} at {address}: {method} for {namespace}")
     };
     calls.filter(is_foreign).map(told).collect()
+}
+
+/// Calls that hold the argument of A's gate, which no fleet of A has.
+fn arguments(world: &World) -> Vec<String> {
+    let marked = world.witness.seen().into_iter().filter(|call| call.is_marked);
+    marked.map(|call| format!("{} at {} holds A's argument", call.method, call.address)).collect()
 }
 
 /// Worker Deployments that both tenants named.
@@ -208,7 +215,8 @@ pub async fn nothing_is_told(world: &World) -> Result<()> {
         texts.push(("a template", serde_json::to_string(&templates.items)?));
     }
     for (place, text) in &texts {
-        let told = world.keys.of_a.iter().chain([&world.keys.of_b]).any(|key| text.contains(key.as_str()));
+        let keys = world.keys.of_a.iter().chain([&world.keys.of_b]).map(String::as_str);
+        let told = keys.chain([ARGUMENT]).any(|key| text.contains(key));
         ensure!(!told, "a key is in {place}");
     }
     // The control: these are the log and the fleets of this story.

@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use attempts::{Attempt, Expected};
 use judge::{foreign_credentials, leaks};
+use objects::BUILD_ID;
 use world::{A, B, World, apply_to_cluster};
 
 /// Names borders for a build that can take them down.
@@ -54,7 +55,7 @@ pub async fn no_attempt_crosses_the_border_of_a_namespace(bed: Arc<HostBed>) -> 
 
 async fn story(world: &World, server: &TemporalServer) -> Result<()> {
     let payments = Worker::of(&server.host_port(), A, QUEUE)?;
-    payments.register(&format!("{A}/payments"), "v1.2.3-45d8").await?;
+    payments.register(&format!("{A}/payments"), BUILD_ID).await?;
     payments.make_current().await?;
     eventually("A's version is current", async || {
         world.a.status("payments").await?.current_version.context("none is").map(drop)
@@ -139,7 +140,12 @@ async fn apply(world: &World, attempt: &Attempt) -> Result<()> {
             continue;
         }
         let object: Value = serde_json::from_str(&object.to_string().replace("$owner", &owner))?;
-        let applied = world.b.apply(&object).await;
+        let is_old = object["kind"].as_str().is_some_and(|kind| kind.starts_with("Temporal"));
+        let applied = match is_old {
+            // As soon as its kind is served without the rule against creations.
+            true => eventually("the old object is created", async || world.b.apply(&object).await).await,
+            false => world.b.apply(&object).await,
+        };
         if attempt.expected == Expected::Denied && number + 1 == attempt.objects.len() {
             ensure!(applied.is_err(), "the API server takes it");
             return Ok(());
@@ -150,6 +156,9 @@ async fn apply(world: &World, attempt: &Attempt) -> Result<()> {
             let status = Patch::Merge(serde_json::json!({"status": object["status"]}));
             world.b.objects(&object).patch_status(name, &PatchParams::default(), &status).await?;
         }
+    }
+    if let Expected::Ungated(fleet) = &attempt.expected {
+        Worker::of(&world.server, B, fleet)?.register(&format!("{B}/{fleet}"), BUILD_ID).await?;
     }
     Ok(())
 }
@@ -163,6 +172,7 @@ async fn are_as_expected(world: &World, attempts: &[&Attempt]) -> Result<()> {
             Expected::Works(fleet) => world.works(&world.b, fleet).await.with_context(context)?,
             Expected::Blocked(fleet, reason) => is_blocked(world, fleet, reason).await.with_context(context)?,
             Expected::Refused(template, reason) => is_refused(world, template, reason).await.with_context(context)?,
+            Expected::Ungated(fleet) => is_ungated(world, fleet).await.with_context(context)?,
             Expected::Answered(push, status) => {
                 let answered = judge::call(world, push).await?;
                 ensure!(answered == *status, "{}: answered with {answered}, not {status}", context());
@@ -179,6 +189,15 @@ async fn is_blocked(world: &World, fleet: &str, reason: &str) -> Result<()> {
     .await?;
     let children = world.b.children(fleet).await?;
     ensure!(children.is_empty(), "it has {:?}", children.keys());
+    Ok(())
+}
+
+async fn is_ungated(world: &World, fleet: &str) -> Result<()> {
+    let message = eventually(&format!("{fleet} says that its gate has no argument"), async || {
+        world.b.has_condition(fleet, ("Ready", "False", "TestWorkflowStartFailed")).await
+    })
+    .await?;
+    ensure!(message.contains(&format!("does not exist in namespace {B}")), "{message}");
     Ok(())
 }
 
@@ -199,8 +218,8 @@ pub async fn long_without_its_guard_an_attempt_of_each_way_leaks(_bed: Arc<HostB
     let (programs, server) = tokio::try_join!(Programs::build_breach(), server())?;
     for border in Border::ALL {
         let name = format!("{border:?}");
-        let world =
-            World::start(&programs, &server.host_port(), &[(BREACH, &name)]).await.context(border_name(border))?;
+        let world = World::start(&programs, &server.host_port(), &[(BREACH, &name)]).await;
+        let world = world.with_context(|| format!("{name} taken down"))?;
         let attempts: Vec<_> = attempts::all(&world).await?.into_iter().filter(|one| one.way == border).collect();
         let leaked = leak(&world, border, &attempts).await;
         let leaked = leaked.with_context(|| format!("{name}: {}", world.operator.log().unwrap_or_default()));
@@ -208,10 +227,6 @@ pub async fn long_without_its_guard_an_attempt_of_each_way_leaks(_bed: Arc<HostB
         println!("without {name}: {}", leaked?);
     }
     Ok(())
-}
-
-fn border_name(border: Border) -> String {
-    format!("{border:?} taken down")
 }
 
 /// The first thing that crosses a border which is down.

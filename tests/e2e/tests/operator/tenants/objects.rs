@@ -11,6 +11,8 @@ use super::world::{A, B, World, fleet};
 
 /// Build ID that only Deployments of B have.
 pub const STOLEN: &str = "stolen";
+/// Build ID of every fleet here: they have one template.
+pub const BUILD_ID: &str = "v1.2.3-45d8";
 /// Replicas of B's Deployments, which nobody is to change.
 pub const REPLICAS: i32 = 3;
 const API_VERSION: &str = "temporal.io/v1alpha1";
@@ -64,7 +66,7 @@ pub async fn deployments(world: &World) -> Result<Vec<Attempt>> {
     ];
     let mut attempts = Vec::new();
     for (which, (who, owners)) in owners.into_iter().enumerate() {
-        for (form, build_id) in [Some(STOLEN), Some("v1.2.3-45d8"), None].into_iter().enumerate() {
+        for (form, build_id) in [Some(STOLEN), Some(BUILD_ID), None].into_iter().enumerate() {
             let object = deployment(&format!("stolen-{which}-{form}"), "payments", build_id, owners.clone());
             let what = format!("{who}, Build ID {build_id:?}");
             attempts.push(unnoticed(Border::Deployments, what, vec![object]));
@@ -77,7 +79,7 @@ pub async fn deployments(world: &World) -> Result<Vec<Attempt>> {
 pub async fn pods(world: &World) -> Result<Vec<Attempt>> {
     let uid = world.uid(&world.a, "payments").await?;
     let mut attempts = Vec::new();
-    for (form, build_id) in [Some("v1.2.3-45d8"), Some(STOLEN), None].into_iter().enumerate() {
+    for (form, build_id) in [Some(BUILD_ID), Some(STOLEN), None].into_iter().enumerate() {
         for (which, owners) in [vec![], vec![owner("WorkerDeployment", "payments", &uid, true)]].into_iter().enumerate()
         {
             for phase in ["Running", "Pending"] {
@@ -106,6 +108,33 @@ pub async fn pods(world: &World) -> Result<Vec<Attempt>> {
         attempts.push(Attempt { way: Border::Pods, what, objects: vec![fleet], expected: Expected::Denied });
     }
     Ok(attempts)
+}
+
+/// Arguments of gates: A's Secret and ConfigMap by name and by path, and a Secret of the operator.
+pub fn gates() -> Vec<Attempt> {
+    let sources = [
+        ("configMapKeyRef", "argument"),
+        ("secretKeyRef", "argument"),
+        ("configMapKeyRef", "../../tenant-a/configmaps/argument"),
+        ("secretKeyRef", "../../tenant-a/secrets/argument"),
+        ("secretKeyRef", "temporal-worker-operator-push"),
+        ("configMapKeyRef", "tenant-a/argument"),
+    ];
+    let attempt = |(number, (source, named)): (usize, (&str, &str))| {
+        let name = format!("gated-{number}");
+        let mut fleet = fleet(&name, B, &json!({"name": "temporal"}));
+        fleet["spec"]["scaling"] = json!({"minReplicas": 1, "taskQueues": [{"name": name, "types": ["Workflow"]}]});
+        let input = json!({source: {"name": named, "key": "key"}});
+        fleet["spec"]["rollout"] =
+            json!({"strategy": "AllAtOnce", "gate": {"workflowType": "Smoke", "inputFrom": input}});
+        let labels = json!({"temporal.io/deployment-name": name, "temporal.io/build-id": BUILD_ID});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels},
+            "spec": {"containers": [{"name": "worker", "image": "worker:1"}]},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        let what = format!("{source} {named}");
+        Attempt { way: Border::GateInput, what, objects: vec![fleet, pod], expected: Expected::Ungated(name) }
+    };
+    sources.into_iter().enumerate().map(attempt).collect()
 }
 
 /// Objects of the deprecated kinds with the names of A's: A's own would wait for what they own.

@@ -35,6 +35,8 @@ pub const OF_B: &str = "b";
 pub const OF_BOTH: &str = "both";
 /// Fleets of the same name in both namespaces, in one Temporal namespace.
 pub const COMMON: [&str; 5] = ["common-0", "common-1", "common-2", "common-3", "common-4"];
+/// What the argument of a gate of A holds.
+pub const ARGUMENT: &str = "argument-of-a-7b1e";
 const POLICY: &str = "tenants";
 const KINDS: &str = "ConfigMap,PodDisruptionBudget,HorizontalPodAutoscaler";
 
@@ -88,6 +90,8 @@ pub struct World {
     pub visits: Visits,
     pub operator: Operator,
     pub push_port: u16,
+    /// `host:port` of the server itself.
+    pub server: String,
     _short: Shortening,
 }
 
@@ -114,6 +118,7 @@ impl World {
             keys,
             operator,
             push_port,
+            server: server.to_owned(),
             _short: short,
         };
         world.furnish_a().await.with_context(|| world.operator.log().unwrap_or_default())?;
@@ -129,6 +134,11 @@ impl World {
         for (name, key) in [("credentials", first), ("second", second), ("only-a", only)] {
             self.a.apply(&secret(name, "key", key)).await?;
         }
+        self.witness.look_for(ARGUMENT);
+        let argument = json!({"password": ARGUMENT}).to_string();
+        self.a.apply(&secret("argument", "key", &argument)).await?;
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "argument"}, "data": {"key": argument}});
+        self.a.apply(&map).await?;
         self.a.apply(&secret("ca", "ca.crt", &self.witness.authority)).await?;
         for (name, key) in [("temporal", "credentials"), ("second", "second"), ("private", "credentials")] {
             self.a.apply(&self.connection(name, OF_A, key)).await?;
