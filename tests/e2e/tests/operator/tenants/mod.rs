@@ -20,7 +20,7 @@ use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams};
 use operator_core::api::WorkerResourceTemplate;
 use operator_core::border::Border;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use attempts::{Attempt, Expected};
 use judge::{foreign_credentials, leaks};
@@ -94,7 +94,7 @@ async fn settled_picture(world: &World) -> Result<Value> {
     eventually("A's objects stand", async || {
         let picture = judge::picture(&world.a).await?;
         for connection in ["temporal", "second"] {
-            ensure!(picture["connections"][connection][0] != serde_json::json!([]), "{connection} is not held");
+            ensure!(picture["connections"][connection][0] != json!([]), "{connection} is not held");
         }
         let is_there = |fleet: &Value| fleet[0] != "";
         let fleets = picture["fleets"].as_object().context("no fleets")?;
@@ -139,7 +139,8 @@ async fn apply(world: &World, attempt: &Attempt) -> Result<()> {
             apply_to_cluster(&world.client, object).await?;
             continue;
         }
-        let object: Value = serde_json::from_str(&object.to_string().replace("$owner", &owner))?;
+        let mut object: Value = serde_json::from_str(&object.to_string().replace("$owner", &owner))?;
+        let status = object.as_object_mut().and_then(|object| object.remove("status"));
         let is_old = object["kind"].as_str().is_some_and(|kind| kind.starts_with("Temporal"));
         let applied = match is_old {
             // As soon as its kind is served without the rule against creations.
@@ -151,10 +152,10 @@ async fn apply(world: &World, attempt: &Attempt) -> Result<()> {
             return Ok(());
         }
         owner = applied?.uid().unwrap_or_default();
-        if object["kind"] == "Pod" {
+        if let Some(status) = status {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            let status = Patch::Merge(serde_json::json!({"status": object["status"]}));
-            world.b.objects(&object).patch_status(name, &PatchParams::default(), &status).await?;
+            let patch = Patch::Merge(json!({"status": status}));
+            world.b.objects(&object).patch_status(name, &PatchParams::default(), &patch).await?;
         }
     }
     if let Expected::Ungated(fleet) = &attempt.expected {
