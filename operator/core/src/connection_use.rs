@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::border::{self, Border};
+
 /// A WorkerDeployment, as far as it holds a Connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Use {
@@ -42,13 +44,16 @@ pub enum Change {
 /// The changes that are due. Both lists have to be complete.
 #[must_use]
 pub fn changes(uses: &[Use], connections: &[Holdable]) -> Vec<(Holdable, Change)> {
+    fn of(namespace: &str) -> &str {
+        border::within(Border::ConnectionHold, namespace)
+    }
     let staying = || uses.iter().filter(|one| !one.is_leaving);
     let used: BTreeSet<(&str, &str)> =
-        staying().filter_map(|one| Some((one.namespace.as_str(), one.connection.as_deref()?))).collect();
+        staying().filter_map(|one| Some((of(&one.namespace), one.connection.as_deref()?))).collect();
     let unreadable: BTreeSet<&str> =
         uses.iter().filter(|one| one.connection.is_none()).map(|one| one.namespace.as_str()).collect();
     let change = |connection: &Holdable| {
-        let is_used = used.contains(&(connection.namespace.as_str(), connection.name.as_str()));
+        let is_used = used.contains(&(of(&connection.namespace), connection.name.as_str()));
         match (is_used, connection.is_held) {
             (true, false) if !connection.is_leaving => Some(Change::Hold),
             (false, true) if !unreadable.contains(connection.namespace.as_str()) => Some(Change::Release),

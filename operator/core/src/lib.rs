@@ -11,6 +11,7 @@ pub mod adoption;
 #[cfg(feature = "k8s")]
 pub mod api;
 pub mod backoff;
+pub mod border;
 #[cfg(feature = "k8s")]
 pub mod build;
 pub mod build_id;

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use crate::border::{self, Border};
+
 /// Label on child Deployments, their selectors and pods: [`deployment_name_label`].
 pub const DEPLOYMENT_NAME_LABEL: &str = "temporal.io/deployment-name";
 /// Label on child Deployments, their selectors and pods: [`build_id_label`].
@@ -65,6 +67,8 @@ pub const SCALER_FIELD_MANAGER: &str = "temporal-worker-operator/scaler";
 
 /// Longest name of a child Deployment: the suffixes of a ReplicaSet and a Pod still fit a DNS label of 63.
 pub const MAX_DEPLOYMENT_NAME: usize = 47;
+/// Longest name of an object (RFC 1123, a subdomain).
+const MAX_OBJECT_NAME: usize = 253;
 /// Longest label value.
 const MAX_LABEL_VALUE: usize = 63;
 /// Bytes that a shortened name keeps of each of its parts.
@@ -73,7 +77,24 @@ const PART: usize = 10;
 /// The name of a Worker Deployment in Temporal: `<Kubernetes namespace>/<name>`.
 #[must_use]
 pub fn temporal_deployment_name(namespace: &str, name: &str) -> String {
+    if !border::stands(Border::WorkerDeployment) {
+        return name.to_owned();
+    }
     format!("{namespace}/{name}")
+}
+
+/// Whether a text can be the name of an object. Clients put names into the paths of requests as they are: `../` in one would name
+/// an object of another namespace to whoever makes paths short on the way.
+#[must_use]
+pub fn is_object_name(text: &str) -> bool {
+    let may_stand = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        bytes.first().is_some_and(|c| may_stand(*c))
+            && bytes.last().is_some_and(|c| may_stand(*c))
+            && bytes.iter().all(|c| may_stand(*c) || *c == b'-')
+    };
+    text.len() <= MAX_OBJECT_NAME && text.split('.').all(is_label)
 }
 
 /// The name of the Deployment that runs a version: `<name>-<Build ID>` as a DNS label.
@@ -173,6 +194,19 @@ mod tests {
         assert_eq!(deployment_name_label(&"a".repeat(70)).len(), 63);
         assert_eq!(build_id_label(&"é".repeat(40)), "é".repeat(31));
         assert_eq!(selector_labels("orders", "v1")[BUILD_ID_LABEL], "v1");
+    }
+
+    #[test]
+    fn a_path_is_no_name() {
+        for good in ["a", "credentials", "a-1.b", "0"] {
+            assert!(is_object_name(good), "{good}");
+        }
+        for bad in
+            ["", ".", "..", "../a", "a/b", "a/../b", "a?b", "a#b", "%2e%2e", "A", "-a", "a-", "a..b", "a b", "\u{e9}"]
+        {
+            assert!(!is_object_name(bad), "{bad}");
+        }
+        assert!(is_object_name(&"a".repeat(253)) && !is_object_name(&"a".repeat(254)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use operator_core::api::{ConnectionRef, Reason};
+use operator_core::border::{self, Border};
 use operator_core::connection::Auth;
 use operator_core::status::Blocked;
 
@@ -52,12 +53,13 @@ pub fn key(namespace: &str, connection: &ConnectionState) -> PoolKey {
         uid: secret.uid.clone(),
         resource_version: secret.resource_version.clone(),
     };
+    let of = |secret: &Option<SecretData>| secret.as_ref().filter(|_| border::stands(Border::Channel)).map(version);
     PoolKey {
-        kubernetes_namespace: namespace.to_owned(),
+        kubernetes_namespace: border::within(Border::Channel, namespace).to_owned(),
         connection_uid: connection.uid.clone(),
         connection_generation: connection.generation,
-        secret: connection.secret.as_ref().map(version),
-        ca_secret: connection.ca_secret.as_ref().map(version),
+        secret: of(&connection.secret),
+        ca_secret: of(&connection.ca_secret),
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use kube::Resource as _;
-use kube::runtime::reflector::ObjectRef;
-use operator_core::api::{Connection, Reason, WorkerDeployment, set_condition};
+use operator_core::api::{Reason, set_condition};
 use operator_core::backoff::RetryClass;
+use operator_core::border::Border;
 use operator_core::events;
 use operator_core::old_kinds::{Old, OldKind, Step, holds_its_successor, must_ask, ready, steps};
 use operator_core::status::Blocked;
@@ -22,7 +22,7 @@ use crate::kube::client::CallError;
 use crate::kube::events::Regarding;
 use crate::kube::observe::FleetKey;
 use crate::kube::old_kinds::{self, OldView};
-use crate::kube::watches::Guarded;
+use crate::kube::watches;
 use crate::settings::RESYNC;
 
 /// Changes that come together are looked at once.
@@ -167,12 +167,12 @@ fn has_successor(ctx: &Context, kind: OldKind, view: &OldView) -> bool {
     let (namespace, name) = (view.namespace.as_str(), view.name.as_str());
     let is_leaving = match kind {
         OldKind::WorkerDeployment => {
-            let key = ObjectRef::<Guarded<WorkerDeployment>>::new(name).within(namespace);
-            ctx.caches.fleets.get(&key).map(|fleet| fleet.meta().deletion_timestamp.is_some())
+            let found = watches::named(&ctx.caches.fleets, Border::Successor, namespace, name);
+            found.map(|fleet| fleet.meta().deletion_timestamp.is_some())
         }
         OldKind::Connection => {
-            let key = ObjectRef::<Guarded<Connection>>::new(name).within(namespace);
-            ctx.caches.connections.get(&key).map(|connection| connection.meta().deletion_timestamp.is_some())
+            let found = watches::named(&ctx.caches.connections, Border::Successor, namespace, name);
+            found.map(|connection| connection.meta().deletion_timestamp.is_some())
         }
     };
     is_leaving == Some(false)

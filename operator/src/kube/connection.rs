@@ -3,15 +3,16 @@
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
 use operator_core::api::{
-    Allowance, ClusterConnection, Connection, ConnectionKind, ConnectionRef, ConnectionSpec, Reason, WorkerDeployment,
+    Allowance, ClusterConnection, ConnectionKind, ConnectionRef, ConnectionSpec, Reason, WorkerDeployment,
 };
+use operator_core::border::{self, Border};
 use operator_core::connection::{Auth, ConnectionFacts, SecretKey};
 use operator_core::status::Blocked;
 
 use super::client::CallError;
 use super::namespaces::Namespaces;
 use super::secrets::{SecretData, Secrets};
-use super::watches::{Caches, Guarded};
+use super::watches::{Caches, Guarded, named};
 
 /// Key of a private CA in its Secret.
 const CA_KEY: &str = "ca.crt";
@@ -86,8 +87,7 @@ impl Found {
 }
 
 fn of_namespace(caches: &Caches, reference: &ConnectionRef, namespace: &str) -> Result<Found, ConnectionProblem> {
-    let key = ObjectRef::<Guarded<Connection>>::new(&reference.name).within(namespace);
-    let Some(stored) = caches.connections.get(&key) else {
+    let Some(stored) = named(&caches.connections, Border::Connection, namespace, &reference.name) else {
         return Err(missing(reference, &format!(" in namespace {namespace}")));
     };
     let connection = readable(&stored, reference)?;
@@ -127,6 +127,7 @@ pub async fn allows(
     namespace: &str,
 ) -> Result<bool, CallError> {
     match connection.spec.allowance(namespace) {
+        _ if !border::stands(Border::ClusterConnection) => Ok(true),
         Allowance::Yes => Ok(true),
         Allowance::No => Ok(false),
         Allowance::ByLabels(selector) => Ok(selector.matches(&*namespaces.labels(namespace).await?)),

@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
+use operator_core::border::{self, Border};
+use operator_core::names::is_object_name;
 use operator_core::rollout::gate::{Input, Key};
 use serde::de::IgnoredAny;
 
@@ -59,6 +61,11 @@ enum Found {
 }
 
 async fn config_map(client: &Client, namespace: &str, key: &Key) -> Result<Found, CallError> {
+    if border::stands(Border::ObjectName) && !is_object_name(&key.name) {
+        return Ok(Found::NoObject);
+    }
+    #[cfg(feature = "breach")]
+    let namespace = &super::breach::home::<ConfigMap>(client, Border::GateInput, (namespace, &key.name)).await;
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let Some(map) = bounded(api.get_opt(&key.name)).await? else { return Ok(Found::NoObject) };
     let text = map.data.unwrap_or_default().remove(&key.key).map(String::into_bytes);

@@ -7,6 +7,7 @@ use std::mem;
 use std::sync::Arc;
 
 use kube::runtime::watcher::Event;
+use operator_core::border::{self, Border};
 use parking_lot::RwLock;
 
 use super::gate::Gate;
@@ -18,6 +19,9 @@ pub type Group = (String, String);
 pub trait View: Sized + Send + Sync + 'static {
     /// The kind that it is made from.
     type Object;
+
+    /// What keeps those of other namespaces out of a group.
+    const BORDER: Border;
 
     /// The view of an object.
     fn of(object: &Self::Object) -> Self;
@@ -74,7 +78,7 @@ impl<V: View> Index<V> {
     /// The views of a group, by name.
     pub fn group(&self, namespace: &str, label: &str) -> Vec<Arc<V>> {
         let groups = self.groups.read();
-        let group = groups.get(&(namespace.to_owned(), label.to_owned()));
+        let group = groups.get(&key::<V>(namespace, label));
         group.into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 
@@ -89,18 +93,24 @@ impl<V: View> Index<V> {
     }
 }
 
+/// Where a group is kept.
+fn key<V: View>(namespace: &str, label: &str) -> Group {
+    (border::within(V::BORDER, namespace).to_owned(), label.to_owned())
+}
+
 fn insert<V: View>(groups: &mut Groups<V>, view: V) -> Group {
     let group = view.group();
-    groups.entry(group.clone()).or_default().insert(view.name().to_owned(), Arc::new(view));
+    groups.entry(key::<V>(&group.0, &group.1)).or_default().insert(view.name().to_owned(), Arc::new(view));
     group
 }
 
 fn remove<V: View>(groups: &mut Groups<V>, view: &V) -> Group {
     let group = view.group();
-    if let Some(members) = groups.get_mut(&group) {
+    let key = key::<V>(&group.0, &group.1);
+    if let Some(members) = groups.get_mut(&key) {
         members.remove(view.name());
         if members.is_empty() {
-            groups.remove(&group);
+            groups.remove(&key);
         }
     }
     group
@@ -114,6 +124,8 @@ mod tests {
 
     impl View for Named {
         type Object = String;
+
+        const BORDER: Border = Border::Pods;
 
         fn of(object: &String) -> Self {
             Self(object.clone())

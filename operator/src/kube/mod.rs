@@ -2,6 +2,8 @@
 
 pub mod adopt;
 pub mod apply;
+#[cfg(feature = "breach")]
+mod breach;
 pub mod checkpoint;
 pub mod client;
 pub mod connection;

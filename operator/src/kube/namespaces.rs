@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
+use operator_core::border::{self, Border};
 use parking_lot::Mutex;
 
 use super::client::{CallError, bounded};
@@ -34,7 +35,8 @@ impl Namespaces {
     /// # Errors
     /// [`CallError`] when the API server could not be asked or refused.
     pub async fn labels(&self, namespace: &str) -> Result<Labels, CallError> {
-        if let Some((at, labels)) = self.read.lock().get(namespace)
+        let key = border::within(Border::NamespaceLabels, namespace);
+        if let Some((at, labels)) = self.read.lock().get(key)
             && at.elapsed() < FRESH
         {
             return Ok(labels.clone());
@@ -44,7 +46,7 @@ impl Namespaces {
         let labels = Arc::new(found.metadata.labels.unwrap_or_default());
         let mut read = self.read.lock();
         read.retain(|_, (at, _)| at.elapsed() < FRESH);
-        read.insert(namespace.to_owned(), (Instant::now(), labels.clone()));
+        read.insert(key.to_owned(), (Instant::now(), labels.clone()));
         Ok(labels)
     }
 }

@@ -16,6 +16,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Event, watcher};
 use kube::{Api, Client};
 use operator_core::api::{API_VERSION, GROUP, VERSION, WorkerDeployment};
+use operator_core::border::Border;
 use operator_core::names::{FIELD_MANAGER, MIGRATED_LABEL, MIGRATION_GUARD_FINALIZER, deployment_name_label};
 use operator_core::old_kinds::{Named, OldKind, handed_over};
 use parking_lot::Mutex;
@@ -56,6 +57,8 @@ pub struct OldView {
 
 impl View for OldView {
     type Object = DynamicObject;
+
+    const BORDER: Border = Border::OldKinds;
 
     fn of(object: &DynamicObject) -> Self {
         let meta = &object.metadata;
@@ -203,8 +206,11 @@ pub async fn watch(client: Client, namespace: Option<&str>, kind: OldKind, kinds
 /// # Errors
 /// [`CallError`].
 pub async fn successor(client: &Client, named: Named<'_>) -> Result<Option<String>, CallError> {
-    let api: Api<WorkerDeployment> = Api::namespaced(client.clone(), named.namespace);
-    let found = bounded(api.get_metadata_opt(named.name)).await?.map(|found| found.metadata);
+    let Named { namespace, name } = named;
+    #[cfg(feature = "breach")]
+    let namespace = &super::breach::home::<WorkerDeployment>(client, Border::Successor, (namespace, name)).await;
+    let api: Api<WorkerDeployment> = Api::namespaced(client.clone(), namespace);
+    let found = bounded(api.get_metadata_opt(name)).await?.map(|found| found.metadata);
     Ok(found.filter(|meta| meta.deletion_timestamp.is_none()).and_then(|meta| meta.uid))
 }
 

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::DynamicObject;
 use operator_core::adoption::Ownership;
 use operator_core::api::PodMetrics;
+use operator_core::border::Border;
 use operator_core::build::attach;
 use operator_core::connection::Attached;
 use operator_core::last_words::last_words;
@@ -83,6 +84,8 @@ fn annotation(meta: &ObjectMeta, key: &str) -> Option<String> {
 
 impl View for DeploymentView {
     type Object = Deployment;
+
+    const BORDER: Border = Border::Deployments;
 
     fn of(object: &Deployment) -> Self {
         let meta = &object.metadata;
@@ -168,6 +171,8 @@ fn failure(object: &Deployment) -> Option<String> {
 
 impl View for PodView {
     type Object = Pod;
+
+    const BORDER: Border = Border::Pods;
 
     fn of(object: &Pod) -> Self {
         let meta = &object.metadata;

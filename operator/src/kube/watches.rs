@@ -12,6 +12,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Predicate, WatchStreamExt, predicates};
 use kube::{Api, Client, Resource, ResourceExt};
 use operator_core::api::{ClusterConnection, Connection, ConnectionKind, ConnectionRef, WorkerDeployment};
+use operator_core::border::{self, Border};
 use operator_core::names;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -31,6 +32,18 @@ pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 pub type Guarded<K> = DeserializeGuard<K>;
 /// Reference to a WorkerDeployment.
 pub type FleetRef = ObjectRef<Guarded<WorkerDeployment>>;
+
+/// What a cache has under a name of a namespace.
+#[must_use]
+pub fn named<K>(store: &Store<K>, border: Border, namespace: &str, name: &str) -> Option<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    if border::stands(border) {
+        return store.get(&ObjectRef::new(name).within(namespace));
+    }
+    store.find(|object| object.meta().name.as_deref() == Some(name))
+}
 
 /// Caches of one scope.
 pub struct Caches {

@@ -122,7 +122,8 @@ impl Crossing {
     }
 }
 
-fn kubeconfig(api_server: SocketAddr) -> Result<String> {
+/// A kubeconfig for an API server that is reached without TLS.
+pub(crate) fn kubeconfig(api_server: SocketAddr) -> Result<String> {
     let config: Kubeconfig = serde_json::from_value(serde_json::json!({
         "clusters": [{"name": "crossing", "cluster": {"server": format!("http://{api_server}")}}],
         "users": [{"name": "operator", "user": {}}],

@@ -99,6 +99,19 @@ impl Operator {
     /// # Errors
     /// It ends, or is not ready in time: the message holds its log.
     pub async fn start(programs: &Programs, kubeconfig: &Path, flags: &[&str]) -> Result<Self> {
+        Self::start_with(programs, kubeconfig, flags, &[]).await
+    }
+
+    /// The same with more in its environment.
+    ///
+    /// # Errors
+    /// As [`Operator::start`].
+    pub async fn start_with(
+        programs: &Programs,
+        kubeconfig: &Path,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let tools = Tools::ensure_async(&[Tool::Pause]).await?;
         let logs = tempfile::tempdir()?;
         let [metrics_port, probes_port] = free_ports()?;
@@ -108,12 +121,14 @@ impl Operator {
         ];
         arguments.extend(flags.iter().map(OsString::from));
         let (variable, value) = programs::OPERATOR_ENVIRONMENT;
+        let variables = [("KUBECONFIG", kubeconfig.into()), (variable, value.into())];
+        let more = environment.iter().map(|(name, value)| (*name, value.into()));
         let mark = logs.path().display().to_string();
         let process = Place::Guarded { pause: tools.program("pause")?, mark: &mark }.launch(Launch {
             name: "operator",
             program: programs.program("temporal-worker-operator")?,
             arguments,
-            environment: vec![("KUBECONFIG", kubeconfig.into()), (variable, value.into())],
+            environment: variables.into_iter().chain(more).collect(),
             logs: logs.path(),
         })?;
         let operator = Self { process, metrics_port, logs };

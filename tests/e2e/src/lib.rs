@@ -14,7 +14,8 @@
 //! - [`holds`]: Workflows that tell by which version they run.
 //! - [`traffic`]: work that comes one by one; [`queue`]: a Task Queue as the server has it.
 //! - [`double`]: a server that hands out activities, and knows nothing else; [`between`]: a proxy before a server, which
-//!   does to calls what a test says.
+//!   does to calls what a test says; [`witness`]: one that notes who shows which credential where.
+//! - [`shortening`]: a proxy before an API server that takes `..` out of paths.
 //! - [`peer`]: what temporal-worker-controller leaves, and what it goes by when it comes back.
 //! - [`echo`]: a local service that gives back what it gets.
 //! - [`process`]: memory, descriptors and CPU time of a process.
@@ -40,11 +41,13 @@ pub mod push;
 pub mod queue;
 pub mod rights;
 pub mod service;
+pub mod shortening;
 pub mod stream;
 pub mod suite;
 pub mod tasks;
 pub mod traffic;
 pub mod wait;
+pub mod witness;
 pub mod worker;
 
 pub use bed::ClusterBed;

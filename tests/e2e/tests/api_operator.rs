@@ -11,7 +11,7 @@ use e2e::{HostBed, scenario, suite};
 use operator::{
     adoption, attach, child, connections, cordon, deletion, gates, holding, kills, leader, limited, manifests, migrate,
     old_kinds, owner_rights, plan, push, rights, scaling, served, server, shared, takeover, template_authors,
-    templates,
+    templates, tenants,
 };
 
 fn main() -> ExitCode {
@@ -72,6 +72,8 @@ fn main() -> ExitCode {
         scenario!(templates::roles_and_the_owner_of_replicas_decide_which_copies_there_are, minutes 12),
         scenario!(template_authors::an_author_can_do_no_more_by_a_template_than_without),
         scenario!(templates::without_the_policy_they_are_off),
+        scenario!(tenants::no_attempt_crosses_the_border_of_a_namespace),
+        scenario!(tenants::long_without_its_guard_an_attempt_of_each_way_leaks, minutes 45),
         scenario!(deletion::a_deleted_fleet_has_no_pods_before_it_goes),
         scenario!(deletion::a_deletion_says_what_it_waits_for_and_an_orphan_goes_at_once),
     ]);

@@ -86,6 +86,20 @@ impl Programs {
         Ok(Self { executables })
     }
 
+    /// Builds the operator whose borders between tenants can be taken down, in a folder of its own: nothing else has its feature.
+    ///
+    /// # Errors
+    /// As [`Programs::build`].
+    pub async fn build_breach() -> Result<Self> {
+        let feature = ["--features", "breach", "--profile", Profile::Dev.name()];
+        let arguments = [&["--package", "temporal-worker-operator", "--bins"][..], &feature].concat();
+        let target = source_root().join("target/breach");
+        let built = cargo_build(&arguments, |command| {
+            command.env("CARGO_TARGET_DIR", target);
+        });
+        Ok(Self { executables: built.await? })
+    }
+
     /// A program that was built in the profile that images have it in, beside the program that runs now.
     ///
     /// # Errors

@@ -139,7 +139,7 @@ fn role(traffic: Traffic) -> Option<TemplateRole> {
 fn delete(input: &TemplateInput<'_>, entry: &CopyStatus, proof: Proof) -> Step {
     // Who wrote the entry without a kind had only the template's.
     let of = |own: &Option<String>, field: &str| own.clone().unwrap_or_else(|| text(input.template, field).to_owned());
-    let name = entry.resource_name.clone().filter(|name| !name.is_empty());
+    let name = entry.resource_name.clone().filter(|name| names::is_object_name(name));
     Step::Delete {
         build_id: entry.build_id.clone(),
         name: name.unwrap_or_else(|| copy_name(&input.picture.fleet, input.name, &entry.build_id)),

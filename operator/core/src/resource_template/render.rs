@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::template::{METRIC_LABELS, SCALE_TARGET, TRIGGER_KEYS};
 use super::{COPY_HASH, TemplateInput, VersionPicture, copy_name, hash};
 use crate::api::{API_VERSION, sorted};
+use crate::border::{self, Border};
 use crate::names;
 
 /// A copy as it is applied.
@@ -36,7 +37,9 @@ pub fn render(input: &TemplateInput<'_>, version: &VersionPicture) -> Copy {
     fill_triggers(&mut object, [&deployment, &version.build_id, &picture.temporal_namespace]);
     if let Some(metadata) = map_of(&mut object, "metadata") {
         metadata.insert("name".into(), copy_name(&picture.fleet, input.name, &version.build_id).into());
-        metadata.insert("namespace".into(), input.namespace.into());
+        if border::stands(Border::TemplateNamespace) || !metadata.contains_key("namespace") {
+            metadata.insert("namespace".into(), input.namespace.into());
+        }
         metadata.insert("ownerReferences".into(), json!([owner(input)]));
     }
     if let Some(own) = object.get_mut("metadata").and_then(|metadata| map_of(metadata, "labels")) {

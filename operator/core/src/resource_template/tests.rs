@@ -55,8 +55,10 @@ fn rendered(template: &Value, version: &VersionPicture) -> Value {
 }
 
 fn entry(build_id: &str) -> CopyStatus {
-    serde_json::from_value(json!({"buildID": build_id, "resourceName": format!("copy-{build_id}"),
-        "lastTransitionTime": NOW.to_string()}))
+    serde_json::from_value(
+        json!({"buildID": build_id, "resourceName": format!("copy-{build_id}").trim_end_matches('-'),
+        "lastTransitionTime": NOW.to_string()}),
+    )
     .unwrap()
 }
 
@@ -239,7 +241,7 @@ fn a_copy_of_a_version_that_is_gone_needs_proof_of_that() {
         };
         let proofs: Vec<_> = steps.iter().filter_map(proof).collect();
         let of = |rest: &str| format!("autoscaling/v2 HorizontalPodAutoscaler {rest}");
-        assert_eq!(proofs, [of("copy-v0 orders-v0"), of("copy- orders")]);
+        assert_eq!(proofs, [of("copy-v0 orders-v0"), of("copy orders")]);
     }
 }
 
@@ -328,4 +330,14 @@ fn a_refusal_is_the_reason() {
 fn many_copies_are_looked_at_less_often() {
     assert_eq!(look_again_after(3), LOOK);
     assert_eq!(look_again_after(3000).as_secs(), 300);
+}
+
+#[test]
+fn a_copy_by_what_is_no_name_is_looked_for_by_its_own() {
+    let (template, picture) = (hpa(), scene(Vec::new()));
+    let mut known = entry("v0");
+    known.resource_name = Some("../../other/configmaps/theirs".into());
+    let steps = plan(&input(&template, &picture, std::slice::from_ref(&known)));
+    let [Step::Delete { name, .. }] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!(*name, copy_name("orders", "scaler", "v0"));
 }

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::template::{AllowedKinds, METRIC_LABELS, SCALE_TARGET, TRIGGER_KEYS, text};
+use crate::border::{self, Border};
 
 /// Everything that is wrong with a template: field, value and remedy, a sentence each.
 #[must_use]
@@ -30,7 +31,8 @@ fn identity(template: &Value, allowed: &AllowedKinds, wrong: &mut Vec<String>) {
             wrong.push(format!("spec.template.{field} is missing: set it."));
         }
     }
-    for field in ["name", "namespace", "generateName"] {
+    let fields = ["name", "namespace", "generateName"];
+    for field in fields.iter().filter(|field| **field != "namespace" || border::stands(Border::TemplateNamespace)) {
         if template.pointer(&format!("/metadata/{field}")).is_some_and(|value| value != "") {
             wrong.push(format!(
                 "spec.template.metadata.{field} is set: remove it, each copy gets a name of its own in the template's namespace."

@@ -6,9 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action as Requeue;
-use kube::runtime::reflector::{ObjectRef, Store};
-use operator_core::api::{WorkerDeployment, WorkerResourceTemplate, WorkerResourceTemplateStatus};
+use kube::runtime::reflector::Store;
+use operator_core::api::{WorkerResourceTemplate, WorkerResourceTemplateStatus};
 use operator_core::backoff::RetryClass;
+use operator_core::border::Border;
 use operator_core::resource_template::{
     LOOK, Outcome, Picture, Proof, Refusal, Report, Step, TemplateInput, look_again_after, plan, report, scales,
     validate,
@@ -20,7 +21,7 @@ use crate::changes::FleetId;
 use crate::kube::client::CallError;
 use crate::kube::templates::copies::{self, Copies};
 use crate::kube::templates::kinds::KindError;
-use crate::kube::watches::Guarded;
+use crate::kube::watches::{self, Guarded};
 use crate::settings::RECONCILE_DEADLINE;
 
 /// Time until it is looked whether a fleet was seen by now, should nobody tell.
@@ -127,8 +128,8 @@ impl Templates {
             subject.refusal = Some(Refusal::without_policy(&why));
             return Some(subject);
         }
-        let key = ObjectRef::<Guarded<WorkerDeployment>>::new(fleet).within(&subject.namespace);
-        let Some(found) = self.ctx.caches.fleets.get(&key) else {
+        let fleets = &self.ctx.caches.fleets;
+        let Some(found) = watches::named(fleets, Border::TemplateFleet, &subject.namespace, fleet) else {
             subject.refusal = Some(Refusal::without_fleet(fleet, &subject.namespace));
             return Some(subject);
         };

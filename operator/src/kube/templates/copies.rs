@@ -7,6 +7,7 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Pr
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use operator_core::api::{API_VERSION, WorkerResourceTemplate, WorkerResourceTemplateStatus};
+use operator_core::border::{self, Border};
 use operator_core::names::{FIELD_MANAGER, TEMPLATE_FIELD_MANAGER};
 use operator_core::resource_template::{Copy, is_version, owners};
 use operator_core::standing::stands;
@@ -53,6 +54,15 @@ impl Copies<'_> {
         Api::namespaced_with(self.client.clone(), self.namespace, resource)
     }
 
+    fn api_for(&self, resource: &ApiResource, copy: &Copy) -> Api<DynamicObject> {
+        match copy.object["metadata"]["namespace"].as_str() {
+            Some(named) if !border::stands(Border::TemplateNamespace) => {
+                Api::namespaced_with(self.client.clone(), named, resource)
+            }
+            _ => self.api(resource),
+        }
+    }
+
     /// Sees to it that a copy is there as it should be: it is read, and applied where it differs. Gives back what to remember.
     ///
     /// # Errors
@@ -64,7 +74,7 @@ impl Copies<'_> {
         before: Option<&Applied>,
     ) -> Result<Applied, CopyError> {
         let name = copy.object["metadata"]["name"].as_str().unwrap_or_default();
-        let api = self.api(resource);
+        let api = self.api_for(resource, copy);
         let mut wanted = copy.object.clone();
         if let Some(found) = bounded(api.get_opt(name)).await? {
             let meta = &found.metadata;

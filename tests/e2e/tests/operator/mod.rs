@@ -25,6 +25,7 @@ pub mod shared;
 pub mod takeover;
 pub mod template_authors;
 pub mod templates;
+pub mod tenants;
 
 use anyhow::{Result, ensure};
 use e2e::{Ground, eventually};

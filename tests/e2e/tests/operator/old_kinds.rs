@@ -44,7 +44,7 @@ fn old_connection() -> Value {
         "spec": {"hostPort": "temporal:7233"}})
 }
 
-fn old_fleet(name: &str) -> Value {
+pub fn old_fleet(name: &str) -> Value {
     let mut old = orders();
     old["kind"] = json!("TemporalWorkerDeployment");
     old["metadata"]["name"] = json!(name);
