@@ -1,5 +1,5 @@
-//! The way here: from temporal-worker-controller, the Go operator of the same kinds ([`check`]), and from Deployments that KEDA,
-//! a HorizontalPodAutoscaler or nobody scales ([`replace`]).
+//! The way here: from temporal-worker-controller, the Go operator of the same kinds ([`check()`]), and from Deployments that KEDA,
+//! a HorizontalPodAutoscaler or nobody scales ([`replace()`]).
 //!
 //! Objects are JSON as the API server gave them: most are of kinds that are not this operator's.
 

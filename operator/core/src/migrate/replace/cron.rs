@@ -68,9 +68,9 @@ impl<'a> Cron<'a> {
     }
 
     fn taken_over(&self, entry: &Value) -> String {
-        let (name, wanted) = (entry["name"].as_str().unwrap_or_default(), &entry["minReplicas"]);
-        let fewer =
-            if wanted.to_string() == self.replicas { String::new() } else { format!(", of at most {wanted} pods") };
+        let (name, most) = (entry["name"].as_str().unwrap_or_default(), entry["minReplicas"].as_u64());
+        let fewer = most.filter(|most| self.replicas.parse() != Ok(*most));
+        let fewer = fewer.map(|most| format!(", of at most {most} pods")).unwrap_or_default();
         format!(
             "{} becomes entry {name} of spec.scaling.schedule{fewer}. Its pods are ordered before its start.",
             self.words()
