@@ -2,17 +2,37 @@
 
 use std::collections::BTreeMap;
 
+use kube::CustomResourceExt as _;
 use serde::Deserialize;
-use serde_json::Value;
 
-use crate::api::crds;
+use crate::api::{Connection, WorkerDeployment};
 
-/// Kinds that the operator can't do without.
-const KINDS: [&str; 2] = ["Connection", "WorkerDeployment"];
+/// The document of the group, as the index of documents calls it.
+const GROUP: &str = "apis/temporal.io/v1alpha1";
 /// The group and version, as the names of schemas begin.
 const PREFIX: &str = "io.temporal.v1alpha1";
 /// Field that is another schema's, and the same in every version of the kind.
 const TEMPLATE: &str = "spec.template";
+
+/// The documents of an API server.
+#[derive(Debug, Deserialize)]
+struct Index {
+    paths: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Entry {
+    /// With a hash of what the document says.
+    #[serde(rename = "serverRelativeURL")]
+    url: String,
+}
+
+/// What changes whenever the group's document does, by the index of OpenAPI v3 documents; none where that does not say it.
+#[must_use]
+pub fn version(index: &str) -> Option<String> {
+    let index: Index = serde_json::from_str(index).ok()?;
+    index.paths.get(GROUP).map(|entry| entry.url.clone()).filter(|url| url.contains("hash="))
+}
 
 /// What is read of an OpenAPI document.
 #[derive(Debug, Default, Deserialize)]
@@ -46,46 +66,53 @@ pub fn missing_fields(document: &str) -> Result<Vec<String>, serde_json::Error> 
     let mut missing = Vec::new();
     for (kind, schema) in ours() {
         match document.components.schemas.get(&format!("{PREFIX}.{kind}")) {
-            Some(served) => compare(&schema, served, (&kind, ""), &mut missing),
-            None => missing.push(kind),
+            Some(served) => compare(&schema, served, (kind, ""), &mut missing),
+            None => missing.push(kind.to_owned()),
         }
     }
     Ok(missing)
 }
 
-fn ours() -> Vec<(String, Value)> {
-    let schema = |crd: Value| {
-        let kind = crd["spec"]["names"]["kind"].as_str()?.to_owned();
-        KINDS.contains(&kind.as_str()).then(|| (kind, crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()))
-    };
-    crds().into_iter().filter_map(schema).collect()
+/// The kinds that the operator can't do without.
+fn ours() -> [(&'static str, Node); 2] {
+    [("Connection", Connection::crd()), ("WorkerDeployment", WorkerDeployment::crd())].map(|(kind, crd)| {
+        let version = crd.spec.versions.into_iter().next();
+        let schema = version.and_then(|version| version.schema?.open_api_v3_schema);
+        // Of one's own types nothing can fail there, and a test compares them with what is installed.
+        let node = schema.and_then(|schema| serde_json::from_value(serde_json::to_value(schema).ok()?).ok());
+        (kind, node.unwrap_or_default())
+    })
 }
 
-fn compare(ours: &Value, served: &Node, (kind, at): (&str, &str), missing: &mut Vec<String>) {
+fn compare(ours: &Node, served: &Node, (kind, at): (&str, &str), missing: &mut Vec<String>) {
     if at == TEMPLATE {
         return;
     }
-    for (name, field) in ours["properties"].as_object().into_iter().flatten() {
+    for (name, field) in &ours.properties {
         let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
         match served.properties.get(name) {
             Some(served) => compare(field, served, (kind, &path), missing),
             None => missing.push(format!("{kind}.{path}")),
         }
     }
-    if let (Some(items), Some(served)) = (ours.get("items"), &served.items) {
+    if let (Some(items), Some(served)) = (&ours.items, &served.items) {
         compare(items, served, (kind, at), missing);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::crds;
 
     fn document(change: impl Fn(&mut Value)) -> String {
-        let mut schemas: serde_json::Map<String, Value> =
-            ours().into_iter().map(|(kind, schema)| (format!("{PREFIX}.{kind}"), schema)).collect();
+        let schema = |crd: Value| {
+            let kind = crd["spec"]["names"]["kind"].as_str()?.to_owned();
+            Some((format!("{PREFIX}.{kind}"), crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()))
+        };
+        let mut schemas: serde_json::Map<String, Value> = crds().into_iter().filter_map(schema).collect();
         // Others are there too, and say what is not looked at.
         schemas.insert(
             "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta".into(),
@@ -107,6 +134,15 @@ mod tests {
     #[test]
     fn our_own_kinds_lack_nothing() {
         assert_eq!(missing_fields(&document(|_| {})).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_version_is_the_document_s_own_and_needs_a_hash() {
+        let index = |url: &str| json!({"paths": {"apis/apps/v1": {"serverRelativeURL": "/a?hash=1"}, GROUP: {"serverRelativeURL": url}}});
+        assert_eq!(version(&index("/b?hash=2").to_string()).as_deref(), Some("/b?hash=2"));
+        assert_eq!(version(&index("/b").to_string()), None);
+        assert_eq!(version(r#"{"paths": {}}"#), None);
+        assert_eq!(version("<html>"), None);
     }
 
     #[test]

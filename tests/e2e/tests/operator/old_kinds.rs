@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::host::{Operator, install_kinds};
+use e2e::host::{Operator, install_kinds, install_kinds_but};
 use e2e::peer::deployment;
 use e2e::wait::within;
 use e2e::{Ground, HostBed, eventually};
@@ -251,16 +251,7 @@ pub async fn a_fleet_of_the_old_kind_is_handed_over_and_goes_only_then(bed: Arc<
 pub async fn without_the_old_kinds_all_else_goes_on_and_later_they_are_found(bed: Arc<HostBed>) -> Result<()> {
     let control_plane = ControlPlane::start().await?;
     let client = control_plane.client();
-    install_kinds(&client).await?;
-    let kinds = Api::<CustomResourceDefinition>::all(client.clone());
-    for name in OLD {
-        kinds.delete(name, &Default::default()).await?;
-        eventually("the kind is gone", async || {
-            ensure!(kinds.get_opt(name).await?.is_none());
-            Ok(())
-        })
-        .await?;
-    }
+    install_kinds_but(&client, &OLD).await?;
     let operator = Operator::start(&bed.programs, control_plane.kubeconfig_path(), &[]).await?;
     let ground = Ground::with_connection(client.clone(), NAMESPACE, &bed.server.host_port()).await?;
     ground.apply(&orders()).await?;
