@@ -23,11 +23,15 @@ use temporalio_protos::temporal::api::workflowservice::v1 as wire;
 use temporalio_protos::temporal::api::workflowservice::v1::set_worker_deployment_manager_request::NewManagerIdentity;
 use temporalio_protos::temporal::api::workflowservice::v1::workflow_service_client::WorkflowServiceClient;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status};
 
 use crate::tasks::{queue, timed};
 use crate::wait::eventually;
 
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// Most tries of a call that the server has no time for, and the time between them.
+const TRIES: u32 = 5;
+const BUSY: Duration = Duration::from_secs(1);
 /// A poll that waits for nothing but its registration.
 const SHORT_POLL: Duration = Duration::from_secs(3);
 const IDENTITY: &str = "played-worker";
@@ -112,8 +116,10 @@ impl Worker {
             identity: IDENTITY.into(),
             ..Default::default()
         };
-        self.client.clone().set_worker_deployment_current_version(timed(request, CALL_LIMIT)).await?;
-        Ok(())
+        let set = async || {
+            self.client.clone().set_worker_deployment_current_version(timed(request.clone(), CALL_LIMIT)).await
+        };
+        Ok(patiently(set).await.map(|_| ())?)
     }
 
     /// What the server has of its Worker Deployment: the token that each change of the routing replaces, the Build ID of the
@@ -124,7 +130,9 @@ impl Worker {
     pub async fn routing(&self) -> Result<(Vec<u8>, String, String)> {
         let deployment_name = self.version.lock().deployment_name.clone();
         let request = wire::DescribeWorkerDeploymentRequest { namespace: self.namespace.clone(), deployment_name };
-        let answer = self.client.clone().describe_worker_deployment(timed(request, CALL_LIMIT)).await?.into_inner();
+        let describe =
+            async || self.client.clone().describe_worker_deployment(timed(request.clone(), CALL_LIMIT)).await;
+        let answer = patiently(describe).await?;
         let info = answer.worker_deployment_info.context("no description")?;
         let routing = info.routing_config.context("no routing")?;
         let current = routing.current_deployment_version.map(|version| version.build_id).unwrap_or_default();
@@ -280,10 +288,24 @@ pub async fn set_manager(host_port: &str, namespace: &str, deployment: &str, man
         ..Default::default()
     };
     let endpoint = Endpoint::from_shared(format!("http://{host_port}"))?.connect_timeout(CALL_LIMIT);
-    let mut client = WorkflowServiceClient::new(endpoint.connect_lazy());
-    let set = client.set_worker_deployment_manager(timed(request, CALL_LIMIT)).await;
-    set.with_context(|| format!("make {manager:?} the manager"))?;
+    let client = WorkflowServiceClient::new(endpoint.connect_lazy());
+    let set = async || client.clone().set_worker_deployment_manager(timed(request.clone(), CALL_LIMIT)).await;
+    patiently(set).await.with_context(|| format!("make {manager:?} the manager"))?;
     Ok(())
+}
+
+/// Makes a call that may be made twice, again where the server had no time for it: it serves a Worker Deployment one call after
+/// another.
+async fn patiently<T>(call: impl AsyncFn() -> Result<Response<T>, Status>) -> Result<T, Status> {
+    for _ in 1..TRIES {
+        match call().await {
+            Err(status) if [Code::ResourceExhausted, Code::DeadlineExceeded].contains(&status.code()) => {
+                tokio::time::sleep(BUSY).await;
+            }
+            answer => return answer.map(Response::into_inner),
+        }
+    }
+    call().await.map(Response::into_inner)
 }
 
 /// Gives the traffic of a Worker Deployment to Workers without Worker Versioning, as a user does who took it from its manager.
