@@ -81,12 +81,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         result = http::serve_probes(settings.health_probe_bind_address, ready, scope_count, stop.clone()) => {
             result.context("probes")?;
         }
-        result = kinds.clone().then(|_| lead(&leadership, &lease_client, &settings, &me)) => {
+        result = kinds.clone().then(|()| lead(&leadership, &lease_client, &settings, &me)) => {
             result.context("leader election")?;
         }
         result = push_backend::run(push_operator, push_listen, push_metrics) => result.context("push endpoint")?,
-        () = kinds.clone().then(|_| scopes::run(start, namespaces, changes)) => {}
-        fields = kinds.then(|seen| served::lost(client.clone(), seen)) => bail!(
+        () = kinds.then(|()| scopes::run(start, namespaces, changes)) => {}
+        fields = served::lost(client.clone()) => bail!(
             "the API server lacks fields that it had ({}): install the chart of the kinds of this version", fields.join(", ")
         ),
         () = told_to_end() => tracing::info!("operator ends"),

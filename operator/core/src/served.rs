@@ -7,32 +7,10 @@ use serde::Deserialize;
 
 use crate::api::{Connection, WorkerDeployment};
 
-/// The document of the group, as the index of documents calls it.
-const GROUP: &str = "apis/temporal.io/v1alpha1";
 /// The group and version, as the names of schemas begin.
 const PREFIX: &str = "io.temporal.v1alpha1";
 /// Field that is another schema's, and the same in every version of the kind.
 const TEMPLATE: &str = "spec.template";
-
-/// The documents of an API server.
-#[derive(Debug, Deserialize)]
-struct Index {
-    paths: BTreeMap<String, Entry>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Entry {
-    /// With a hash of what the document says.
-    #[serde(rename = "serverRelativeURL")]
-    url: String,
-}
-
-/// What changes whenever the group's document does, by the index of OpenAPI v3 documents; none where that does not say it.
-#[must_use]
-pub fn version(index: &str) -> Option<String> {
-    let index: Index = serde_json::from_str(index).ok()?;
-    index.paths.get(GROUP).map(|entry| entry.url.clone()).filter(|url| url.contains("hash="))
-}
 
 /// What is read of an OpenAPI document.
 #[derive(Debug, Default, Deserialize)]
@@ -134,15 +112,6 @@ mod tests {
     #[test]
     fn our_own_kinds_lack_nothing() {
         assert_eq!(missing_fields(&document(|_| {})).unwrap(), Vec::<String>::new());
-    }
-
-    #[test]
-    fn the_version_is_the_document_s_own_and_needs_a_hash() {
-        let index = |url: &str| json!({"paths": {"apis/apps/v1": {"serverRelativeURL": "/a?hash=1"}, GROUP: {"serverRelativeURL": url}}});
-        assert_eq!(version(&index("/b?hash=2").to_string()).as_deref(), Some("/b?hash=2"));
-        assert_eq!(version(&index("/b").to_string()), None);
-        assert_eq!(version(r#"{"paths": {}}"#), None);
-        assert_eq!(version("<html>"), None);
     }
 
     #[test]

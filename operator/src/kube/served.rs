@@ -4,12 +4,10 @@
 use std::time::Duration;
 
 use kube::Client;
-use operator_core::served;
+use operator_core::served::missing_fields;
 
 use super::client::{CallError, bounded};
 
-/// Where the API server lists the documents of all groups. Every account may read it.
-const INDEX: &str = "/openapi/v3";
 /// Where the API server publishes the schemas of the group. Every account may read it.
 const DOCUMENT: &str = "/openapi/v3/apis/temporal.io/v1alpha1";
 /// First and longest time between two looks while fields are missing.
@@ -20,18 +18,17 @@ const EVERY: Duration = Duration::from_secs(300);
 /// Time after which a field is looked for once more: an API server that has just started publishes late.
 const AGAIN: Duration = Duration::from_secs(15);
 
-/// Ends once nothing is missing. Gives back the version of what was seen then, where it has one.
-pub async fn wait(client: Client) -> Option<String> {
+/// Ends once nothing is missing.
+pub async fn wait(client: Client) {
     let (mut pause, mut said) = (FIRST, String::new());
     loop {
-        let version = version(&client).await;
         let trouble = match look(&client).await {
-            Look::Complete => return version,
+            Look::Complete => return,
             Look::Hidden(why) => {
                 tracing::warn!(
                     "the served schemas can't be compared with this operator's, and are taken for it: {why}"
                 );
-                return None;
+                return;
             }
             Look::Lacks(fields) => format!(
                 "the API server lacks fields of this operator's kinds ({}). Nothing is written until it has them: install the chart \
@@ -49,22 +46,12 @@ pub async fn wait(client: Client) -> Option<String> {
     }
 }
 
-/// Ends with the fields that went missing, once some did. What has the version `seen` has all of them, and is not read again: it
-/// is large.
-pub async fn lost(client: Client, mut seen: Option<String>) -> Vec<String> {
+/// Ends with the fields that went missing, once some did.
+pub async fn lost(client: Client) -> Vec<String> {
     loop {
         tokio::time::sleep(EVERY).await;
-        let version = version(&client).await;
-        if version.is_some() && version == seen {
+        if !matches!(look(&client).await, Look::Lacks(_)) {
             continue;
-        }
-        match look(&client).await {
-            Look::Lacks(_) => {}
-            Look::Complete => {
-                seen = version;
-                continue;
-            }
-            Look::Hidden(_) | Look::Failed(_) => continue,
         }
         tokio::time::sleep(AGAIN).await;
         if let Look::Lacks(fields) = look(&client).await {
@@ -81,21 +68,14 @@ enum Look {
     Failed(String),
 }
 
-/// What changes with the document; none where that can't be told.
-async fn version(client: &Client) -> Option<String> {
-    served::version(&read(client, INDEX).await.ok()?)
-}
-
-async fn read(client: &Client, path: &'static str) -> Result<String, CallError> {
-    let mut request = http::Request::new(Vec::new());
-    *request.uri_mut() = http::Uri::from_static(path);
-    request.headers_mut().insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
-    bounded(client.request_text(request)).await
-}
-
 async fn look(client: &Client) -> Look {
-    match read(client, DOCUMENT).await {
-        Ok(document) => match served::missing_fields(&document) {
+    let request = http::Request::get(DOCUMENT).header(http::header::ACCEPT, "application/json").body(Vec::new());
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return Look::Failed(error.to_string()),
+    };
+    match bounded(client.request_text(request)).await {
+        Ok(document) => match missing_fields(&document) {
             Ok(missing) if missing.is_empty() => Look::Complete,
             Ok(missing) => Look::Lacks(missing),
             Err(error) => Look::Hidden(format!("{DOCUMENT} is no OpenAPI document: {error}")),
