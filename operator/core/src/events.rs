@@ -71,11 +71,11 @@ pub fn scaling_changed(
     let limited = if scaling.dry_run { "DryRunScalingLimited" } else { "ScalingLimited" };
     let missed = told(ConditionType::SLOMet, "False", SLO_MISSED);
     let events = [
-        dry_run(old.scaling.as_ref(), scaling),
+        dry_run(old.scaling.as_deref(), scaling),
         told(ConditionType::ScalingLimited, "True", limited),
         told(ConditionType::MetricsStale, "True", "MetricsStale"),
         told(ConditionType::GracePeriodTooShort, "True", "GracePeriodTooShort"),
-        stalled(old.scaling.as_ref(), scaling),
+        stalled(old.scaling.as_deref(), scaling),
         missed.filter(|_| since_missed.is_none_or(|time| time >= SLO_MISSED_INTERVAL)),
     ];
     events.into_iter().flatten().collect()

@@ -303,5 +303,6 @@ fn tell_scaled(outcome: &mut Outcome, child: &str, (from, to, reason): (u32, u32
 
 fn remember(memory: &mut Memory, key: &str, digest: &str, applied: &DynamicObject) {
     let (uid, generation) = (applied.metadata.uid.clone(), applied.metadata.generation);
-    memory.applied.insert(key.to_owned(), Applied { digest: digest.to_owned(), uid, generation, at: Instant::now() });
+    let applied = Applied { digest: digest.to_owned(), uid, generation, at: Instant::now() };
+    memory.applied.insert(key.to_owned(), Box::new(applied));
 }

@@ -45,9 +45,9 @@ pub async fn restore(client: &Client, fleet: &FleetKey<'_>) -> Result<State, Cal
 /// Writes the fleet's state, if it differs from what was written and the last write is long enough ago. A failure is
 /// logged: the state is written again when its time comes.
 pub async fn save(client: &Client, leadership: &Leadership, fleet: &FleetId, memory: &mut Memory) {
-    let due = memory.saved.as_ref().is_none_or(|(_, at)| at.elapsed() >= checkpoint::WRITE_INTERVAL);
+    let due = memory.saved.as_ref().is_none_or(|saved| saved.1.elapsed() >= checkpoint::WRITE_INTERVAL);
     if due && is_material(memory) && write(client, leadership, fleet, memory).await {
-        memory.saved = Some((memory.scaling.clone(), Instant::now()));
+        memory.saved = Some(Box::new((memory.scaling.clone(), Instant::now())));
     }
 }
 
@@ -63,7 +63,7 @@ pub async fn save_all(client: &Client, leadership: &Leadership, shared: &Shared)
 }
 
 fn is_material(memory: &Memory) -> bool {
-    memory.saved.as_ref().is_some_and(|(saved, _)| checkpoint::is_material(saved, &memory.scaling))
+    memory.saved.as_ref().is_some_and(|saved| checkpoint::is_material(&saved.0, &memory.scaling))
 }
 
 /// Says whether another write has to wait: one that failed does too.

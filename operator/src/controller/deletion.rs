@@ -81,7 +81,7 @@ pub(super) async fn run(fleet: &Reconcile<'_>, since: Timestamp, memory: &mut Me
         pass.one(step, memory).await?;
     }
     if matches!(steps[..], [Step::Release { .. }]) {
-        super::fleet::forget(fleet.ctx, fleet.id);
+        super::fleet::forget(&fleet.ctx.shared, fleet.id);
         return Ok(Requeue::await_change());
     }
     Ok(Requeue::requeue(if steps.is_empty() { AGAIN.1 } else { AGAIN.0 }))

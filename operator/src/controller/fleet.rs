@@ -19,12 +19,12 @@ use tokio::time::Instant;
 use super::carry_out::{Failure, Outcome, Work, carry_out};
 use super::look::{Reconcile, Seen};
 use super::memory::Memory;
-use super::{Context, checkpoint, cordon, deletion, gates, old_kinds, report};
+use super::{Context, Shared, checkpoint, cordon, deletion, gates, old_kinds, report};
 use crate::changes::FleetId;
 use crate::kube::apply;
 use crate::kube::client::CallError;
 use crate::kube::observe::FleetKey;
-use crate::kube::watches::Guarded;
+use crate::kube::watches::{FleetRef, Guarded};
 use crate::settings::{RECONCILE_DEADLINE, RESYNC};
 
 /// Time after which a decision that lost a race is made again.
@@ -80,7 +80,11 @@ pub async fn reconcile(object: Arc<Guarded<WorkerDeployment>>, ctx: Arc<Context>
 }
 
 async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeue, Error> {
-    let wd = match &object.0 {
+    let id = FleetId::from(object.uid().unwrap_or_default());
+    // The memory before the object: what it no longer has of the status is in a cache that is read later.
+    let mut memory = ctx.shared.memories.get(&id);
+    let cached = in_cache(object, ctx);
+    let wd = match &cached.as_deref().unwrap_or(object).0 {
         Ok(wd) => wd,
         Err(invalid) => {
             tracing::warn!(name = object.name_any(), error = %invalid.error, "stored WorkerDeployment can't be read");
@@ -88,22 +92,17 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
         }
     };
     if wd.metadata.deletion_timestamp.is_some() && !apply::is_protected(&wd.metadata) {
-        forget(ctx, &FleetId::from(wd.uid().unwrap_or_default()));
+        forget(&ctx.shared, &id);
         return Ok(Requeue::await_change());
     }
     let (namespace, name, uid) = (wd.namespace().unwrap_or_default(), wd.name_any(), wd.uid().unwrap_or_default());
     let key = FleetKey { namespace: &namespace, name: &name, uid: &uid };
-    let id = FleetId::from(uid.as_str());
-    let mut memory = ctx.shared.memories.get(&id);
     if memory.key.1.is_empty() {
         memory.key = (namespace.clone(), name.clone());
         // What is news while this runs must find its fleet.
         ctx.shared.memories.put(&id, memory.clone());
     }
     memory.peer_has_fields = !wd.managed_fields().is_empty();
-    if memory.written.as_deref() == wd.status.as_ref() {
-        memory.written = None;
-    }
     let reconcile = Reconcile { wd, ctx, key, id: &id };
     let result = match &wd.metadata.deletion_timestamp {
         Some(since) => deletion::run(&reconcile, since.0, &mut memory).await,
@@ -113,17 +112,27 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
         memory.backoff = Default::default();
     }
     ctx.shared.memories.put(&id, memory);
+    // It may show what was written by now, and does not tell again.
+    if let Some(Ok(wd)) = in_cache(object, ctx).as_deref().map(|cached| &cached.0) {
+        ctx.shared.memories.shown(&id, wd.status.as_ref());
+    }
     result
 }
 
+/// The object as the cache has it, which may be newer.
+fn in_cache(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Option<Arc<Guarded<WorkerDeployment>>> {
+    let cached = ctx.caches.fleets.get(&FleetRef::from_obj(object))?;
+    (cached.uid() == object.uid()).then_some(cached)
+}
+
 /// Ends everything that goes on for a fleet.
-pub fn forget(ctx: &Context, fleet: &FleetId) {
-    ctx.shared.poller.remove(fleet);
-    ctx.shared.scraper.remove(fleet);
-    ctx.shared.heartbeats.remove(fleet);
-    ctx.shared.cordons.remove(fleet);
-    ctx.shared.memories.remove(fleet);
-    ctx.shared.metrics.forget(fleet);
+pub fn forget(shared: &Shared, fleet: &FleetId) {
+    shared.poller.remove(fleet);
+    shared.scraper.remove(fleet);
+    shared.heartbeats.remove(fleet);
+    shared.cordons.remove(fleet);
+    shared.memories.remove(fleet);
+    shared.metrics.forget(fleet);
 }
 
 /// Whether a target polls all that it must, so that it need not be looked at each second.

@@ -122,7 +122,8 @@ impl Reconcile<'_> {
                 let uid = found["metadata"]["uid"].as_str().map(str::to_owned);
                 let generation = found["metadata"]["generation"].as_i64();
                 let at = std::time::Instant::now();
-                memory.applied.insert(key, Applied { digest: plan::digest(object), uid, generation, at });
+                let applied = Applied { digest: plan::digest(object), uid, generation, at };
+                memory.applied.insert(key, Box::new(applied));
             }
         }
         Ok(())
@@ -148,7 +149,7 @@ impl Reconcile<'_> {
         if fleet.scaling.as_ref().is_none_or(|scaling| scaling.dry_run) {
             memory.saved = None;
         } else if memory.saved.is_none() {
-            memory.saved = Some((memory.scaling.clone(), std::time::Instant::now()));
+            memory.saved = Some(Box::new((memory.scaling.clone(), std::time::Instant::now())));
         }
         Ok(())
     }

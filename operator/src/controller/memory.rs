@@ -27,9 +27,9 @@ pub struct Memory {
     /// Build ID of a target that polls all that it must: what it waits for is not a poll.
     pub settled: Option<String>,
     /// The state as it was last written down, or found, and when; none while nothing of it is to be written.
-    pub saved: Option<(State, Instant)>,
-    /// What was applied, by `Kind/name`.
-    pub applied: BTreeMap<String, Applied>,
+    pub saved: Option<Box<(State, Instant)>>,
+    /// What was applied, by `Kind/name`. Boxed, as a node of the map has room for eleven.
+    pub applied: BTreeMap<String, Box<Applied>>,
     /// The conflict token of the last change of the routing: until the server shows a new one, the change is not yet in
     /// what was read.
     pub routed: Option<Vec<u8>>,
@@ -187,6 +187,15 @@ impl Memories {
         self.0.lock().insert(fleet.clone(), Box::new(memory));
     }
 
+    /// Takes note of the status that the cache shows of a fleet: nothing has to make up for it any more.
+    pub fn shown(&self, fleet: &FleetId, status: Option<&WorkerDeploymentStatus>) {
+        if let Some(memory) = self.0.lock().get_mut(fleet)
+            && memory.written.as_deref() == status
+        {
+            memory.written = None;
+        }
+    }
+
     /// Forgets a fleet.
     pub fn remove(&self, fleet: &FleetId) {
         self.0.lock().remove(fleet);
@@ -217,8 +226,27 @@ mod tests {
     }
 
     #[test]
+    fn a_status_is_kept_until_the_cache_shows_it_and_no_older_one() {
+        let status =
+            |generation| WorkerDeploymentStatus { observed_generation: Some(generation), ..Default::default() };
+        let (memories, fleet) = (Memories::default(), FleetId::from("u"));
+        let mut memory = Memory::default();
+        memory.wrote(status(2));
+        memories.put(&fleet, memory);
+        let kept = || memories.get(&fleet).written.map(|written| *written);
+        for older in [None, Some(status(1))] {
+            memories.shown(&fleet, older.as_ref());
+            assert_eq!(kept(), Some(status(2)), "{older:?}");
+        }
+        memories.shown(&"another".into(), Some(&status(2)));
+        assert_eq!(kept(), Some(status(2)));
+        memories.shown(&fleet, Some(&status(2)));
+        assert_eq!(kept(), None);
+    }
+
+    #[test]
     fn a_deployment_that_somebody_changed_does_not_stand() {
-        let applied = |generation| Applied { digest: "d".into(), uid: None, generation, at: Instant::now() };
+        let applied = |generation| Box::new(Applied { digest: "d".into(), uid: None, generation, at: Instant::now() });
         let mut memory = Memory {
             applied: BTreeMap::from([
                 ("Deployment/a".into(), applied(Some(1))),
@@ -245,7 +273,8 @@ mod tests {
     #[test]
     fn a_deployment_that_is_seen_as_it_was_before_the_last_write_stands_and_is_not_decided_on() {
         let applied = Applied { digest: "d".into(), uid: Some("u".into()), generation: Some(2), at: Instant::now() };
-        let memory = Memory { applied: BTreeMap::from([("Deployment/a".into(), applied)]), ..Memory::default() };
+        let memory =
+            Memory { applied: BTreeMap::from([("Deployment/a".into(), Box::new(applied))]), ..Memory::default() };
         let seen = |uid: &str, generation| {
             let child = ChildState { name: "a".into(), uid: uid.into(), generation, ..ChildState::default() };
             let children = [child];

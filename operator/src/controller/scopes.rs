@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use futures::stream::select;
 use futures::{Stream, StreamExt, future};
-use kube::Client;
 use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher::Event;
+use kube::{Client, ResourceExt};
 use operator_core::api::WorkerDeployment;
 use operator_core::old_kinds::OldKind;
 use tokio::sync::watch;
@@ -62,7 +63,7 @@ async fn route(changes: Arc<Changes>, shared: Arc<Shared>, scopes: Vec<(Option<S
 
 async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
     let board = Arc::new(Board::default());
-    let scope = watches::start(&start.client, namespace.as_deref(), forgets(start.shared.clone(), board.clone()));
+    let scope = watches::start(&start.client, namespace.as_deref(), follow(start.shared.clone(), board.clone()));
     let caches = scope.caches.clone();
     start.shared.directory.add(caches.fleets.clone());
     let ctx = Arc::new(Context {
@@ -71,9 +72,10 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
         caches: caches.clone(),
         old_kinds: Arc::default(),
         shared: start.shared.clone(),
-        templates: board,
+        templates: board.clone(),
     });
-    let touched = select(scope.touched, references(changes, start.shared.clone()).boxed());
+    let changed = select(references(changes, start.shared.clone()), references(board.asked(), start.shared.clone()));
+    let touched = select(scope.touched, changed.boxed());
     let ready = start.ready.clone();
     tokio::spawn(async move {
         caches.wait_until_ready().await;
@@ -114,16 +116,23 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
     }
 }
 
-/// Forgets a fleet that is gone, by its UID.
-fn forgets(shared: Arc<Shared>, board: Arc<Board>) -> impl Fn(&str) + Send + Sync + 'static {
-    move |uid| {
-        let fleet = FleetId::from(uid);
-        board.forget(&fleet);
-        shared.poller.remove(&fleet);
-        shared.scraper.remove(&fleet);
-        shared.cordons.remove(&fleet);
-        shared.memories.remove(&fleet);
-        shared.metrics.forget(&fleet);
+/// Forgets fleets that are gone, and of the others what the cache shows by now.
+fn follow(
+    shared: Arc<Shared>,
+    board: Arc<Board>,
+) -> impl Fn(&Event<Guarded<WorkerDeployment>>) + Send + Sync + 'static {
+    let id = |object: &Guarded<WorkerDeployment>| FleetId::from(object.uid().unwrap_or_default());
+    move |event| match event {
+        Event::Delete(object) => {
+            board.forget(&id(object));
+            fleet::forget(&shared, &id(object));
+        }
+        Event::Apply(object) => {
+            let status = object.0.as_ref().ok().and_then(|fleet| fleet.status.as_ref());
+            shared.memories.shown(&id(object), status);
+        }
+        // A list may be older than what was written; it is in no cache before its end.
+        Event::Init | Event::InitApply(_) | Event::InitDone => {}
     }
 }
 
@@ -137,7 +146,7 @@ fn references(changes: Arc<Changes>, shared: Arc<Shared>) -> impl Stream<Item = 
 
 /// Each fleet has a backoff of its own.
 fn on_error(object: Arc<Guarded<WorkerDeployment>>, error: &Error, ctx: Arc<Context>) -> Action {
-    let fleet = FleetId::from(kube::ResourceExt::uid(&*object).unwrap_or_default());
+    let fleet = FleetId::from(object.uid().unwrap_or_default());
     let mut memory = ctx.shared.memories.get(&fleet);
     let (backoff, after) = memory.backoff.next(error.class(), rand::random());
     memory.backoff = backoff;

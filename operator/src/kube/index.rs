@@ -2,7 +2,7 @@
 //!
 //! A watch's objects are pruned to a view before they are stored: a whole Pod costs twenty times as much.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
@@ -33,7 +33,8 @@ pub trait View: Sized + Send + Sync + 'static {
     fn name(&self) -> &str;
 }
 
-type Groups<V> = HashMap<Group, BTreeMap<String, Arc<V>>>;
+/// Each group by name. A list, as most have a member or two.
+type Groups<V> = HashMap<Group, Vec<Arc<V>>>;
 
 /// An index of views, fed by a watch.
 pub struct Index<V> {
@@ -79,12 +80,12 @@ impl<V: View> Index<V> {
     pub fn group(&self, namespace: &str, label: &str) -> Vec<Arc<V>> {
         let groups = self.groups.read();
         let group = groups.get(&key::<V>(namespace, label));
-        group.into_iter().flat_map(BTreeMap::values).cloned().collect()
+        group.cloned().unwrap_or_default()
     }
 
     /// Every view.
     pub fn all(&self) -> Vec<Arc<V>> {
-        self.groups.read().values().flat_map(BTreeMap::values).cloned().collect()
+        self.groups.read().values().flatten().cloned().collect()
     }
 
     /// Waits for the first finished list.
@@ -98,9 +99,18 @@ fn key<V: View>(namespace: &str, label: &str) -> Group {
     (border::within(V::BORDER, namespace).to_owned(), label.to_owned())
 }
 
+/// Where a name stands in a group, or would.
+fn place<V: View>(members: &[Arc<V>], name: &str) -> Result<usize, usize> {
+    members.binary_search_by(|member| member.name().cmp(name))
+}
+
 fn insert<V: View>(groups: &mut Groups<V>, view: V) -> Group {
     let group = view.group();
-    groups.entry(key::<V>(&group.0, &group.1)).or_default().insert(view.name().to_owned(), Arc::new(view));
+    let members = groups.entry(key::<V>(&group.0, &group.1)).or_default();
+    match place(members, view.name()) {
+        Ok(at) => members[at] = Arc::new(view),
+        Err(at) => members.insert(at, Arc::new(view)),
+    }
     group
 }
 
@@ -108,7 +118,9 @@ fn remove<V: View>(groups: &mut Groups<V>, view: &V) -> Group {
     let group = view.group();
     let key = key::<V>(&group.0, &group.1);
     if let Some(members) = groups.get_mut(&key) {
-        members.remove(view.name());
+        if let Ok(at) = place(members, view.name()) {
+            members.remove(at);
+        }
         if members.is_empty() {
             groups.remove(&key);
         }

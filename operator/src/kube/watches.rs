@@ -196,14 +196,18 @@ pub struct Scope {
     pub touched: futures::stream::BoxStream<'static, FleetRef>,
 }
 
-/// Starts the watches of a scope. `deleted` is told of every WorkerDeployment that is gone.
-pub fn start(client: &Client, namespace: Option<&str>, deleted: impl Fn(&str) + Send + Sync + 'static) -> Scope {
+/// Starts the watches of a scope. `told` is told what happened to WorkerDeployments, once the cache shows it.
+pub fn start(
+    client: &Client,
+    namespace: Option<&str>,
+    told: impl Fn(&Event<Guarded<WorkerDeployment>>) + Send + Sync + 'static,
+) -> Scope {
     let (fleets, fleet_writer) = kube::runtime::reflector::store();
     let (connections, connection_writer) = kube::runtime::reflector::store();
     let (shared, shared_writer) = kube::runtime::reflector::store();
     let caches = Arc::new(Caches::new(fleets, (connections, shared), namespace.is_none()));
     let labelled = config().labels(names::DEPLOYMENT_NAME_LABEL);
-    let changed = fleets_stream(api(client, namespace), fleet_writer, caches.clone(), deleted);
+    let changed = fleets_stream(api(client, namespace), fleet_writer, caches.clone(), told);
     let connections = connections_stream(api(client, namespace), connection_writer, caches.clone());
     let shared = cluster_connections_stream(Api::all(client.clone()), shared_writer, caches.clone());
     let deployments = watcher(api::<Deployment>(client, namespace), labelled.clone());
@@ -235,18 +239,15 @@ fn fleets_stream(
     api: Api<Guarded<WorkerDeployment>>,
     writer: Writer<Guarded<WorkerDeployment>>,
     caches: Arc<Caches>,
-    deleted: impl Fn(&str) + Send + Sync + 'static,
+    told: impl Fn(&Event<Guarded<WorkerDeployment>>) + Send + Sync + 'static,
 ) -> impl Stream<Item = Result<Guarded<WorkerDeployment>, watcher::Error>> + Send {
     watcher(api, config())
         .default_backoff()
         .modify(|fleet| adopt::keep_peers(fleet.managed_fields_mut()))
-        .inspect(move |event| match event {
-            Ok(Event::Delete(fleet)) => deleted(fleet.uid().as_deref().unwrap_or_default()),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, kind = "WorkerDeployment", "watch interrupted"),
-        })
+        .inspect(log_errors("WorkerDeployment"))
         .reflect(writer)
         .inspect(move |event| {
+            event.iter().for_each(&told);
             open_when_filled(event, &caches.fleets_filled);
             caches.uses_changed.send_replace(());
         })

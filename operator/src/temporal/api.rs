@@ -99,8 +99,8 @@ pub struct DeploymentReading {
     pub current_build_id: Option<String>,
     /// The version that gets a share of the traffic.
     pub ramp: Option<Ramp>,
-    /// Every version by Build ID, in a word.
-    pub summaries: BTreeMap<String, VersionSummary>,
+    /// Every version in a word, sorted by Build ID. One is kept for each fleet, and most have a version or two.
+    pub summaries: Box<[(String, VersionSummary)]>,
     /// Token that a change of the routing must carry.
     pub conflict_token: Vec<u8>,
     /// Identity that alone may change the routing; empty when anybody may.
@@ -162,10 +162,11 @@ pub async fn deployment(
         return Err(CallError::local(FailureClass::Other, "DescribeWorkerDeployment answered without a deployment"));
     };
     let routing = info.routing_config.unwrap_or_default();
+    let summaries: BTreeMap<_, _> = info.version_summaries.iter().filter_map(summary).collect();
     Ok(Some(DeploymentReading {
         current_build_id: current_build_id(&routing),
         ramp: ramp(&routing),
-        summaries: info.version_summaries.iter().filter_map(summary).collect(),
+        summaries: summaries.into_iter().collect(),
         conflict_token: answer.conflict_token,
         manager_identity: info.manager_identity,
         last_modifier_identity: info.last_modifier_identity,

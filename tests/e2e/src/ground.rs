@@ -141,7 +141,8 @@ impl Ground {
     /// # Errors
     /// There is none yet.
     pub async fn scaling(&self, fleet: &str) -> Result<ScalingStatus> {
-        self.status(fleet).await?.scaling.with_context(|| format!("fleet {fleet} has no status.scaling yet"))
+        let scaling = self.status(fleet).await?.scaling.map(|scaling| *scaling);
+        scaling.with_context(|| format!("fleet {fleet} has no status.scaling yet"))
     }
 
     /// A condition of a fleet, of the generation that is stored now.

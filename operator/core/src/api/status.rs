@@ -50,7 +50,7 @@ pub struct WorkerDeploymentStatus {
     pub observed_generation: Option<i64>,
     /// The autoscaler's last decision and what it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scaling: Option<ScalingStatus>,
+    pub scaling: Option<Box<ScalingStatus>>,
 }
 
 impl WorkerDeploymentStatus {

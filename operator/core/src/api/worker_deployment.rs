@@ -115,14 +115,14 @@ pub struct WorkerDeploymentSpec {
     pub worker_options: WorkerOptions,
     /// The built-in autoscaler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scaling: Option<ScalingSpec>,
+    pub scaling: Option<Box<ScalingSpec>>,
     /// The shared worker runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub runtime: Option<RuntimeSpec>,
+    pub runtime: Option<Box<RuntimeSpec>>,
     /// A sidecar that gives a Worker of any SDK what that lacks: credentials that change, encryption, metrics, and a drain that
     /// loses no task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sidecar: Option<SidecarSpec>,
+    pub sidecar: Option<Box<SidecarSpec>>,
     /// What becomes of routing and versions on the Temporal server when the object is deleted.
     #[serde(default, skip_serializing_if = "DeletionPolicy::is_default")]
     pub deletion_policy: DeletionPolicy,

@@ -79,7 +79,7 @@ impl Preview {
             current_version: status.current_version,
             deprecated_versions: status.deprecated_versions,
             waiting: plan.map(waiting).unwrap_or_default(),
-            scaling: status.scaling,
+            scaling: status.scaling.map(|scaling| *scaling),
             conditions: status.conditions,
             notes: Vec::new(),
         }

@@ -154,7 +154,7 @@ pub(super) fn fill(status: &mut WorkerDeploymentStatus, input: &StatusInput<'_>,
     let ready = pods.filter(|pod| pod.ready && !pod.terminating).count();
     let scaled_to = input.scaled_to.get(&child.name).copied();
     let report = &decision.report;
-    status.scaling = Some(ScalingStatus {
+    status.scaling = Some(Box::new(ScalingStatus {
         desired: Some(int(decision.desired)),
         current: Some(int(scaled_to.unwrap_or(child.spec_replicas))),
         ready: i32::try_from(ready).ok(),
@@ -171,7 +171,7 @@ pub(super) fn fill(status: &mut WorkerDeploymentStatus, input: &StatusInput<'_>,
             moment(at, previous.and_then(|scaling| scaling.next_down_at.clone()))
         }),
         last_scale_time: if scaled_to.is_some() { Some(Time(input.now)) } else { last },
-    });
+    }));
 }
 
 /// The moment in whole seconds; the previous one if that is the same but for how it was measured.
@@ -252,7 +252,7 @@ pub(super) fn without_ages(status: &WorkerDeploymentStatus) -> WorkerDeploymentS
 pub(super) fn without_gauges(status: &WorkerDeploymentStatus) -> WorkerDeploymentStatus {
     let mut status = status.clone();
     if let Some(scaling) = &mut status.scaling {
-        *scaling = ScalingStatus {
+        **scaling = ScalingStatus {
             desired: scaling.desired,
             dry_run: scaling.dry_run,
             last_scale_time: scaling.last_scale_time.clone(),

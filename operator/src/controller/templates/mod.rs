@@ -85,7 +85,7 @@ pub(super) async fn run(ctx: Arc<Context>, namespace: Option<&str>, stop: Cancel
 impl Reconcile<'_> {
     /// Shows the templates of this fleet what was seen of it.
     pub(super) fn show_templates(&self, kube: &KubeState, planned: Option<(&Fleet, &TemporalState, &Plan)>) {
-        let seen = picture(&PictureInput { object: self.wd, kube, planned });
+        let seen = || picture(&PictureInput { object: self.wd, kube, planned });
         self.ctx.templates.show(self.id, self.key.namespace, seen);
     }
 }

@@ -209,7 +209,7 @@ fn deployment(fleet: &Fleet, pace: &Pace, now: Instant) -> Observation<Option<De
         current_build_id: reading.current_build_id.clone(),
         ramp: reading.ramp.clone().map(|ramp| Ramp { unchanged_for: since, ..ramp }),
         versions: versions(fleet, pace, now),
-        summaries: reading.summaries.clone(),
+        summaries: reading.summaries.iter().cloned().collect(),
         conflict_token: reading.conflict_token.clone(),
         manager_identity: reading.manager_identity.clone(),
         last_modifier_identity: reading.last_modifier_identity.clone(),
