@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, ensure};
+use futures::FutureExt as _;
 use futures::future::{join_all, try_join_all};
 use operator_core::contract::RuntimeConfig;
 use temporalio_common::worker::VersioningBehavior;
@@ -55,6 +56,11 @@ impl Worker {
     /// The environment or a file can't be used, the Task Queues are not those of the configuration, a port is taken,
     /// or the server refuses the Worker; the message names what it is about, and what to do.
     pub async fn run(self) -> anyhow::Result<Ended> {
+        // Boxed, so that what a Worker does is compiled with this library, and not with each program once more.
+        self.host().boxed_local().await
+    }
+
+    async fn host(self) -> anyhow::Result<Ended> {
         let options = Options::from_environment()?;
         let process = Process::start(&options).await?;
         self.check(&process.told.borrow())?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use futures::FutureExt as _;
 use futures::future::join_all;
 use operator_core::contract::{RuntimeConfig, RuntimeLimits};
 use tokio::sync::watch;
@@ -48,6 +49,11 @@ fn configuration(told: &Told) -> anyhow::Result<&RuntimeConfig> {
 /// # Errors
 /// The configuration can't run, or a port can't be bound.
 pub async fn run(options: &Options) -> anyhow::Result<Ended> {
+    // Boxed, so that it is compiled with what it shares with the library's Workers.
+    host(options).boxed_local().await
+}
+
+async fn host(options: &Options) -> anyhow::Result<Ended> {
     let process = Process::start(options).await?;
     let token = options.token_file.as_deref().map(token::create).transpose()?;
     let told = process.told.borrow().clone();
