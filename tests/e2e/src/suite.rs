@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 /// Scenarios that run at a time. Two cores serve them all; more would only make each of them slower.
-const SIDE_BY_SIDE: usize = 5;
+const SIDE_BY_SIDE: usize = 7;
 
 /// What scenarios share.
 pub trait Environment: Sized + 'static {
