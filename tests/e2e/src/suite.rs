@@ -19,9 +19,6 @@ use futures::{FutureExt as _, StreamExt as _};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-/// Scenarios that run at a time. Two cores serve them all; more would only make each of them slower.
-const SIDE_BY_SIDE: usize = 7;
-
 /// What scenarios share.
 pub trait Environment: Sized + 'static {
     /// Starts it.
@@ -66,9 +63,9 @@ macro_rules! scenario {
     };
 }
 
-/// Runs the scenarios that the command line names; all when it names none.
+/// Runs the scenarios that the command line names, all when it names none, and so many of them at a time.
 #[must_use]
-pub fn main<E: Environment>(scenarios: Vec<Scenario<E>>) -> ExitCode {
+pub fn main<E: Environment>(scenarios: Vec<Scenario<E>>, side_by_side: u32) -> ExitCode {
     let command = Command::parse(std::env::args().skip(1));
     let chosen: Vec<_> = scenarios.into_iter().filter(|scenario| command.names(scenario.name)).collect();
     if command.list {
@@ -81,7 +78,10 @@ pub fn main<E: Environment>(scenarios: Vec<Scenario<E>>) -> ExitCode {
         return tell.end(0, 0, Duration::ZERO);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.context("start the async runtime").and_then(|runtime| runtime.block_on(run(chosen, &tell))) {
+    match runtime
+        .context("start the async runtime")
+        .and_then(|runtime| runtime.block_on(run(chosen, side_by_side, &tell)))
+    {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{error:#}");
@@ -90,12 +90,13 @@ pub fn main<E: Environment>(scenarios: Vec<Scenario<E>>) -> ExitCode {
     }
 }
 
-async fn run<E: Environment>(scenarios: Vec<Scenario<E>>, tell: &Tell) -> Result<ExitCode> {
+async fn run<E: Environment>(scenarios: Vec<Scenario<E>>, side_by_side: u32, tell: &Tell) -> Result<ExitCode> {
     let begun = Instant::now();
     let environment = Arc::new(E::start().await.context("start the environment of the scenarios")?);
-    let room = Semaphore::new(SIDE_BY_SIDE);
+    let room = Semaphore::new(side_by_side as usize);
+    let share = |scenario: &Scenario<E>| if scenario.alone { side_by_side } else { 1 };
     let mut running: FuturesUnordered<_> =
-        scenarios.iter().map(|scenario| one(scenario, &environment, &room, tell)).collect();
+        scenarios.iter().map(|scenario| one(scenario, &environment, (&room, share(scenario)), tell)).collect();
     let (mut passed, mut failed) = (0, 0);
     while let Some(ok) = running.next().await {
         if ok { passed += 1 } else { failed += 1 }
@@ -106,10 +107,14 @@ async fn run<E: Environment>(scenarios: Vec<Scenario<E>>, tell: &Tell) -> Result
     Ok(tell.end(passed, failed, begun.elapsed()))
 }
 
-async fn one<E: Environment>(scenario: &Scenario<E>, environment: &Arc<E>, room: &Semaphore, tell: &Tell) -> bool {
-    let share = if scenario.alone { SIDE_BY_SIDE } else { 1 };
+async fn one<E: Environment>(
+    scenario: &Scenario<E>,
+    environment: &Arc<E>,
+    (room, share): (&Semaphore, u32),
+    tell: &Tell,
+) -> bool {
     // The semaphore is never closed.
-    let _place = room.acquire_many(u32::try_from(share).unwrap_or(1)).await;
+    let _place = room.acquire_many(share).await;
     tell.started(scenario.name);
     let begun = Instant::now();
     let work = AssertUnwindSafe((scenario.run)(environment.clone())).catch_unwind();

@@ -14,9 +14,13 @@ use operator::{
     templates, tenants,
 };
 
+/// Scenarios at a time: there are no pods, and what they wait for is mostly time.
+const SIDE_BY_SIDE: u32 = 10;
+
 fn main() -> ExitCode {
-    // What takes long begins first.
-    suite::main([of_rights(), of_the_way_here(), of_a_fleet()].into_iter().flatten().collect())
+    // What takes long begins first; those of the rights take pauses of a minute.
+    let scenarios = [of_rights(), of_the_way_here(), of_a_fleet()].into_iter().flatten().collect();
+    suite::main(scenarios, SIDE_BY_SIDE)
 }
 
 /// What the operator's account may do, and does.
@@ -56,6 +60,11 @@ fn of_the_way_here() -> Vec<Scenario<HostBed>> {
 /// What the operator does with a fleet.
 fn of_a_fleet() -> Vec<Scenario<HostBed>> {
     vec![
+        scenario!(connections::a_corrected_secret_is_found_within_a_minute),
+        scenario!(shared::a_namespace_that_is_not_allowed_keeps_its_pods_and_reads_no_secret),
+        scenario!(push::a_call_of_the_server_raises_a_fleet_from_zero_through_either_replica),
+        scenario!(gates::a_gate_waits_for_its_argument_fails_and_is_run_again_once_whatever_ends_in_between),
+        scenario!(leader::one_of_two_writes_and_a_paused_leader_never_again),
         scenario!(
             kills::long_a_kill_before_and_after_each_write_changes_nothing_of_where_a_rollout_ends,
             minutes 30
@@ -64,17 +73,13 @@ fn of_a_fleet() -> Vec<Scenario<HostBed>> {
         scenario!(scaling::a_dry_run_is_explained_and_changes_no_replicas),
         scenario!(plan::it_says_what_the_operator_then_does_and_writes_nothing),
         scenario!(plan::what_can_not_be_planned_is_named_with_its_remedy),
-        scenario!(leader::one_of_two_writes_and_a_paused_leader_never_again),
-        scenario!(push::a_call_of_the_server_raises_a_fleet_from_zero_through_either_replica),
         scenario!(connections::a_missing_connection_is_named_and_found_when_it_appears),
         scenario!(connections::a_secret_that_can_not_be_used_is_named_with_its_remedy),
-        scenario!(connections::a_corrected_secret_is_found_within_a_minute),
         scenario!(cordon::a_pod_too_many_is_cordoned_then_removed_and_taken_back_on_demand),
         scenario!(cordon::the_key_is_one_secret_of_the_operators_own_namespace),
         scenario!(server::a_server_that_does_not_answer_changes_nothing),
         scenario!(server::an_unknown_temporal_namespace_is_named),
         scenario!(server::a_refused_permission_is_said),
-        scenario!(gates::a_gate_waits_for_its_argument_fails_and_is_run_again_once_whatever_ends_in_between),
         scenario!(manifests::a_template_without_containers_is_refused),
         scenario!(manifests::a_name_with_a_dot_is_refused),
         scenario!(manifests::a_stored_object_that_can_not_be_read_stops_nobody_else),
@@ -92,7 +97,6 @@ fn of_a_fleet() -> Vec<Scenario<HostBed>> {
         scenario!(holding::fleets_that_are_deleted_together_after_their_connection_leave_nothing),
         scenario!(shared::each_namespace_shows_a_certificate_of_its_own),
         scenario!(shared::a_missing_one_is_named_and_a_change_reaches_every_namespace),
-        scenario!(shared::a_namespace_that_is_not_allowed_keeps_its_pods_and_reads_no_secret),
         scenario!(shared::one_that_a_fleet_of_any_namespace_uses_stays),
         scenario!(deletion::a_deleted_fleet_has_no_pods_before_it_goes),
         scenario!(deletion::a_deletion_says_what_it_waits_for_and_an_orphan_goes_at_once),

@@ -20,7 +20,9 @@ pub enum Takes {
     Cores,
     /// Little: they have a Temporal server of their own, and wait for its start and for time limits.
     Time,
-    /// All of it: they start clusters or control planes, or measure.
+    /// A part of it: they have control planes without pods, or a cluster of their own for one story, and wait for much of their time.
+    Part,
+    /// All of it: they start many pods or clusters, or measure.
     Machine,
 }
 
@@ -30,7 +32,7 @@ impl Takes {
         match self {
             Self::Cores => None,
             Self::Time => Some(WAITING),
-            Self::Machine => Some(1),
+            Self::Part | Self::Machine => Some(1),
         }
     }
 }
@@ -63,8 +65,13 @@ impl Target {
         if !self.needs_machine() || self.package == SIMULATOR {
             return Takes::Cores;
         }
-        let waits = ["runtime_", "temporal_"].iter().any(|prefix| self.name.starts_with(prefix));
-        if waits && self.name != MEASURES { Takes::Time } else { Takes::Machine }
+        let is_one_of = |prefixes: [&str; 2]| prefixes.iter().any(|prefix| self.name.starts_with(prefix));
+        match () {
+            () if self.name == MEASURES => Takes::Machine,
+            () if is_one_of(["runtime_", "temporal_"]) => Takes::Time,
+            () if self.package == "harness" || is_one_of(["api_", "e2e_takeover"]) => Takes::Part,
+            () => Takes::Machine,
+        }
     }
 
     /// What the names of its tests begin with, such as `operator-core::scaling`.
@@ -178,13 +185,15 @@ mod tests {
     }
 
     #[test]
-    fn clusters_take_the_machine_and_tests_with_a_server_of_their_own_little_of_it() {
+    fn clusters_take_the_machine_api_servers_a_part_and_tests_with_a_server_of_their_own_little_of_it() {
         let takes = |package: &str, name: &str, directory: &str| {
             let (package, name, directory) = (package.into(), name.into(), directory.into());
             Target { package, name, directory, integration: true, ..Target::default() }.takes()
         };
-        assert_eq!(takes("harness", "cluster", "/r/tests/harness"), Takes::Machine);
-        assert_eq!(takes("e2e", "api_kinds", "/r/tests/e2e"), Takes::Machine);
+        assert_eq!(takes("harness", "cluster", "/r/tests/harness"), Takes::Part);
+        assert_eq!(takes("e2e", "e2e_cluster", "/r/tests/e2e"), Takes::Machine);
+        assert_eq!(takes("e2e", "api_kinds", "/r/tests/e2e"), Takes::Part);
+        assert_eq!(takes("e2e", "e2e_takeover", "/r/tests/e2e"), Takes::Part);
         assert_eq!(takes("e2e", "runtime_tls", "/r/tests/e2e"), Takes::Time);
         assert_eq!(takes("e2e", "temporal_poller", "/r/tests/e2e"), Takes::Time);
         assert_eq!(takes("e2e", "temporal_signals", "/r/tests/e2e"), Takes::Machine);

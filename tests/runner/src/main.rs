@@ -61,8 +61,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Runs all tests: those that wait beside those that compute, and then those that take the machine. Long ones measure,
-    /// and run one binary after another.
+    /// Runs all tests: those that wait beside those that compute, then those that take a part of the machine, two binaries at a
+    /// time, and then those that take all of it. Long ones measure, and run one binary after another.
     fn all(self, selections: Vec<Selection>) -> Result<()> {
         if self.cli.long {
             return self.each(&selections);
@@ -76,7 +76,19 @@ impl Run<'_> {
             self.each(of(Takes::Time))?;
             computing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
+        self.two_at_a_time(of(Takes::Part))?;
         self.each(of(Takes::Machine))
+    }
+
+    fn two_at_a_time<'s>(self, selections: impl Iterator<Item = &'s Selection> + Send) -> Result<()> {
+        let waiting = Mutex::new(selections);
+        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let lane = || std::iter::from_fn(next).try_for_each(|selection| self.each([selection]));
+        std::thread::scope(|scope| {
+            let other = scope.spawn(lane);
+            lane()?;
+            other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// Runs one binary after another.
