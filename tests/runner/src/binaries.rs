@@ -62,15 +62,15 @@ impl Target {
 
     /// What its tests take of the machine.
     pub fn takes(&self) -> Takes {
-        if !self.needs_machine() || self.package == SIMULATOR {
-            return Takes::Cores;
-        }
         let is_one_of = |prefixes: [&str; 2]| prefixes.iter().any(|prefix| self.name.starts_with(prefix));
-        match () {
-            () if self.name == MEASURES => Takes::Machine,
-            () if is_one_of(["runtime_", "temporal_"]) => Takes::Time,
-            () if self.package == "harness" || is_one_of(["api_", "e2e_takeover"]) => Takes::Part,
-            () => Takes::Machine,
+        if !self.needs_machine() || self.package == SIMULATOR {
+            Takes::Cores
+        } else if is_one_of(["runtime_", "temporal_"]) && self.name != MEASURES {
+            Takes::Time
+        } else if self.package == "harness" || is_one_of(["api_", "e2e_takeover"]) {
+            Takes::Part
+        } else {
+            Takes::Machine
         }
     }
 
