@@ -112,9 +112,12 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
         memory.backoff = Default::default();
     }
     ctx.shared.memories.put(&id, memory);
-    // It may show what was written by now, and does not tell again.
-    if let Some(Ok(wd)) = in_cache(object, ctx).as_deref().map(|cached| &cached.0) {
-        ctx.shared.memories.shown(&id, wd.status.as_ref());
+    match in_cache(object, ctx).as_deref().map(|cached| &cached.0) {
+        // It may show what was written by now, and does not tell again.
+        Some(Ok(wd)) => ctx.shared.memories.shown(&id, wd.status.as_ref()),
+        Some(Err(_)) => {}
+        // The watch told that it is gone while this ran, and does not tell again either.
+        None => forget(&ctx.shared, &id),
     }
     result
 }

@@ -1,7 +1,7 @@
 //! What the operator remembers of a fleet from one reconcile to the next. All of it may be lost: a fleet without a
 //! memory is not scaled down until its windows have passed again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use operator_core::api::WorkerDeploymentStatus;
@@ -187,13 +187,25 @@ impl Memories {
         self.0.lock().insert(fleet.clone(), Box::new(memory));
     }
 
+    /// Changes what is remembered of a fleet; nothing is made for one that is gone.
+    pub fn change<T>(&self, fleet: &FleetId, change: impl FnOnce(&mut Memory) -> T) -> Option<T> {
+        self.0.lock().get_mut(fleet).map(|memory| change(memory))
+    }
+
     /// Takes note of the status that the cache shows of a fleet: nothing has to make up for it any more.
     pub fn shown(&self, fleet: &FleetId, status: Option<&WorkerDeploymentStatus>) {
-        if let Some(memory) = self.0.lock().get_mut(fleet)
-            && memory.written.as_deref() == status
-        {
-            memory.written = None;
-        }
+        self.change(fleet, |memory| {
+            if memory.written.as_deref() == status {
+                memory.written = None;
+            }
+        });
+    }
+
+    /// Fleets of a Kubernetes namespace, or of all, that are remembered and not among these.
+    pub fn missing_in(&self, here: &HashSet<FleetId>, namespace: Option<&str>) -> Vec<FleetId> {
+        let memories = self.0.lock();
+        let of_scope = memories.iter().filter(|(_, memory)| namespace.is_none_or(|own| own == memory.key.0));
+        of_scope.map(|(fleet, _)| fleet).filter(|fleet| !here.contains(*fleet)).cloned().collect()
     }
 
     /// Forgets a fleet.
@@ -223,6 +235,33 @@ mod tests {
         assert_eq!((&memory.scaling, &memory.others), (&state("b"), &BTreeMap::from([("a".into(), state("a"))])));
         memory.follow("b", &[child("b")]);
         assert!(memory.others.is_empty(), "its child is gone");
+    }
+
+    #[test]
+    fn fleets_that_are_remembered_and_not_listed_are_those_of_the_scope() {
+        let memories = Memories::default();
+        for (id, namespace) in [("a", "one"), ("b", "one"), ("c", "two")] {
+            memories.put(&id.into(), Memory { key: (namespace.into(), id.into()), ..Memory::default() });
+        }
+        let missing = |here: &[&str], namespace| {
+            let here = here.iter().map(|id| FleetId::from(*id)).collect();
+            let missing: BTreeSet<_> = memories.missing_in(&here, namespace).into_iter().collect();
+            missing
+        };
+        let ids = |ids: &[&str]| ids.iter().map(|id| FleetId::from(*id)).collect::<BTreeSet<_>>();
+        assert_eq!(missing(&["a"], Some("one")), ids(&["b"]));
+        assert_eq!(missing(&["a"], None), ids(&["b", "c"]));
+        assert_eq!(missing(&["a", "b"], Some("one")), ids(&[]));
+    }
+
+    #[test]
+    fn what_is_gone_is_not_remembered_again_by_a_change() {
+        let (memories, fleet) = (Memories::default(), FleetId::from("u"));
+        assert!(memories.change(&fleet, |_| ()).is_none());
+        assert!(memories.all().is_empty());
+        memories.put(&fleet, Memory::default());
+        assert!(memories.change(&fleet, |memory| memory.settled = Some("b".into())).is_some());
+        assert_eq!(memories.get(&fleet).settled.as_deref(), Some("b"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Runs the controller of each scope until the process ends.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::stream::select;
@@ -10,7 +11,9 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
 use kube::{Client, ResourceExt};
 use operator_core::api::WorkerDeployment;
+use operator_core::backoff::Backoff;
 use operator_core::old_kinds::OldKind;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +66,8 @@ async fn route(changes: Arc<Changes>, shared: Arc<Shared>, scopes: Vec<(Option<S
 
 async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
     let board = Arc::new(Board::default());
-    let scope = watches::start(&start.client, namespace.as_deref(), follow(start.shared.clone(), board.clone()));
+    let told = follow(start.shared.clone(), board.clone(), namespace.clone());
+    let scope = watches::start(&start.client, namespace.as_deref(), told);
     let caches = scope.caches.clone();
     start.shared.directory.add(caches.fleets.clone());
     let ctx = Arc::new(Context {
@@ -120,20 +124,52 @@ async fn scope(start: Start, namespace: Option<String>, changes: Arc<Changes>) {
 fn follow(
     shared: Arc<Shared>,
     board: Arc<Board>,
+    namespace: Option<String>,
 ) -> impl Fn(&Event<Guarded<WorkerDeployment>>) + Send + Sync + 'static {
-    let id = |object: &Guarded<WorkerDeployment>| FleetId::from(object.uid().unwrap_or_default());
-    move |event| match event {
-        Event::Delete(object) => {
-            board.forget(&id(object));
-            fleet::forget(&shared, &id(object));
+    let listing = Listing::default();
+    move |event| {
+        match event {
+            Event::Delete(object) => forget(&shared, &board, &id_of(object)),
+            Event::Apply(object) => {
+                let status = object.0.as_ref().ok().and_then(|fleet| fleet.status.as_ref());
+                shared.memories.shown(&id_of(object), status);
+            }
+            // A list may be older than what was written; it is in no cache before its end.
+            Event::Init | Event::InitApply(_) | Event::InitDone => {}
         }
-        Event::Apply(object) => {
-            let status = object.0.as_ref().ok().and_then(|fleet| fleet.status.as_ref());
-            shared.memories.shown(&id(object), status);
+        // Nobody tells of what went while nothing was watched.
+        if let Some(here) = listing.take(event) {
+            let gone = shared.memories.missing_in(&here, namespace.as_deref());
+            gone.iter().for_each(|fleet| forget(&shared, &board, fleet));
         }
-        // A list may be older than what was written; it is in no cache before its end.
-        Event::Init | Event::InitApply(_) | Event::InitDone => {}
     }
+}
+
+fn id_of(object: &Guarded<WorkerDeployment>) -> FleetId {
+    FleetId::from(object.uid().unwrap_or_default())
+}
+
+/// What was read so far of a list of fleets.
+#[derive(Default)]
+struct Listing(Mutex<HashSet<FleetId>>);
+
+impl Listing {
+    /// All of the list, at its end.
+    fn take(&self, event: &Event<Guarded<WorkerDeployment>>) -> Option<HashSet<FleetId>> {
+        let mut listed = self.0.lock();
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(object) => _ = listed.insert(id_of(object)),
+            Event::InitDone => return Some(std::mem::take(&mut *listed)),
+            Event::Apply(_) | Event::Delete(_) => {}
+        }
+        None
+    }
+}
+
+fn forget(shared: &Shared, board: &Board, fleet: &FleetId) {
+    board.forget(fleet);
+    fleet::forget(shared, fleet);
 }
 
 /// References to fleets that wait to be looked at.
@@ -146,10 +182,36 @@ fn references(changes: Arc<Changes>, shared: Arc<Shared>) -> impl Stream<Item = 
 
 /// Each fleet has a backoff of its own.
 fn on_error(object: Arc<Guarded<WorkerDeployment>>, error: &Error, ctx: Arc<Context>) -> Action {
-    let fleet = FleetId::from(object.uid().unwrap_or_default());
-    let mut memory = ctx.shared.memories.get(&fleet);
-    let (backoff, after) = memory.backoff.next(error.class(), rand::random());
-    memory.backoff = backoff;
-    ctx.shared.memories.put(&fleet, memory);
-    Action::requeue(after)
+    let fleet = id_of(&object);
+    let fails = |backoff: &mut Backoff| {
+        let (next, after) = backoff.next(error.class(), rand::random());
+        *backoff = next;
+        after
+    };
+    let after = ctx.shared.memories.change(&fleet, |memory| fails(&mut memory.backoff));
+    Action::requeue(after.unwrap_or_else(|| fails(&mut Backoff::default())))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// One whose manifest can't be read is there too.
+    fn fleet(uid: &str) -> Guarded<WorkerDeployment> {
+        serde_json::from_value(json!({"metadata": {"uid": uid}})).unwrap()
+    }
+
+    #[test]
+    fn a_list_that_was_broken_off_does_not_count() {
+        let listing = Listing::default();
+        for event in [Event::Init, Event::InitApply(fleet("a")), Event::Init, Event::InitApply(fleet("b"))] {
+            assert_eq!(listing.take(&event), None);
+        }
+        assert_eq!(listing.take(&Event::Apply(fleet("c"))), None);
+        assert_eq!(listing.take(&Event::InitDone), Some(HashSet::from(["b".into()])));
+        assert_eq!(listing.take(&Event::Init), None);
+        assert_eq!(listing.take(&Event::InitDone), Some(HashSet::new()), "nothing stays of the list before");
+    }
 }
