@@ -318,11 +318,14 @@ fn labelled(fleet: &str) -> ListParams {
     ListParams::default().labels(&format!("{}={label}", names::DEPLOYMENT_NAME_LABEL))
 }
 
+/// Program of the handler of `Work` on the [runtime](crate::bed::HANDLERS_IMAGE): sleeps for the seconds of its argument.
+pub const SLEEP: [&str; 3] =
+    ["bash", "-c", r#"read -r task || [ -n "$task" ]; n=${task//[^0-9.]/}; sleep "$n"; echo "$n""#];
+
 /// A fleet on the shared runtime whose handler sleeps for as many seconds as the task's argument says, and prints that
 /// number. The Task Queue is given; a pod runs `slots` tasks at a time.
 #[must_use]
 pub fn runtime_fleet(name: &str, task_queue: &str, slots: u32) -> Value {
-    const SLEEP: &str = r#"read -r task || [ -n "$task" ]; n=${task//[^0-9.]/}; sleep "$n"; echo "$n""#;
     json!({
         "apiVersion": "temporal.io/v1alpha1",
         "kind": "WorkerDeployment",
@@ -335,7 +338,7 @@ pub fn runtime_fleet(name: &str, task_queue: &str, slots: u32) -> Value {
             "runtime": {
                 "image": crate::bed::HANDLERS_IMAGE,
                 "taskQueues": [{"name": task_queue, "maxConcurrentActivities": slots}],
-                "handlers": [{"name": "sleep", "exec": {"command": ["bash", "-c", SLEEP]}}],
+                "handlers": [{"name": "sleep", "exec": {"command": SLEEP}}],
                 "activities": [{"type": "Work", "handler": "sleep"}],
             },
             "scaling": {"maxReplicas": 5, "idleWindow": "10s"},

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::bed::GO_WORKER_IMAGE;
-use e2e::ground::{TEMPORAL_NAMESPACE, is_ready, replicas_of};
+use e2e::bed::HANDLERS_IMAGE;
+use e2e::ground::{SLEEP, TEMPORAL_NAMESPACE, is_ready, replicas_of};
 use e2e::stream::Stream;
 use e2e::tasks::Order;
 use e2e::{ClusterBed, Ground, eventually};
@@ -23,32 +23,59 @@ const OLD: &str = "plain";
 const FLEET: &str = "plain-fleet";
 const QUEUE: &str = "cutover";
 const PODS: usize = 2;
-/// Milliseconds that a task takes.
-const TASK: u64 = 800;
+/// Seconds that a task takes: more than the time between two bursts, so that some run at each moment.
+const TASK: f64 = 1.5;
+/// Time that stopping Workers have. With the five seconds that the runtime adds it is below Kubernetes' thirty, and just long
+/// enough to let polls end by themselves.
+const DRAIN_MS: u64 = 24_000;
 
-/// Workers that know nothing of the operator.
+/// What the Workers do: their own files, which no operator wrote.
+fn files() -> Value {
+    let config = json!({
+        "version": 1,
+        "taskQueues": [QUEUE],
+        "handlers": [{"name": "sleep", "exec": {"command": SLEEP}}],
+        "activities": [{"type": "Work", "handler": "sleep"}],
+    });
+    let limits = json!({"maxConcurrentActivities": {QUEUE: 4}, "drainTimeoutMs": DRAIN_MS});
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": OLD},
+        "data": {"config.json": config.to_string(), "limits.json": limits.to_string()}})
+}
+
+/// Workers that know nothing of the operator. They lose no task as they stop, unlike those of most SDKs.
 fn deployment(address: &str) -> Value {
-    let variables = [
-        ("TASK_QUEUE", QUEUE),
-        ("SLOTS", "4"),
-        ("TEMPORAL_ADDRESS", address),
-        ("TEMPORAL_NAMESPACE", TEMPORAL_NAMESPACE),
-    ];
-    let environment = variables.map(|(name, value)| json!({"name": name, "value": value}));
-    let container = json!({"name": "worker", "image": GO_WORKER_IMAGE, "env": environment,
-        "ports": [{"name": "metrics", "containerPort": 9090}]});
+    let environment = json!([
+        {"name": "TEMPORAL_ADDRESS", "value": address},
+        {"name": "TEMPORAL_NAMESPACE", "value": TEMPORAL_NAMESPACE},
+    ]);
+    let container = json!({"name": "worker", "image": HANDLERS_IMAGE, "env": environment,
+        "args": ["run", "--config=/files/config.json", "--limits=/files/limits.json"],
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8081}, "periodSeconds": 1},
+        "ports": [{"name": "metrics", "containerPort": 8080}],
+        "volumeMounts": [{"name": "files", "mountPath": "/files"}]});
+    let pod = json!({"containers": [container], "volumes": [{"name": "files", "configMap": {"name": OLD}}]});
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": OLD},
-        "spec": {"replicas": PODS, "selector": {"matchLabels": {"app": OLD}}, "template": {
-            "metadata": {"labels": {"app": OLD}}, "spec": {"containers": [container]}}},
+        "spec": {"replicas": PODS, "selector": {"matchLabels": {"app": OLD}},
+            "template": {"metadata": {"labels": {"app": OLD}}, "spec": pod}},
     })
 }
 
-/// Pods of both that take tasks.
-async fn serving(ground: &Ground) -> Result<usize> {
+/// Pods of both: those that take tasks, and all.
+async fn pods(ground: &Ground) -> Result<(usize, usize)> {
     let pods = ground.api::<Pod>().list(&ListParams::default().labels(&format!("app={OLD}"))).await?;
     let serves = |pod: &&Pod| is_ready(pod) && pod.metadata.deletion_timestamp.is_none();
-    Ok(pods.items.iter().filter(serves).count())
+    Ok((pods.items.iter().filter(serves).count(), pods.items.len()))
+}
+
+/// Waits until so many pods are there and serve.
+async fn settle(ground: &Ground) -> Result<()> {
+    eventually("as many pods as there have to be serve, and no others are left", async || {
+        let (serving, all) = pods(ground).await?;
+        ensure!((serving, all) == (PODS, PODS), "{serving} of {all} serve");
+        Ok(())
+    })
+    .await
 }
 
 /// The commands of the way over that `kubectl` carries out, up to the way back.
@@ -79,13 +106,9 @@ async fn carry_out(kubectl: &Path, kubeconfig: &Path, folder: &Path, plan: &str)
 
 pub async fn a_deployment_becomes_a_fleet_under_load_without_a_gap(bed: Arc<ClusterBed>) -> Result<()> {
     let ground = bed.ground("a_deployment_becomes_a_fleet").await?;
+    ground.apply(&files()).await?;
     ground.apply(&deployment(&bed.server.host_port())).await?;
-    eventually("the Deployment serves", async || {
-        let count = serving(&ground).await?;
-        ensure!(count == PODS, "{count} pods");
-        Ok(())
-    })
-    .await?;
+    settle(&ground).await?;
     let kubeconfig = bed.cluster.kubeconfig_path();
     let queue = format!("--task-queue={QUEUE}=Activity");
     let plan = run(Command::new(bed.programs.program("temporal-worker-operator")?)
@@ -98,18 +121,18 @@ pub async fn a_deployment_becomes_a_fleet_under_load_without_a_gap(bed: Arc<Clus
     let (stream, fewest) = (Stream::of(&tasks), AtomicUsize::new(usize::MAX));
     let watch = async {
         loop {
-            let count = serving(&ground).await?;
-            fewest.fetch_min(count, Ordering::Relaxed);
+            let (serving, _) = pods(&ground).await?;
+            fewest.fetch_min(serving, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
     let over = async {
         stream.next().await?;
         carry_out(tools.program("kubectl")?, &kubeconfig, folder.path(), &plan).await?;
+        settle(&ground).await?;
         stream.next().await.map(|_| ())
     };
-    let order = || Order { inputs: vec![json!(TASK); 4], ..Order::work(QUEUE, 0, 0.0) };
-    let moved = stream.during(order, async {
+    let moved = stream.during(|| Order::work(QUEUE, 4, TASK), async {
         tokio::select! {
             failed = watch => failed,
             done = over => done,

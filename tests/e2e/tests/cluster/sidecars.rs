@@ -10,6 +10,7 @@ use e2e::bed::GO_WORKER_IMAGE;
 use e2e::codec::{self, KEYS};
 use e2e::ground::{CONNECTION, TEMPORAL_NAMESPACE};
 use e2e::load::{all_run, metric_of};
+use e2e::stream::Stream;
 use e2e::tasks::{Burst, Order, Tasks, payload};
 use e2e::{ClusterBed, Ground, eventually};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -28,6 +29,7 @@ const ALONE: &str = "alone";
 const KILLED_QUEUE: &str = "beside-killed";
 /// Milliseconds that a task takes.
 const TASK: u64 = 15_000;
+const SHORT_TASK: u64 = 200;
 /// Seconds after which the server gives a task that nobody answers for to another Worker.
 const LOST_AFTER: u64 = 30;
 const PODS: i32 = 2;
@@ -71,8 +73,7 @@ fn order(task_queue: &str) -> Order {
 }
 
 /// The same with encrypted arguments.
-fn sealed(task_queue: &str) -> Result<Order> {
-    let order = order(task_queue);
+fn sealed(order: Order) -> Result<Order> {
     let plain: Vec<_> = order.inputs.iter().map(payload).collect();
     Ok(Order { inputs: codec::seal("k1", &plain)?.iter().map(codec::to_json).collect(), sealed: true, ..order })
 }
@@ -105,22 +106,31 @@ pub async fn a_go_worker_loses_no_task_that_it_loses_without(bed: Arc<ClusterBed
         ground.apply(&fleet).await?;
     }
     let tasks = bed.tasks()?;
-    let order_beside = spawn_blocking(|| sealed(BESIDE)).await??;
+    let order_beside = spawn_blocking(|| sealed(order(BESIDE))).await??;
+    let short = Order { inputs: vec![json!(SHORT_TASK); 4], ..order(BESIDE) };
+    let short = spawn_blocking(|| sealed(short)).await??;
     for fleet in [BESIDE, ALONE] {
         serves(&ground, fleet).await?;
     }
 
     let (kept, lost) = (run(&tasks, &order_beside).await?, run(&tasks, &order(ALONE)).await?);
-    for fleet in [BESIDE, ALONE] {
-        restart(&ground, fleet).await?;
-    }
-    eventually("the Workers without a sidecar lose tasks", async || {
-        let pending = tasks.pending(&lost).await?;
-        ensure!(pending.again > 0, "{pending:?}");
-        Ok(())
-    })
-    .await?;
-    tasks.finish_once_each(&kept, END).await?;
+    let stream = Stream::of(&tasks);
+    let restarted = async {
+        stream.next().await?;
+        for fleet in [BESIDE, ALONE] {
+            restart(&ground, fleet).await?;
+        }
+        eventually("the Workers without a sidecar lose tasks", async || {
+            let pending = tasks.pending(&lost).await?;
+            ensure!(pending.again > 0, "{pending:?}");
+            Ok(())
+        })
+        .await?;
+        tasks.finish_once_each(&kept, END).await
+    };
+    stream.during(|| short.clone(), restarted).await?;
+    // Nor one that came as a Worker was asked to end.
+    stream.ends_once_each().await?;
     let told: Vec<_> = tasks.activities(&kept).await?.into_values().flat_map(|one| one.payloads).collect();
     ensure!(told.iter().all(|payload| codec::key_of(payload).as_deref() == Some("k1")), "{told:?}");
     serves(&ground, BESIDE).await?;
@@ -140,7 +150,7 @@ pub async fn a_sidecar_that_is_killed_loses_no_task(bed: Arc<ClusterBed>) -> Res
     ground.apply(&keys()).await?;
     ground.apply(&beside(KILLED_QUEUE)).await?;
     let tasks = bed.tasks()?;
-    let order = spawn_blocking(|| sealed(KILLED_QUEUE)).await??;
+    let order = spawn_blocking(|| sealed(order(KILLED_QUEUE))).await??;
     serves(&ground, BESIDE).await?;
     let burst = run(&tasks, &order).await?;
     for pod in ground.pods(BESIDE).await? {
