@@ -76,6 +76,10 @@ pub async fn reconcile(object: Arc<Guarded<WorkerDeployment>>, ctx: Arc<Context>
     let started = Instant::now();
     let result = tokio::time::timeout(RECONCILE_DEADLINE, run(&object, &ctx)).await.unwrap_or(Err(Error::Deadline));
     ctx.shared.metrics.reconciled(started.elapsed(), result.is_ok());
+    if in_cache(&object, &ctx).is_none() {
+        // The watch told that it is gone while this ran, and does not tell again.
+        forget(&ctx.shared, &FleetId::from(object.uid().unwrap_or_default()));
+    }
     result
 }
 
@@ -112,12 +116,9 @@ async fn run(object: &Guarded<WorkerDeployment>, ctx: &Context) -> Result<Requeu
         memory.backoff = Default::default();
     }
     ctx.shared.memories.put(&id, memory);
-    match in_cache(object, ctx).as_deref().map(|cached| &cached.0) {
-        // It may show what was written by now, and does not tell again.
-        Some(Ok(wd)) => ctx.shared.memories.shown(&id, wd.status.as_ref()),
-        Some(Err(_)) => {}
-        // The watch told that it is gone while this ran, and does not tell again either.
-        None => forget(&ctx.shared, &id),
+    // It may show what was written by now, and does not tell again.
+    if let Some(Ok(wd)) = in_cache(object, ctx).as_deref().map(|cached| &cached.0) {
+        ctx.shared.memories.shown(&id, wd.status.as_ref());
     }
     result
 }
