@@ -17,6 +17,8 @@ use crate::pki::write_private;
 pub const OPERATOR_ACCOUNT: &str = "system:serviceaccount:temporal-worker-operator:temporal-worker-operator";
 /// Annotation of an event: what was decided by the sender's rights.
 const DECISION: &str = "authorization.k8s.io/decision";
+/// The API server, as a client of its own.
+const API_SERVER: &str = "system:apiserver";
 const READS: [&str; 3] = ["get", "list", "watch"];
 
 /// One finished request to the API server.
@@ -72,6 +74,13 @@ impl AuditEvent {
     #[must_use]
     pub fn is_read(&self) -> bool {
         READS.contains(&self.verb.as_str())
+    }
+
+    /// Whether something was to be changed, by somebody else than the API server itself, which has objects of its own to
+    /// renew.
+    #[must_use]
+    pub fn is_write_from_outside(&self) -> bool {
+        !self.is_read() && self.user != API_SERVER
     }
 }
 

@@ -110,9 +110,8 @@ impl Stage {
     fn stored_writes(&self) -> Result<Vec<String>> {
         let is_tried = |resource: &str| ["workerdeployments", "connections", "clusterconnections"].contains(&resource);
         let events = self.control_plane.audit_events()?.into_iter();
-        let writes = events.filter(|event| !["get", "list", "watch"].contains(&event.verb.as_str()));
-        let others = writes.filter(|event| event.user != "system:apiserver" && !is_tried(&event.resource));
-        Ok(others.map(|event| format!("{} {}/{} by {}", event.verb, event.resource, event.name, event.user)).collect())
+        let writes = events.filter(|event| event.is_write_from_outside() && !is_tried(&event.resource));
+        Ok(writes.map(|event| format!("{} {}/{} by {}", event.verb, event.resource, event.name, event.user)).collect())
     }
 
     /// What the operator wrote in the namespace since there were so many events: resources with verbs, but for the status.
