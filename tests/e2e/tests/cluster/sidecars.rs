@@ -113,10 +113,10 @@ pub async fn a_go_worker_loses_no_task_that_it_loses_without(bed: Arc<ClusterBed
         serves(&ground, fleet).await?;
     }
 
-    let (kept, lost) = (run(&tasks, &order_beside).await?, run(&tasks, &order(ALONE)).await?);
     let stream = Stream::of(&tasks);
     let restarted = async {
         stream.next().await?;
+        let (kept, lost) = (run(&tasks, &order_beside).await?, run(&tasks, &order(ALONE)).await?);
         for fleet in [BESIDE, ALONE] {
             restart(&ground, fleet).await?;
         }
@@ -126,9 +126,10 @@ pub async fn a_go_worker_loses_no_task_that_it_loses_without(bed: Arc<ClusterBed
             Ok(())
         })
         .await?;
-        tasks.finish_once_each(&kept, END).await
+        tasks.finish_once_each(&kept, END).await?;
+        Ok(kept)
     };
-    stream.during(|| short.clone(), restarted).await?;
+    let kept = stream.during(|| short.clone(), restarted).await?;
     // Nor one that came as a Worker was asked to end.
     stream.ends_once_each().await?;
     let told: Vec<_> = tasks.activities(&kept).await?.into_values().flat_map(|one| one.payloads).collect();
