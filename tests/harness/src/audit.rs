@@ -309,6 +309,15 @@ mod tests {
     }
 
     #[test]
+    fn neither_a_read_nor_what_the_api_server_renews_is_a_write_from_outside() {
+        for (body, is) in
+            [(json!({}), true), (json!({"verb": "get"}), false), (json!({"user": {"username": API_SERVER}}), false)]
+        {
+            assert_eq!(parse(&line(0, body)).unwrap()[0].is_write_from_outside(), is);
+        }
+    }
+
+    #[test]
     fn a_fall_is_found_in_order_of_time_and_a_refused_request_is_none() {
         let replicas = |count: i64| json!({"requestObject": {"spec": {"replicas": count}}});
         let mut refused = replicas(0);

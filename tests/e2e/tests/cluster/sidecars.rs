@@ -29,6 +29,7 @@ const ALONE: &str = "alone";
 const KILLED_QUEUE: &str = "beside-killed";
 /// Milliseconds that a task takes.
 const TASK: u64 = 15_000;
+/// The same of those that come while Workers are replaced.
 const SHORT_TASK: u64 = 200;
 /// Seconds after which the server gives a task that nobody answers for to another Worker.
 const LOST_AFTER: u64 = 30;

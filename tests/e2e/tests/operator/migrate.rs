@@ -33,6 +33,7 @@ impl Stage {
     /// Exit code, standard output and standard error of the command, which must not write.
     fn run(&self, arguments: &[&str]) -> Result<(i32, String, String)> {
         let before = self.writes()?.len();
+        ensure!(before > 0, "the log does not even have what this test has written");
         let output = Command::new(self.bed.programs.program("temporal-worker-operator")?)
             .env("KUBECONFIG", self.control_plane.kubeconfig_path())
             .arg("migrate")
