@@ -2,7 +2,7 @@
 //! the operator's account may do then. Nothing runs: there are no nodes.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use anyhow::ensure;
 use e2e::eventually;
@@ -38,7 +38,7 @@ impl Shell {
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Output {
-        let mut command = Command::new(self.tools.program(program).unwrap());
+        let mut command = self.tools.command(program).unwrap();
         command.current_dir(root()).args(arguments).env("KUBECONFIG", &self.kubeconfig);
         command.output().unwrap()
     }

@@ -1,7 +1,6 @@
 //! The CRDs on a real API server: they apply both ways, and take and refuse the objects of `data/cel`.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -85,7 +84,9 @@ impl Server {
 
     /// Standard output of kubectl, which must end well and warn of nothing.
     fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(self.tools.program("kubectl")?)
+        let output = self
+            .tools
+            .command("kubectl")?
             .env("KUBECONFIG", self.control_plane.kubeconfig_path())
             .env("HOME", self.folder.path())
             .args(arguments)

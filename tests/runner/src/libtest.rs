@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
 use crate::binaries::Target;
+use crate::hang;
 use crate::summary::Outcome;
 
 /// After the end of a binary its output may stay open in a program that it left behind; nobody waits longer for it.
@@ -54,10 +55,10 @@ pub fn list(target: &Target) -> Result<Vec<String>> {
     let mut child = command(target).args(["--list", "--format", "terse"]).stdout(Stdio::piped()).spawn()?;
     let lines = lines_of(child.stdout.take());
     let mut paths = Vec::new();
-    let status = follow(&mut child, &lines, LIST_LIMIT, |line| {
+    let end = follow(&mut child, &lines, LIST_LIMIT, |line| {
         paths.extend(line.strip_suffix(": test").map(str::to_owned));
     })?;
-    ensure!(status.is_some_and(|status| status.success()), "{} --list did not answer", target.executable.display());
+    ensure!(end.is_success(), "{} --list did not answer", target.executable.display());
     Ok(paths)
 }
 
@@ -107,7 +108,7 @@ fn run_command(
     let mut open: BTreeSet<&str> = paths.iter().map(String::as_str).collect();
     let mut started = BTreeMap::new();
     let mut failed = false;
-    let status = follow(&mut child, &lines, deadline, |line| {
+    let end = follow(&mut child, &lines, deadline, |line| {
         let Some(event) = event_of(line) else { return eprintln!("{line}") };
         let Some(name) = event.name.as_deref().filter(|_| event.subject == "test") else { return };
         match event.event.as_str() {
@@ -121,18 +122,20 @@ fn run_command(
             _ => {}
         }
     })?;
-    let why = match status {
-        None => format!("did not finish: all tests of its binary together took longer than {} s", deadline.as_secs()),
-        Some(status) => format!("did not finish: its binary ended with {status}"),
+    let limit = deadline.as_secs();
+    let why = match &end {
+        End::Hung(_) => format!("did not finish: all tests of its binary together took longer than {limit} s"),
+        End::Exited(status) => format!("did not finish: its binary ended with {status}"),
     };
+    let seen = if let End::Hung(picture) = &end { picture.as_str() } else { "" };
     // What starts before the first test and ends after the last belongs to none of them.
-    if !failed && open.is_empty() && !status.is_some_and(|status| status.success()) {
-        let output = why.replace("did not finish", "failed after its last test");
+    if !failed && open.is_empty() && !end.is_success() {
+        let output = format!("{}\n{seen}", why.replace("did not finish", "failed after its last test"));
         tell(&Report { path: "(binary)".to_owned(), outcome: Outcome::Failed, seconds: 0.0, output });
     }
     for path in open {
         let seconds = started.get(path).map_or(0.0, |start| start.elapsed().as_secs_f64());
-        let why = if started.contains_key(path) { why.clone() } else { format!("did not start; {why}") };
+        let why = if started.contains_key(path) { format!("{why}\n{seen}") } else { format!("did not start; {why}") };
         tell(&Report { path: path.to_owned(), outcome: Outcome::Failed, seconds, output: why });
     }
     Ok(())
@@ -179,21 +182,40 @@ fn read_line(output: &mut BufReader<impl Read>, line: &mut Vec<u8>) -> bool {
     output.read_until(b'\n', line).is_ok_and(|read| read > 0)
 }
 
-/// Hands every line of a program to `each` until the program has ended. Returns none when it was killed because it had
-/// not ended within `deadline`.
+/// How a program ended.
+#[derive(Debug)]
+pub enum End {
+    /// By itself.
+    Exited(ExitStatus),
+    /// It was killed because its time was over; with what it did then ([`hang::picture`]).
+    Hung(String),
+}
+
+impl End {
+    /// Whether it ended by itself, and well.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Exited(status) if status.success())
+    }
+}
+
+/// Hands every line of a program to `each` until the program has ended, or kills it at the `deadline`.
 pub fn follow(
     child: &mut Child,
     lines: &Receiver<String>,
     deadline: Duration,
     mut each: impl FnMut(&str),
-) -> Result<Option<ExitStatus>> {
+) -> Result<End> {
     let mut end = Instant::now() + deadline;
     let mut status = None;
     loop {
         match lines.recv_timeout(EXIT_POLL) {
             Ok(line) => each(&line),
-            Err(RecvTimeoutError::Disconnected) if status.is_some() => return Ok(status),
-            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(EXIT_POLL),
+            Err(RecvTimeoutError::Disconnected) => {
+                if let Some(status) = status {
+                    return Ok(End::Exited(status));
+                }
+                std::thread::sleep(EXIT_POLL);
+            }
             Err(RecvTimeoutError::Timeout) => {}
         }
         if status.is_none() {
@@ -203,11 +225,13 @@ pub fn follow(
             }
         }
         if Instant::now() >= end {
-            if status.is_none() {
-                child.kill()?;
-                child.wait()?;
+            if let Some(status) = status {
+                return Ok(End::Exited(status));
             }
-            return Ok(status);
+            let picture = hang::picture(child.id());
+            child.kill()?;
+            child.wait()?;
+            return Ok(End::Hung(picture));
         }
     }
 }
@@ -272,7 +296,16 @@ mod tests {
         let found = reports(&format!("{START_B}; exec sleep 60"), &["b"], Duration::from_secs(1));
         assert_eq!(found[0].outcome, Outcome::Failed);
         assert!(found[0].output.contains("longer than 1 s"));
+        assert!(found[0].output.contains("thread sleep: "), "{}", found[0].output);
         assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn of_a_binary_that_hangs_it_is_told_what_it_waits_for() {
+        let found = reports(&format!("{START_B}; sleep 60.125; true"), &["b", "c"], Duration::from_secs(1));
+        let said = &found[0].output;
+        assert!(said.contains("thread sh: ") && said.contains("sleep 60.125"), "{said}");
+        assert!(found[1].output.starts_with("did not start") && !found[1].output.contains("sleep"));
     }
 
     #[test]

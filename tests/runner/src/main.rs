@@ -5,6 +5,7 @@
 
 mod binaries;
 mod documentation;
+mod hang;
 mod kind;
 mod libtest;
 mod summary;

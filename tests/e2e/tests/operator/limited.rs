@@ -1,7 +1,6 @@
 //! An operator that may not read ClusterConnections: it is limited to namespaces, or newer than the kinds.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +36,8 @@ pub fn kubeconfig(control_plane: &ControlPlane, folder: &Path) -> Result<PathBuf
 /// Installs the chart for namespace `limited`, or as the settings say.
 pub fn helm(tools: &Tools, control_plane: &ControlPlane, settings: &[&str]) -> Result<()> {
     let chart = ["upgrade", "--install", RELEASE, "charts/temporal-worker-operator", "--namespace", RELEASE];
-    let output = Command::new(tools.program("helm")?)
+    let output = tools
+        .command("helm")?
         .current_dir(source_root())
         .env("KUBECONFIG", control_plane.kubeconfig_path())
         .args(chart)

@@ -141,7 +141,8 @@ async fn rendered(values: &Value) -> Result<Vec<Value>> {
     let file = folder.path().join("values.json");
     std::fs::write(&file, values.to_string())?;
     let tools = Tools::ensure_async(&[Tool::Helm]).await?;
-    let output = Command::new(tools.program("helm")?)
+    let output = tools
+        .command("helm")?
         .current_dir(source_root())
         .args(["template", RELEASE, "charts/temporal-worker-operator", "--namespace", RELEASE, "--values"])
         .arg(&file)

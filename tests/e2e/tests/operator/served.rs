@@ -124,7 +124,7 @@ fn older_chart(folder: &Path) -> Result<PathBuf> {
 }
 
 fn helm(tools: &Tools, control_plane: &ControlPlane, arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new(tools.program("helm")?);
+    let mut command = tools.command("helm")?;
     command.current_dir(source_root()).args(arguments).env("KUBECONFIG", control_plane.kubeconfig_path());
     let output = command.output()?;
     ensure!(output.status.success(), "helm {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -1,6 +1,5 @@
 //! WorkerResourceTemplates: their copies.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,7 +107,8 @@ async fn helm(control_plane: &ControlPlane) -> Result<()> {
     ];
     std::fs::write(&values, json!({"workerResourceTemplate": {"allowedResources": allowed}}).to_string())?;
     let tools = Tools::ensure_async(&[Tool::Helm]).await?;
-    let output = Command::new(tools.program("helm")?)
+    let output = tools
+        .command("helm")?
         .current_dir(source_root())
         .env("KUBECONFIG", control_plane.kubeconfig_path())
         .args(["install", RELEASE, "charts/temporal-worker-operator", "--namespace", RELEASE, "--create-namespace"])

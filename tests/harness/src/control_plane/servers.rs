@@ -18,6 +18,8 @@ use crate::tools::Tools;
 /// Generous: on two busy cores the API server needs three seconds alone.
 const READY_LIMIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
+/// The API server itself gives up a request after 60 s. By default a client would wait for ever for one that is lost.
+const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 const ADMIN: User<'_> = User { name: "admin", group: "system:masters" };
 /// Advertised by an API server without nodes, which may not advertise loopback (RFC 5737).
 const UNROUTED_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -105,7 +107,9 @@ impl Clients {
     /// Clients for the current context of a kubeconfig.
     pub async fn read(kubeconfig: &Path) -> Result<Self> {
         let read = Kubeconfig::read_from(kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
-        let config = kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
+        let mut config = kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
+        config.read_timeout = Some(ANSWER_LIMIT);
+        config.reset_reader_on_write = true;
         let first = Client::try_from(config.clone())?;
         Ok(Self { config, first })
     }

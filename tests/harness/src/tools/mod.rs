@@ -156,7 +156,21 @@ impl Tools {
             .map(PathBuf::as_path)
             .with_context(|| format!("the program {name} was not built: ask for its tool"))
     }
+
+    /// A command of a program that comes to its end by itself, such as `helm` or `kubectl`. One that does not within three
+    /// minutes gets SIGQUIT, at which a program in Go tells on standard error what each part of it waits for.
+    ///
+    /// # Errors
+    /// As [`Tools::program`].
+    pub fn command(&self, name: &str) -> Result<Command> {
+        let mut command = Command::new("timeout");
+        command.args(["--foreground", "--signal=QUIT", "--kill-after=10", COMMAND_SECONDS]).arg(self.program(name)?);
+        Ok(command)
+    }
 }
+
+/// Longest time of a [`Tools::command`].
+const COMMAND_SECONDS: &str = "180";
 
 fn is_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| value == "true")
