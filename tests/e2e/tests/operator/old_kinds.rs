@@ -1,5 +1,7 @@
 //! Objects of temporal-worker-controller before 1.7: TemporalWorkerDeployments and TemporalConnections.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
@@ -166,6 +168,25 @@ async fn is_kept_when_it_is_deleted_too_early(ground: &Ground) -> Result<()> {
     connection_says(ground, "DeletingPendingMigration").await.map(|_| ())
 }
 
+/// The note of a plan that there is something to hand over first.
+const HANDED_OVER_FIRST: &str = "TemporalWorkerDeployment orders still owns 1 object(s): first they are handed over";
+
+/// What `plan` prints of a fleet that is not stored, in `folder`.
+fn planned(bed: &HostBed, control_plane: &ControlPlane, folder: &Path) -> Result<String> {
+    let mut fleet = orders();
+    fleet["metadata"]["namespace"] = json!(NAMESPACE);
+    let file = folder.join("orders.json");
+    std::fs::write(&file, fleet.to_string())?;
+    let output = Command::new(bed.programs.program("temporal-worker-operator")?)
+        .env("KUBECONFIG", control_plane.kubeconfig_path())
+        .args(["plan", "-f"])
+        .arg(&file)
+        .output()?;
+    let said = String::from_utf8([output.stdout, output.stderr].concat())?;
+    ensure!(output.status.code().is_some_and(|code| code != 1), "{said}");
+    Ok(said)
+}
+
 /// Of the Deployment `made` the owner alone was written, once: the WorkerDeployment of this UID.
 async fn has_another_owner_and_nothing_else(
     ground: &Ground,
@@ -198,9 +219,12 @@ pub async fn a_fleet_of_the_old_kind_is_handed_over_and_goes_only_then(bed: Arc<
     let made = create_old_objects(&ground, &address).await?;
     install_kinds(&client).await?;
     can_not_be_created(&ground).await?;
+    let folder = tempfile::tempdir()?;
+    let plan = planned(&bed, &control_plane, folder.path())?;
+    ensure!(plan.contains(HANDED_OVER_FIRST), "{plan}");
 
     // With the rights of the chart's account.
-    let (tools, folder) = (Tools::ensure_async(&[Tool::Helm]).await?, tempfile::tempdir()?);
+    let tools = Tools::ensure_async(&[Tool::Helm]).await?;
     let namespaces = format!("rbac.restrictWatchNamespaces={{{NAMESPACE}}}");
     helm(&tools, &control_plane, &["--set", &namespaces])?;
     let watched = format!("--watch-namespaces={NAMESPACE}");
@@ -213,6 +237,8 @@ pub async fn a_fleet_of_the_old_kind_is_handed_over_and_goes_only_then(bed: Arc<
     is_gone::<TemporalWorkerDeployment>(&ground, "orders").await?;
     fails(&ground, "ConnectionNotFound", &[]).await?;
     has_another_owner_and_nothing_else(&ground, &control_plane, &made, &uid).await?;
+    let plan = planned(&bed, &control_plane, folder.path())?;
+    ensure!(!plan.contains("handed over"), "{plan}");
     eventually("the hand-over is said", async || {
         let events = ground.events("orders").await?;
         let said = events.iter().filter(|(reason, note)| reason == "HandedOver" && note.starts_with("1 object(s) of"));
