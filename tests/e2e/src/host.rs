@@ -130,6 +130,7 @@ impl Operator {
             arguments,
             environment: variables.into_iter().chain(more).collect(),
             logs: logs.path(),
+            goes_first: false,
         })?;
         let operator = Self { process, metrics_port, logs };
         let ready = eventually("the operator is ready", async || {

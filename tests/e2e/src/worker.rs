@@ -296,7 +296,10 @@ pub async fn set_manager(host_port: &str, namespace: &str, deployment: &str, man
 
 /// Makes a call that may be made twice, again where the server had no time for it: it serves a Worker Deployment one call after
 /// another.
-async fn patiently<T>(call: impl AsyncFn() -> Result<Response<T>, Status>) -> Result<T, Status> {
+///
+/// # Errors
+/// The last answer, or one of another kind.
+pub async fn patiently<T>(call: impl AsyncFn() -> Result<Response<T>, Status>) -> Result<T, Status> {
     for _ in 1..TRIES {
         match call().await {
             Err(status) if [Code::ResourceExhausted, Code::DeadlineExceeded].contains(&status.code()) => {

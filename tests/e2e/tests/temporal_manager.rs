@@ -5,6 +5,7 @@ mod temporal_support;
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
+use e2e::worker::patiently;
 use operator_core::observed::{FailureClass, TemporalFailure};
 use temporal_support::{Bed, NAMESPACE};
 use temporal_worker_operator::temporal::routing::{self, Routing};
@@ -30,7 +31,8 @@ async fn metadata(bed: &Bed, build_id: &str) -> Result<HashMap<String, String>> 
         deployment_version: Some(version),
         ..Default::default()
     };
-    let answer = bed.client.clone().describe_worker_deployment_version(request).await?.into_inner();
+    let describe = async || bed.client.clone().describe_worker_deployment_version(request.clone()).await;
+    let answer = patiently(describe).await?;
     let info = answer.worker_deployment_version_info.context("no version")?;
     let text = |(key, payload): (String, temporalio_protos::temporal::api::common::v1::Payload)| {
         assert_eq!(payload.metadata["encoding"], b"json/plain");

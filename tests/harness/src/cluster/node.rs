@@ -94,7 +94,14 @@ impl Node<'_> {
     fn launch(&self, name: &str, arguments: Vec<OsString>, environment: Vec<(&str, OsString)>) -> Result<Running> {
         let logs = self.state.subdirectory("logs")?;
         let program = self.tools.program(name)?;
-        Place::Inside(self.namespace).launch(Launch { name, program, arguments, environment, logs: &logs })
+        Place::Inside(self.namespace).launch(Launch {
+            name,
+            program,
+            arguments,
+            environment,
+            logs: &logs,
+            goes_first: false,
+        })
     }
 
     fn kubeconfig(&self, servers: &Servers, user: User<'_>) -> Result<OsString> {

@@ -70,7 +70,14 @@ impl Servers {
         let etcd_files = etcd_authority.sign("etcd", etcd_user, &[IpAddr::V4(Ipv4Addr::LOCALHOST)], &["localhost"])?;
         let launch = |name: &'static str, arguments| -> Result<Running> {
             let program = tools.program(name)?;
-            layout.place.launch(Launch { name, program, arguments, environment: Vec::new(), logs: &logs })
+            layout.place.launch(Launch {
+                name,
+                program,
+                arguments,
+                environment: Vec::new(),
+                logs: &logs,
+                goes_first: false,
+            })
         };
 
         let etcd = launch("etcd", etcd_arguments(layout, &etcd_files, &etcd_authority))?;
