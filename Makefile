@@ -109,6 +109,10 @@ bench-sidecar: build ## Measure what the sidecar costs beside the same Go Worker
 	$(CARGO) build --locked --profile dist --package worker-runtime --bins
 	$(PROGRAMS)/bench sidecar $(if $(ROUNDS),--rounds $(ROUNDS))
 
+.PHONY: bench-stops
+bench-stops: build ## Count the tasks that are lost while Workers of four SDKs are stopped, without the sidecar and with it; ROUNDS=n (docs/benchmarks.md)
+	$(PROGRAMS)/bench stops $(if $(ROUNDS),--rounds $(ROUNDS))
+
 .PHONY: bench-runtime
 bench-runtime: build ## Measure the CPU time of a task on the runtime beside Workers on the Go SDK; ROUNDS=n (docs/benchmarks.md)
 	$(CARGO) build --locked --profile dist --package worker-runtime --bins --example echo

@@ -17,6 +17,7 @@ mod runtime;
 mod scale;
 mod sidecar;
 mod stage;
+mod stops;
 mod tasks;
 mod trials;
 
@@ -79,6 +80,12 @@ enum Benchmark {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
+    /// Tasks that are lost while Workers of four SDKs are stopped, without the sidecar and with it. Needs no cluster.
+    Stops {
+        /// Stops of each SDK's Workers, each way.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
     /// What the operator uses with many fleets, and how soon all are right after a restart. Needs no cluster.
     Scale {
         /// Fleets, over 20 Temporal namespaces.
@@ -104,6 +111,7 @@ impl Benchmark {
             Self::Push { trials } => push::run(trials).await,
             Self::Runtime { rounds } => runtime::run(rounds).await,
             Self::Sidecar { rounds } => sidecar::run(rounds).await,
+            Self::Stops { rounds } => stops::run(rounds).await,
             Self::Scale { fleets, restarts, tasks } => {
                 scale::run(scale::Extent { fleets: fleets.into(), restarts: restarts.into(), tasks: tasks.into() })
                     .await

@@ -2,7 +2,7 @@
 //! without it, in the same run.
 
 mod calls;
-mod scene;
+pub mod scene;
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -31,6 +31,8 @@ pub struct Worker(Child);
 pub struct Sidecar {
     /// Where Workers connect to it.
     pub address: String,
+    /// Where it is asked to drain.
+    pub probes: String,
     process: Worker,
 }
 
@@ -38,6 +40,14 @@ impl Worker {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
     }
 }
 
@@ -49,6 +59,30 @@ impl Drop for Worker {
 }
 
 impl Sidecar {
+    /// Starts the program `worker-runtime` as a sidecar before the server at `host:port`, and waits until it is ready.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub async fn start(program: &Path, host_port: &str, name: &str, limits: Option<&Path>) -> Result<Self> {
+        let (address, probes) = (free_address()?, free_address()?);
+        let mut command = Command::new(program);
+        command
+            .args(["sidecar", "--bind-address", &address, "--health-probe-bind-address", &probes])
+            .args(["--metrics-bind-address", "127.0.0.1:0"])
+            .env("TEMPORAL_ADDRESS", host_port);
+        if let Some(limits) = limits {
+            command.arg("--limits").arg(limits);
+        }
+        let process = spawn(command, &format!("sidecar-{name}"))?;
+        eventually("the sidecar is ready", async || {
+            let answer = reqwest::get(format!("http://{probes}/readyz")).await?;
+            ensure!(answer.status().is_success(), "{}", answer.status());
+            Ok(())
+        })
+        .await?;
+        Ok(Self { address, probes, process })
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.process.pid()
@@ -88,23 +122,8 @@ impl Scene {
     /// # Errors
     /// It can't be started.
     pub async fn sidecar(&self, name: &str, encrypts: bool) -> Result<Sidecar> {
-        let (address, probes) = (free_address()?, free_address()?);
-        let mut command = Command::new(&self.program);
-        command
-            .args(["sidecar", "--bind-address", &address, "--health-probe-bind-address", &probes])
-            .args(["--metrics-bind-address", "127.0.0.1:0"])
-            .env("TEMPORAL_ADDRESS", &self.host_port);
-        if encrypts {
-            command.arg("--limits").arg(self.folder.path().join("limits.json"));
-        }
-        let process = spawn(command, &format!("sidecar-{name}"))?;
-        eventually("the sidecar is ready", async || {
-            let answer = reqwest::get(format!("http://{probes}/readyz")).await?;
-            ensure!(answer.status().is_success(), "{}", answer.status());
-            Ok(())
-        })
-        .await?;
-        Ok(Sidecar { address, process })
+        let limits = encrypts.then(|| self.folder.path().join("limits.json"));
+        Sidecar::start(&self.program, &self.host_port, name, limits.as_deref()).await
     }
 }
 
@@ -112,8 +131,11 @@ fn free_address() -> Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-/// What it says goes to `target/bench/sidecar/<name>.log`.
-fn spawn(mut command: Command, name: &str) -> Result<Worker> {
+/// Starts a process that is killed with its value. What it says goes to `target/bench/sidecar/<name>.log`.
+///
+/// # Errors
+/// It can't be started.
+pub fn spawn(mut command: Command, name: &str) -> Result<Worker> {
     let logs = source_root().join("target/bench/sidecar");
     std::fs::create_dir_all(&logs)?;
     let log = File::create(logs.join(name).with_extension("log"))?;
