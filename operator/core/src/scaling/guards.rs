@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::fleet::Fleet;
+use super::memory::PodMemory;
 use super::need::{LaneNeed, Term};
 use super::state::State;
 use super::{Input, Pod};
@@ -102,7 +103,10 @@ impl State {
             self.memory.guards.stalled = None;
             return None;
         }
-        let oldest = fleet.starting.iter().max().copied().unwrap_or_default();
+        // A pod that was there at the first look may be as young as that.
+        let since = |memory: &PodMemory| memory.born.unwrap_or(memory.seen);
+        let first = existing().filter_map(|pod| self.memory.pods.get(&pod.name)).map(since).min();
+        let oldest = first.map_or(Duration::ZERO, |first| input.now.saturating_sub(first));
         let why = existing().find_map(|pod| pod.failing.clone());
         let all_failing = existing().all(|pod| pod.failing.is_some());
         if all_failing || oldest > STALLED_AFTER.max(self.start_up() * 4) {

@@ -48,6 +48,8 @@ pub(super) struct Memory {
 pub(super) struct PodMemory {
     /// When it was ordered, if it appeared between two decisions, so that nothing of its life was missed.
     pub born: Option<Duration>,
+    /// When it was first seen.
+    pub seen: Duration,
     /// When it was first seen Ready; none too if it was so when first seen.
     pub ready_at: Option<Duration>,
     /// Whether it was ever Ready, or told its load.
@@ -81,7 +83,7 @@ struct Reading {
 impl PodMemory {
     fn new(pod: &Pod, resumed: Option<Duration>, now: Duration) -> Self {
         let restarts = if resumed.is_some() { 0 } else { pod.restarts };
-        Self { born: resumed, restarts: (now, restarts), ..Self::default() }
+        Self { born: resumed, seen: now, restarts: (now, restarts), ..Self::default() }
     }
 
     /// Whether it was never Ready and never told a load, in all its life.

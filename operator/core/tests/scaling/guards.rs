@@ -73,6 +73,24 @@ fn pods_that_never_become_ready_are_no_reason_for_more_and_few_go_on_trying() {
 }
 
 #[test]
+fn a_pod_that_is_there_at_the_first_look_stalls_only_once_it_was_seen_long_enough() {
+    let mut state = State::default();
+    let mut input = at_zero(live(0));
+    never_ready(&mut input, 1);
+    // The operator has run for an hour when the fleet is created.
+    input.now = seconds(3600);
+    let first = watch(&policy(), &mut input, &mut state, seconds(0));
+    assert!(first.outcome == Outcome::Backlog && first.desired > 1, "{}", first.reason);
+    let late = watch(&policy(), &mut input, &mut state, seconds(130));
+    assert_eq!(late.outcome, Outcome::Stalled, "{}", late.reason);
+    assert!(
+        matches!(late.report.limits[..], [.., Limit::Stalled { pods: 1, since, .. }] if since < seconds(140)),
+        "{:?}",
+        late.report.limits
+    );
+}
+
+#[test]
 fn an_image_that_cannot_be_pulled_stalls_at_once() {
     let mut state = State::default();
     let mut input = at_zero(live(35));
